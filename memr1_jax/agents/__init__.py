@@ -1,0 +1,1 @@
+"""The two agents: prompts, rollouts, and what their output means."""

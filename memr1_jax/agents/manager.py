@@ -1,0 +1,167 @@
+"""The Memory Manager: compares new facts with what the bank holds and edits the bank.
+
+Axis letters: B prompts, G samples a prompt, P prompt length, R response length, F facts of a turn,
+W tokens of a memory, O operations in a response, M slots of a bank.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memr1_jax.agents.templates import Template, fill, list_items
+from memr1_jax.agents.tools import Tools
+from memr1_jax.memory.bank import MemoryBank, Operations, apply_operations
+from memr1_jax.memory.embedder import embed
+from memr1_jax.memory.retrieval import merge_unique, retrieve
+from memr1_jax.models.sampler import Constraint
+from memr1_jax.text.events import Event
+from memr1_jax.text.grammar import Grammar, advance, allowed
+from memr1_jax.text.json_scanner import scan_operations
+
+BYTES_PER_TOKEN = 6  # room for the bytes of a response, on average; what is beyond is not read
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryManager:
+    """Sizes and prompt of the Memory Manager; static under `jit`."""
+
+    template: Template
+    prompt_length: int  # P, the instruction not counted
+    response_length: int  # R
+    stop_tokens: tuple[int, ...]
+    operations: int  # O, read of one response
+    neighbours: int = 5  # similar memories retrieved for each fact
+    shown: int = 20  # memories shown at most
+
+
+@struct.dataclass
+class Facts:
+    """The new facts of one turn: `tokens` `[F, W]`, `length` `[F]` (0 for none).
+
+    `time` is the index of the session's time stamp, `source` the dialogue turn.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+    time: jax.Array
+    source: jax.Array
+
+
+@struct.dataclass
+class ManagerPrompt:
+    """A prompt `[P]` and what its memory ids stand for: `slots` `[shown]`, the first `shown` real."""
+
+    tokens: jax.Array
+    length: jax.Array
+    slots: jax.Array
+    shown: jax.Array
+    dropped: jax.Array
+    overflow: jax.Array
+
+
+@struct.dataclass
+class Report:
+    """Counts of one response, float32 scalars: what was written and what could be done with it."""
+
+    add: jax.Array
+    update: jax.Array
+    delete: jax.Array
+    none: jax.Array
+    invalid: jax.Array  # 1 where the output was not readable: no operation
+    skipped: jax.Array  # entries without a usable event, id or text
+    unknown: jax.Array  # ids that were not shown, or already deleted
+    refused: jax.Array  # ADDs into a full bank
+
+
+def manager_prompt(
+    manager: MemoryManager, tools: Tools, bank: MemoryBank, facts: Facts
+) -> ManagerPrompt:
+    """The prompt for the facts of one turn: similar memories, numbered from 0, and the facts.
+
+    The neighbours of all facts are merged, best first. When space is short the least similar go,
+    so that the ids that remain are still 0, 1, ...
+    """
+    keys = jax.vmap(embed, (None, 0, 0))(tools.embedder, facts.tokens, facts.length)
+    present = facts.length > 0
+    found = jax.vmap(retrieve, (None, 0, None))(bank, keys, manager.neighbours)
+    found = found.replace(valid=found.valid & present[:, None])
+    capacity = bank.alive.shape[-1]
+    found = merge_unique(found, capacity, manager.shown)
+    slot = jnp.minimum(found.slot, capacity - 1)
+    rank = jnp.arange(manager.shown) + 1
+    memories = list_items(
+        manager.template, "memories", (bank.tokens[slot], bank.length[slot]), found.valid, rank
+    )
+    required = jnp.zeros(len(facts.length), jnp.int32)
+    new = list_items(
+        manager.template, "facts", (facts.tokens, facts.length), present, required
+    )
+    packed = fill(manager.template, {"memories": memories, "facts": new}, manager.prompt_length)
+    shown = jnp.sum(found.valid) - packed.dropped
+    return ManagerPrompt(
+        packed.tokens, packed.length, slot, shown, packed.dropped, packed.overflow
+    )
+
+
+def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]) -> Constraint:
+    """Keeps every sample readable; `shown` `[*rows]` bounds the ids that a row may name."""
+    return Constraint(
+        state=jnp.broadcast_to(grammar.start, rows),
+        allowed=lambda state, remaining: allowed(grammar, state, remaining, shown),
+        advance=lambda state, tokens: advance(grammar, state, tokens),
+    )
+
+
+def apply_response(
+    manager: MemoryManager,
+    tools: Tools,
+    bank: MemoryBank,
+    prompt: ManagerPrompt,
+    facts: Facts,
+    tokens: jax.Array,
+    length: jax.Array,
+) -> tuple[MemoryBank, Report]:
+    """Reads one response `[R]` and applies its operations to a copy of the bank.
+
+    Ids are mapped back to slots; one that was not shown points nowhere and is counted. Output that
+    cannot be read is no operation and is counted.
+    """
+    capacity, width = bank.tokens.shape
+    scanned = scan_operations(
+        tools.scanner,
+        tools.byte_table,
+        tokens,
+        length,
+        max_operations=manager.operations,
+        max_text=width,
+        capacity=tokens.shape[-1] * BYTES_PER_TOKEN,
+    )
+    known = (scanned.id >= 0) & (scanned.id < prompt.shown)
+    slot = prompt.slots[jnp.clip(scanned.id, 0, manager.shown - 1)]
+    text = scanned.tokens.at[:, 0].set(tools.opening[scanned.tokens[:, 0]])
+    operations = Operations(
+        event=scanned.event,
+        slot=jnp.where(known, slot, capacity),
+        tokens=text,
+        length=scanned.length,
+    )
+    keys = jax.vmap(embed, (None, 0, 0))(tools.embedder, text, jnp.minimum(scanned.length, width))
+    after = apply_operations(bank, operations, keys, facts.time, facts.source)
+
+    written = jnp.arange(manager.operations) < scanned.count
+
+    def count(event):
+        return jnp.sum(written & (scanned.event == event)).astype(jnp.float32)
+
+    return after, Report(
+        add=count(Event.ADD),
+        update=count(Event.UPDATE),
+        delete=count(Event.DELETE),
+        none=count(Event.NONE),
+        invalid=(~scanned.valid).astype(jnp.float32),
+        skipped=scanned.skipped.astype(jnp.float32),
+        unknown=(after.unknown - bank.unknown).astype(jnp.float32),
+        refused=(after.refused - bank.refused).astype(jnp.float32),
+    )

@@ -1,0 +1,254 @@
+"""One rollout of either agent: retrieve, prompt, sample, act, reward; all on the device.
+
+Axis letters: B prompts in a batch, G samples a prompt, P prompt length, R response length,
+F facts of a turn, W tokens of a memory or question, M slots of a bank, n questions of a turn.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memr1_jax.agents.answer import (
+    AnswerAgent,
+    Query,
+    Verdict,
+    answer_prompt,
+    judge_answer,
+    retrieve_memories,
+)
+from memr1_jax.agents.manager import (
+    Facts,
+    MemoryManager,
+    Report,
+    apply_response,
+    grammar_constraint,
+    manager_prompt,
+)
+from memr1_jax.agents.tools import Scene, Tools
+from memr1_jax.memory.bank import MemoryBank, bank_size
+from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.sampler import Samples, Sampling, generate
+from memr1_jax.rl.metrics import Mean, masked_mean
+
+REWARDS = ("exact_match", "token_f1", "contains")
+
+
+@struct.dataclass
+class AnswerBatch:
+    """Questions with the two banks to search: leaves `[B, ...]`; `valid` `[B]` marks padding."""
+
+    banks: tuple[MemoryBank, MemoryBank]
+    scene: Scene
+    query: Query
+    valid: jax.Array
+
+
+@struct.dataclass
+class ManagerBatch:
+    """Turns with the bank to edit, the other speaker's bank, and the questions that will judge.
+
+    Leaves `[B, ...]`; `queries` `[B, n, ...]` with `asked` `[B, n]`; `speaker` `[B]` is 0 or 1.
+    """
+
+    own: MemoryBank
+    other: MemoryBank
+    speaker: jax.Array
+    scene: Scene
+    facts: Facts
+    queries: Query
+    asked: jax.Array
+    valid: jax.Array
+
+
+@struct.dataclass
+class Rollout:
+    """What an update needs, and what a reader wants to see.
+
+    `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`; `valid` `[B]`; `shown` `[B]`, the
+    number of memory ids in a manager's prompt.
+    """
+
+    prompt: Block
+    samples: Samples
+    rewards: jax.Array
+    valid: jax.Array
+    shown: jax.Array
+    metrics: dict[str, Mean]
+
+
+def reward_of(verdict: Verdict, reward: str) -> jax.Array:
+    """The reward, one of `REWARDS`; the paper's is exact match (section 3.3)."""
+    return getattr(verdict, reward)
+
+
+def answer_rollout(
+    agent: AnswerAgent,
+    decoder: Decoder,
+    params: dict,
+    tools: Tools,
+    batch: AnswerBatch,
+    key: jax.Array,
+    sampling: Sampling,
+    *,
+    group: int,
+    reward: str = "exact_match",
+) -> Rollout:
+    """Samples `group` answers to every question and scores them against the gold answer."""
+
+    def prompt_of(banks, scene, query):
+        retrieved = tuple(retrieve_memories(agent, tools, bank, query) for bank in banks)
+        return answer_prompt(agent, scene, retrieved, query)
+
+    packed = jax.vmap(prompt_of)(batch.banks, batch.scene, batch.query)
+    prompt = Block(packed.tokens, packed.length)
+    rows = (*batch.valid.shape, group)
+    samples = generate(
+        decoder,
+        params,
+        (agent.template.instruction_block, prompt),
+        key,
+        sampling,
+        group=group,
+        max_tokens=agent.response_length,
+        stop_tokens=agent.stop_tokens,
+        active=jnp.broadcast_to(batch.valid[:, None], rows),
+    )
+
+    def judge(tokens, length, gold):
+        return judge_answer(agent, tools, tokens, length, gold)
+
+    over_group = jax.vmap(judge, (0, 0, None))
+    verdict = jax.vmap(over_group)(samples.tokens, samples.length, batch.query.gold)
+    valid = batch.valid[:, None]
+    metrics = {name: masked_mean(value, valid) for name, value in _fields(verdict).items()}
+    metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
+    rewards = reward_of(verdict, reward)
+    return Rollout(
+        prompt, samples, rewards, batch.valid, jnp.zeros_like(prompt.length), metrics
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenAnswerer:
+    """The Answer Agent as the judge of a manager's edits: its sizes and its decoder."""
+
+    agent: AnswerAgent
+    decoder: Decoder
+
+
+def manager_rollout(
+    manager: MemoryManager,
+    decoder: Decoder,
+    params: dict,
+    answerer: FrozenAnswerer,
+    answer_params: dict,
+    tools: Tools,
+    batch: ManagerBatch,
+    key: jax.Array,
+    sampling: Sampling,
+    *,
+    group: int,
+    reward: str = "exact_match",
+) -> Rollout:
+    """Samples `group` edits of every bank; the frozen Answer Agent then answers from each result.
+
+    The reward of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
+    Algorithm 1). With a grammar in `tools` decoding is constrained.
+    """
+    prompts = jax.vmap(lambda bank, facts: manager_prompt(manager, tools, bank, facts))(
+        batch.own, batch.facts
+    )
+    prompt = Block(prompts.tokens, prompts.length)
+    rows = (*batch.valid.shape, group)
+    samples = generate(
+        decoder,
+        params,
+        (manager.template.instruction_block, prompt),
+        key,
+        sampling,
+        group=group,
+        max_tokens=manager.response_length,
+        stop_tokens=manager.stop_tokens,
+        active=jnp.broadcast_to(batch.valid[:, None], rows),
+        constraint=manager_constraint(tools, prompts.shown, rows),
+    )
+
+    def act(bank, prompt, facts, tokens, length):
+        return apply_response(manager, tools, bank, prompt, facts, tokens, length)
+
+    over_group = jax.vmap(act, (None, None, None, 0, 0))
+    edited, report = jax.vmap(over_group)(
+        batch.own, prompts, batch.facts, samples.tokens, samples.length
+    )
+
+    verdict = _consult(answerer, answer_params, tools, batch, edited)
+    asked = (batch.asked & batch.valid[:, None])[:, None, :]  # [B, 1, n]
+    scores = jnp.where(asked, reward_of(verdict, reward), 0.0)
+    rewards = scores.sum(-1) / jnp.maximum(asked.sum(-1), 1)
+
+    valid = batch.valid[:, None]
+    metrics = {name: masked_mean(value, valid) for name, value in _fields(report).items()}
+    metrics |= {name: masked_mean(value, asked) for name, value in _fields(verdict).items()}
+    metrics["bank_size"] = masked_mean(bank_size(edited), valid)
+    metrics["memories_shown"] = masked_mean(prompts.shown, batch.valid)
+    metrics |= _shape_metrics(samples, batch.valid, prompts.dropped, prompts.overflow)
+    return Rollout(prompt, samples, rewards, batch.valid, prompts.shown, metrics)
+
+
+def manager_constraint(tools: Tools, shown: jax.Array, rows: tuple[int, ...]):
+    """The grammar of `tools` as a constraint on `[*rows]`, or None where decoding is free."""
+    if tools.grammar is None:
+        return None
+    shown = jnp.broadcast_to(shown[:, None], rows)
+    return grammar_constraint(tools.grammar, shown, rows)
+
+
+def _consult(answerer, params, tools, batch, edited):
+    """Verdicts `[B, G, n]` of greedy answers from every edited bank `[B, G, M, ...]`."""
+    agent = answerer.agent
+
+    def prompt_of(own, other, speaker, scene, query):
+        mine, theirs = (retrieve_memories(agent, tools, bank, query) for bank in (own, other))
+        first = jax.tree.map(lambda a, b: jnp.where(speaker == 0, a, b), mine, theirs)
+        second = jax.tree.map(lambda a, b: jnp.where(speaker == 0, b, a), mine, theirs)
+        return answer_prompt(agent, scene, (first, second), query)
+
+    over_questions = jax.vmap(prompt_of, (None, None, None, None, 0))
+    over_group = jax.vmap(over_questions, (0, None, None, None, None))
+    packed = jax.vmap(over_group)(
+        edited, batch.other, batch.speaker, batch.scene, batch.queries
+    )
+    asked = batch.asked & batch.valid[:, None]
+    samples = generate(
+        answerer.decoder,
+        params,
+        (agent.template.instruction_block, Block(packed.tokens, packed.length)),
+        jax.random.key(0),  # greedy: no draw is made from it
+        Sampling.create(temperature=0.0),
+        group=1,
+        max_tokens=agent.response_length,
+        stop_tokens=agent.stop_tokens,
+        active=jnp.broadcast_to(asked[:, None, :, None], (*packed.length.shape, 1)),
+    )
+
+    def judge(tokens, length, gold):
+        return judge_answer(agent, tools, tokens[0], length[0], gold)
+
+    over_group = jax.vmap(jax.vmap(judge), (0, 0, None))
+    return jax.vmap(over_group)(samples.tokens, samples.length, batch.queries.gold)
+
+
+def _shape_metrics(samples, valid, dropped, overflow):
+    rows = valid[:, None]
+    return {
+        "response_length": masked_mean(samples.length, rows),
+        "truncated": masked_mean(~samples.stopped, rows),
+        "memories_dropped": masked_mean(dropped, valid),
+        "prompt_overflow": masked_mean(overflow, valid),
+    }
+
+
+def _fields(record: Report | Verdict):
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

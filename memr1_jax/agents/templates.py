@@ -1,0 +1,218 @@
+"""Prompt files and their form as tokens: an instruction that never changes, and parts with slots.
+
+A prompt file is a list of sections. `[system]`, `[user]` and `[assistant]` are messages for the
+model's own chat template; `{name}` marks a slot that is filled on the device. `[entry name]` is the
+line that one item of a list slot becomes (fields `{id}`, `{time}`, `{text}`), and `[empty name]`
+what stands there when the list is empty.
+
+Everything up to the first slot is the instruction: one block of tokens for all prompts.
+
+Axis letters: n items of a list, W tokens of an item, P prompt length.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.decoder import Block
+from memr1_jax.text.segments import Packed, concatenate, pack
+
+_SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """A prompt as token ids; hashable, so static under `jit`.
+
+    `parts` alternates fixed tokens (tuples) and names of slots (strings); `entries` maps a list
+    slot to the parts of one item in the same form; `empty` to what an empty list says.
+    """
+
+    name: str
+    digest: str  # of the prompt file, to be stored with results
+    instruction: tuple[int, ...]
+    parts: tuple[tuple[int, ...] | str, ...]
+    entries: tuple[tuple[str, tuple[tuple[int, ...] | str, ...]], ...]
+    empty: tuple[tuple[str, tuple[int, ...]], ...]
+    numbers: tuple[tuple[int, ...], ...]  # "0", "1", ... as tokens
+
+    @property
+    def instruction_block(self) -> Block:
+        """The instruction as the first block of a chain."""
+        return Block(jnp.asarray(self.instruction, jnp.int32), jnp.int32(len(self.instruction)))
+
+    @property
+    def fixed_length(self) -> int:
+        """Tokens of a prompt with empty slots, the instruction left out."""
+        return sum(len(part) for part in self.parts if not isinstance(part, str))
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """Texts for a list slot: `tokens` `[n, W]`, `length` `[n]`, 0 for absent ones.
+
+    `priority` `[n]`: 0 must stay, otherwise the largest is dropped first when space is short.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+    priority: jax.Array
+
+
+jax.tree_util.register_dataclass(Items)
+
+
+def prompt_names() -> list[str]:
+    """Names of the prompt files in the package."""
+    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
+    return sorted(file.name[:-4] for file in folder.iterdir() if file.name.endswith(".txt"))
+
+
+def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
+    """Reads the prompt file `name` and renders it with the tokenizer's own chat template.
+
+    Args:
+      name: one of `prompt_names()`.
+      tokenizer: a `transformers` tokenizer with a chat template.
+      numbers: how many ids are prepared for list items.
+
+    Raises:
+      UserError: there is no such prompt, or the chat template drops a part of it.
+    """
+    if name not in prompt_names():
+        raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
+    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
+    source = (folder / f"{name}.txt").read_text(encoding="utf-8")
+    messages, entries, empty = _parse(source)
+
+    # Slots travel through the chat template as marks that no template changes.
+    marked = [
+        {"role": role, "content": _SLOT.sub(r"<<slot:\1>>", text)} if index == len(messages) - 1
+        else {"role": role, "content": text}
+        for index, (role, text) in enumerate(messages)
+    ]
+    rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+    encode = functools.partial(_encode, tokenizer)
+    pieces = re.split(r"<<slot:(\w+)>>", rendered)
+    if pieces[1::2] != _SLOT.findall(messages[-1][1]):
+        raise UserError(
+            f"The chat template of this tokenizer drops parts of the prompt {name!r}: the slots"
+            f" {pieces[1::2]} are left. Use a model whose template keeps system and user messages."
+        )
+    parts = tuple(
+        piece if index % 2 else encode(piece) for index, piece in enumerate(pieces)
+    )
+    return Template(
+        name=name,
+        digest=hashlib.sha256(source.encode()).hexdigest()[:12],
+        instruction=parts[0],
+        parts=parts[1:],
+        entries=tuple((slot, _entry_parts(line, encode)) for slot, line in entries.items()),
+        empty=tuple((slot, encode(text)) for slot, text in empty.items()),
+        numbers=tuple(encode(str(number)) for number in range(numbers)),
+    )
+
+
+def _parse(source):
+    """Messages `[(role, text)]`, entry lines and empty texts by slot of a prompt file."""
+    pieces = _SECTION.split(source)
+    messages, entries, empty = [], {}, {}
+    for head, body in zip(pieces[1::2], pieces[2::2], strict=True):
+        kind, _, slot = head.partition(" ")
+        if kind == "entry":
+            entries[slot] = body
+        elif kind == "empty":
+            empty[slot] = body
+        else:
+            messages.append((kind, body.removesuffix("\n")))
+    return messages, entries, empty
+
+
+def _entry_parts(line, encode):
+    pieces = _SLOT.split(line)
+    return tuple(piece if i % 2 else encode(piece) for i, piece in enumerate(pieces))
+
+
+def _encode(tokenizer, text):
+    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
+
+def list_items(
+    template: Template,
+    slot: str,
+    text: tuple[jax.Array, jax.Array],
+    valid: jax.Array,
+    priority: jax.Array,
+    time: tuple[jax.Array, jax.Array] | None = None,
+) -> Items:
+    """Renders the items of a list slot with the template's entry line.
+
+    Args:
+      template: the prompt.
+      slot: name of the list slot.
+      text: tokens `[n, W]` and lengths `[n]` of the items' texts.
+      valid: `[n]`, which of them exist; those are numbered by their place.
+      priority: `[n]`, see `Items`.
+      time: tokens and lengths of their time stamps, where the entry line shows them.
+    """
+    count = text[0].shape[0]
+    if count > len(template.numbers):
+        raise ValueError(f"{count} items need as many ids, {len(template.numbers)} are prepared.")
+    fields = {"text": text, "time": time, "id": _padded(template.numbers[:count])}
+    pieces = []
+    for part in dict(template.entries)[slot]:
+        if isinstance(part, str):
+            pieces.append(fields[part])
+        elif part:
+            tokens = jnp.broadcast_to(jnp.asarray(part, jnp.int32), (count, len(part)))
+            pieces.append((tokens, jnp.full(count, len(part), jnp.int32)))
+    tokens, length = jax.vmap(concatenate)(pieces)
+    return Items(tokens, jnp.where(valid, length, 0), priority)
+
+
+def fill(template: Template, slots: dict[str, Items], capacity: int) -> Packed:
+    """Lays the prompt's parts and slots one after another in `[P]`; see `text.segments.pack`."""
+    empty = dict(template.empty)
+    pieces: list[Items] = []
+    for part in template.parts:
+        if isinstance(part, str):
+            items = slots[part]
+            pieces.append(items)
+            if part in empty:
+                nothing = jnp.all(items.length == 0)
+                pieces.append(_fixed(empty[part], jnp.where(nothing, len(empty[part]), 0)))
+        elif part:
+            pieces.append(_fixed(part, len(part)))
+    width = max(piece.tokens.shape[1] for piece in pieces)
+    tokens = [jnp.pad(p.tokens, ((0, 0), (0, width - p.tokens.shape[1]))) for p in pieces]
+    return pack(
+        jnp.concatenate(tokens),
+        jnp.concatenate([piece.length for piece in pieces]),
+        jnp.concatenate([piece.priority for piece in pieces]),
+        capacity,
+    )
+
+
+def single(tokens: jax.Array, length: jax.Array) -> Items:
+    """One required text `[W]` as the content of a slot."""
+    return Items(tokens[None], jnp.reshape(length, 1), jnp.zeros(1, jnp.int32))
+
+
+def _fixed(tokens, length):
+    return single(jnp.asarray(tokens, jnp.int32), jnp.int32(length))
+
+
+def _padded(rows):
+    """Tuples of token ids as tokens `[n, W]` and lengths `[n]`."""
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = row
+    return jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32)

@@ -1,0 +1,1 @@
+"""Dialogues: loaders, a generator, and fixed-shape training batches."""

@@ -1,0 +1,399 @@
+"""The words of generated dialogues: kinds of facts, their wordings, and small talk."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+NAMES = tuple(
+    """Ada Amir Anouk Arjun Astrid Bela Bruno Carmen Chidi Clara Dara Dmitri Elif Emeka Esther Fabio
+    Farah Freya Gustav Hana Hugo Ines Iris Ivan Jamal Jonas Kaito Keiko Lars Leila Linnea Lucia
+    Malik Mara Mateo Mei Milan Nadia Naomi Nikhil Noor Olga Omar Oscar Paloma Petra Quinn Rafael
+    Rosa Ruben Sanna Selma Soren Tariq Tessa Theo Uma Viktor Wanda Yara Yusuf Zoe""".split()
+)
+
+
+def _compound(first: str, second: str, glue: str = "") -> Callable[[random.Random], str]:
+    """A drawer of two-part values; products keep two seeds from sharing many values."""
+    starts, ends = first.split(), second.split()
+    return lambda rng: rng.choice(starts) + glue + rng.choice(ends)
+
+
+_STEMS = """Alder Ash Birch Black Bram Bright Bur Cald Cedar Clay Cold Copper Crow Dun East Elder
+    Elm Fair Fern Gold Gran Grey Har Hazel High Holm Iron Kel Lark Lin Long March Mill Moss North
+    Oak Ox Penn Quarry Raven Red Rook Rose Sand Shel South Stan Stone Thorn Wel West White Win Wood"""
+_town = _compound(
+    _STEMS,
+    """borough bridge brook bury by combe dale den field ford gate ham haven hurst leigh mere mouth
+    port ridge shaw stead thorpe ton vale wick worth""",
+)
+_person = _compound(
+    "Al Be Bri Ca Co Da De El Em Fa Fi Ga Ha Il Is Jo Ka Ki La Le Li Lo Ma Mi Na Ni Or Ro Sa Vi",
+    "belle bert dan dia fina lan leen lena lia lin mila mond na nette nor ra ria rick rin ron sa",
+)
+_pet = _compound(
+    "Bam Bis Chip Cin Dop Fid Fluf Gin Jas Kip Lol Mar Mo Muf Nib Pep Pip Pud Ru Taf Tog Wig Zig",
+    "bie bo by da do fin fy ga gles ka ki ko la lo mo my na per po ry sy ta to ver wick zo",
+)
+_place = _compound("Cape Fort Glen Isle Lake Mount Port Saint", _STEMS, " ")
+_job = _compound(
+    """airport archive bakery bank brewery cinema clinic dairy ferry forest garden gallery harbour
+    hospital hotel library market museum opera orchard postal prison railway school shipyard stadium
+    theatre tram university zoo""",
+    """accountant announcer architect caretaker carpenter cleaner clerk cook courier designer driver
+    electrician engineer gardener guard guide inspector interpreter manager mechanic nurse painter
+    photographer planner plumber receptionist researcher secretary technician trainer""",
+    " ",
+)
+_dish = _compound(
+    """apple barley bean beetroot cabbage carrot cheese chestnut chickpea corn fennel fig garlic
+    ginger leek lemon lentil mango mint mushroom nettle onion parsnip peanut pepper potato pumpkin
+    rhubarb salmon sesame spinach tofu tomato trout turnip walnut""",
+    """burritos cake casserole crumble curry dumplings fritters gratin gumbo lasagne noodles
+    omelette pancakes pasta pie pilaf pizza porridge pudding quiche ravioli risotto salad soup stew
+    tacos tart waffles""",
+    " ",
+)
+_band = _compound(
+    """Amber Arctic Broken Burning Crimson Crystal Dancing Distant Electric Endless Fading Frozen
+    Gentle Hidden Hollow Howling Humble Lonely Lunar Magnetic Midnight Northern Paper Quiet Restless
+    Royal Silent Sleepy Solar Tangled Velvet Wandering Wicked Wild""",
+    """Anchors Arrows Badgers Bells Comets Crows Engines Falcons Foxes Ghosts Giants Harbours Herons
+    Islands Kings Lanterns Letters Lions Mirrors Moths Owls Parrots Pilots Pines Rivers Rockets
+    Sailors Shadows Sparrows Strangers Tigers Towers Tulips Wolves""",
+    " ",
+)
+
+
+def _status(rng: random.Random) -> str:
+    return rng.choice("single dating engaged married divorced widowed separated".split())
+
+
+_activity = _compound(
+    """alpine amateur beach coastal competitive desert evening experimental family forest freestyle
+    historic indoor island miniature modern moonlight mountain outdoor retro river rural seaside
+    solo summer traditional urban winter""",
+    """archery astronomy badminton baking beekeeping birdwatching blogging bowling boxing camping
+    carving chess climbing cycling dancing drawing fencing filmmaking fishing gardening golf hiking
+    juggling kayaking knitting origami painting photography poetry pottery rowing sailing sculpting
+    skating sketching surfing swimming theatre weaving yoga""",
+    " ",
+)
+_skill = _compound(
+    """Baroque Bulgarian Celtic Cuban Finnish French Georgian Greek Indian Irish Italian Japanese
+    Korean Latin Mexican Moroccan Nordic Persian Polish Spanish Thai Turkish""",
+    """accordion calligraphy ceramics cooking dance drumming embroidery fiddle flute folklore
+    grammar guitar harp massage opera piano poetry puppetry singing tailoring trumpet woodwork""",
+    " ",
+)
+_object = _compound(
+    """amber bamboo beige black blue brass bronze brown ceramic copper cotton cream crystal glass
+    golden green grey iron ivory leather linen marble oak orange pewter pine pink porcelain purple
+    red silver steel striped turquoise velvet violet walnut wicker woollen yellow""",
+    """armchair basket bench blanket bookcase bowl cabinet carpet chandelier chest clock cupboard
+    curtain cushion desk drawer globe hammock jug kettle ladder lamp lantern mirror pot radio rug
+    screen shelf sofa statue stool table tray vase wardrobe""",
+    " ",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of fact and the ways to say, note and ask it.
+
+    A speaker has one live fact per topic, so a question that names the topic has one answer.
+    Templates may use {name}, {topic}, {value}, {when}; `pairs` use {first} and {second} topics.
+    """
+
+    name: str
+    topics: tuple[str, ...]  # ("",) for what a person has only one of
+    draw: Callable[[random.Random], str]
+    says: tuple[str, ...]  # a turn that tells the fact, in the first person
+    notes: tuple[str, ...]  # the same as an observation, in the third person
+    asks: tuple[str, ...]  # category 4: the value of one topic
+    changed: tuple[str, ...] = ()  # a turn that tells that the value is now another one
+    changed_notes: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()  # a turn that tells that the fact no longer holds
+    ended_notes: tuple[str, ...] = ()
+    whens: tuple[str, ...] = ()  # category 2; such a kind has {when} in `says` and `notes`
+    lists: tuple[str, ...] = ()  # category 1: all live values
+    counts: tuple[str, ...] = ()  # category 1: how many live values
+    pairs: tuple[str, ...] = ()  # category 1: the values of two topics
+    likely: str = ""  # category 3: the answer to LIKELY
+
+
+LIKELY = (
+    "Would {name} likely enjoy a course in {value}?",
+    "Would {name} likely be happy about a ticket for {value}?",
+    "Is {name} likely to join a club for {value}?",
+)
+
+KINDS = (
+    Kind(
+        "home",
+        ("",),
+        _town,
+        ("I live in {value} these days.", "My flat is in {value}.", "Home for me is {value}."),
+        ("{name} lives in {value}.", "{name} has a flat in {value}.", "{name}'s home is {value}."),
+        ("Where does {name} live now?", "Which town is {name}'s home now?"),
+        ("Big news, I moved to {value}!", "I packed up everything, {value} is home now."),
+        ("{name} has moved and now lives in {value}.", "{name}'s new home is {value}."),
+    ),
+    Kind(
+        "job",
+        ("",),
+        _job,
+        ("I work as a {value}.", "My job is being a {value}.", "I earn my living as a {value}."),
+        ("{name} works as a {value}.", "{name} is employed as a {value}."),
+        ("What is {name}'s current job?", "What does {name} work as now?"),
+        ("I changed jobs, I'm a {value} now.", "I quit and started over as a {value}."),
+        ("{name} changed jobs and is now a {value}.", "{name} now works as a {value}."),
+    ),
+    Kind(
+        "dish",
+        ("",),
+        _dish,
+        ("Nothing beats {value}, my favourite dish.", "If I could, I'd eat {value} every day."),
+        ("{name}'s favourite dish is {value}.", "{name} likes {value} more than any other dish."),
+        ("What is {name}'s favourite dish now?", "Which dish does {name} like best now?"),
+        ("I have a new favourite dish: {value}.", "These days I like {value} best of all dishes."),
+        ("{name}'s favourite dish is now {value}.", "{name} now prefers {value} to other dishes."),
+    ),
+    Kind(
+        "band",
+        ("",),
+        _band,
+        ("My favourite band is {value}.", "I can't stop listening to {value}, the best band ever."),
+        ("{name}'s favourite band is {value}.", "{name} likes the band {value} best."),
+        ("What is {name}'s favourite band now?", "Which band does {name} like best now?"),
+        ("I've got a new favourite band, {value}.", "My band of choice is {value} now."),
+        ("{name}'s favourite band is now {value}.", "{name} now likes the band {value} best."),
+    ),
+    Kind(
+        "status",
+        ("",),
+        _status,
+        ("I'm {value}, in case you wondered.", "As for love, I'm {value}."),
+        ("{name} is {value}.", "{name}'s relationship status is {value}."),
+        ("What is {name}'s relationship status now?",),
+        ("Things changed in my love life: I'm {value} now.", "Guess what, I'm {value} now."),
+        ("{name} is now {value}.", "{name}'s relationship status changed to {value}."),
+    ),
+    Kind(
+        "pet",
+        tuple("cat dog parrot rabbit hamster turtle gecko ferret pony goat snake hedgehog".split()),
+        _pet,
+        (
+            "I adopted a {topic} {when} and named it {value}!",
+            "I got a {topic} {when}, it's {value}.",
+        ),
+        (
+            "{name} adopted a {topic} called {value} {when}.",
+            "{name} got a {topic}, {value}, {when}.",
+        ),
+        ("What is the name of {name}'s {topic}?", "What is {name}'s {topic} called?"),
+        ended=("Sadly I had to give {value} the {topic} away.", "My {topic} {value} moved out."),
+        ended_notes=("{name} gave the {topic} {value} away.", "{name} no longer has {value}."),
+        whens=("When did {name} get {value} the {topic}?", "When did {name} adopt {value}?"),
+        lists=("What are the names of all of {name}'s pets?", "What are {name}'s pets called?"),
+        counts=("How many pets does {name} have?",),
+        pairs=("What are {name}'s {first} and {second} called?",),
+    ),
+    Kind(
+        "trip",
+        (
+            "a cousin",
+            "an uncle",
+            "an old classmate",
+            "a colleague",
+            "a neighbour",
+            "a choir",
+            "a tour group",
+            "a nephew",
+            "an aunt",
+            "a flatmate",
+            "a running club",
+            "a pen friend",
+        ),
+        _place,
+        ("I went to {value} with {topic} {when}.", "{when} I travelled to {value} with {topic}."),
+        (
+            "{name} travelled to {value} with {topic} {when}.",
+            "{name} visited {value} with {topic} {when}.",
+        ),
+        ("Where did {name} travel with {topic}?", "Which place did {name} visit with {topic}?"),
+        whens=("When did {name} travel to {value}?", "When was {name} in {value}?"),
+        pairs=("Where did {name} travel with {first} and with {second}?",),
+    ),
+    Kind(
+        "hobby",
+        tuple(
+            f"on {day} {part}"
+            for day in ("Monday", "Tuesday", "Thursday", "Friday", "Saturday", "Sunday")
+            for part in ("mornings", "evenings")
+        ),
+        _activity,
+        ("I do {value} {topic}, I love it.", "{value} {topic} is my favourite pastime."),
+        ("{name} enjoys {value} {topic}.", "{name}'s hobby {topic} is {value}."),
+        ("What does {name} do for fun {topic}?", "Which hobby does {name} have {topic}?"),
+        ended=("I gave up {value}, it was too much.", "I don't do {value} any more."),
+        ended_notes=("{name} gave up {value}.", "{name} no longer does {value}."),
+        lists=("Which hobbies does {name} have now?", "What are {name}'s current hobbies?"),
+        counts=("How many hobbies does {name} have now?",),
+        pairs=("What does {name} do for fun {first} and {second}?",),
+        likely="Yes",
+    ),
+    Kind(
+        "dislike",
+        (
+            "at school",
+            "on holiday",
+            "at a team event",
+            "at a birthday party",
+            "on a first date",
+            "at a festival",
+            "during an open day",
+            "at summer camp",
+        ),
+        _activity,
+        ("I tried {value} {topic} and hated it.", "{value} {topic} was awful, never again."),
+        (
+            "{name} tried {value} {topic} and hated it.",
+            "{name} dislikes {value} since trying it {topic}.",
+        ),
+        ("What did {name} try {topic} and hate?", "Which activity did {name} dislike {topic}?"),
+        ended=("I was wrong about {value}, it is fine.", "Forget that I hated {value}, I don't."),
+        ended_notes=("{name} no longer dislikes {value}.", "{name} changed their mind on {value}."),
+        likely="No",
+    ),
+    Kind(
+        "skill",
+        (
+            "a retired sailor",
+            "an online course",
+            "a grandmother",
+            "a street artist",
+            "a librarian",
+            "an exchange student",
+            "a summer school",
+            "a former teacher",
+            "a travelling musician",
+            "a shopkeeper",
+        ),
+        _skill,
+        ("I learned {value} from {topic}.", "I can do {value} now, thanks to {topic}."),
+        ("{name} learned {value} from {topic}.", "{name} picked up {value} thanks to {topic}."),
+        ("What did {name} learn from {topic}?", "Which skill does {name} owe to {topic}?"),
+        pairs=("What did {name} learn from {first} and from {second}?",),
+    ),
+    Kind(
+        "possession",
+        tuple(
+            f"the {room}"
+            for room in (
+                "kitchen bathroom hallway balcony cellar attic bedroom office garage porch garden "
+                "staircase"
+            ).split()
+        ),
+        _object,
+        ("I bought a {value} for {topic} {when}.", "{when} I found a {value} for {topic}."),
+        ("{name} bought a {value} for {topic} {when}.", "{name} got a {value} for {topic} {when}."),
+        ("What did {name} buy for {topic}?", "Which new thing does {name} have in {topic}?"),
+        ended=("I sold the {value} again.", "The {value} broke, so I threw it out."),
+        ended_notes=("{name} no longer has the {value}.", "{name} parted with the {value}."),
+        whens=("When did {name} buy the {value}?", "When did {name} get the {value}?"),
+        pairs=("What did {name} buy for {first} and for {second}?",),
+    ),
+    Kind(
+        "birth",
+        (
+            "older sister",
+            "younger sister",
+            "older brother",
+            "younger brother",
+            "cousin",
+            "niece",
+            "best friend",
+            "neighbour",
+        ),
+        _person,
+        (
+            "My {topic} had a baby {when}, little {value}!",
+            "My {topic}'s baby {value} was born {when}.",
+        ),
+        (
+            "{name}'s {topic} had a baby called {value} {when}.",
+            "{value}, the baby of {name}'s {topic}, was born {when}.",
+        ),
+        ("What is the name of the baby of {name}'s {topic}?",),
+        whens=("When was {value}, the baby of {name}'s {topic}, born?",),
+        pairs=("What are the babies of {name}'s {first} and {second} called?",),
+    ),
+    Kind(
+        "plan",
+        (
+            "the spring break",
+            "the autumn holidays",
+            "New Year",
+            "midsummer",
+            "the next anniversary",
+            "the first week of August",
+            "the long weekend in May",
+            "the family reunion",
+            "the ski season",
+            "the school reunion",
+        ),
+        _place,
+        ("For {topic} I plan to go to {value}.", "I booked {value} for {topic}."),
+        (
+            "{name} plans to go to {value} for {topic}.",
+            "{name} booked a stay in {value} for {topic}.",
+        ),
+        ("Where does {name} plan to go for {topic}?", "Which place is {name}'s plan for {topic}?"),
+        ("New plan for {topic}: it will be {value}.", "I'm going to {value} for {topic} instead."),
+        (
+            "{name} now plans to go to {value} for {topic}.",
+            "{name}'s new plan for {topic} is {value}.",
+        ),
+        ended=("I cancelled {value}, no trip for {topic}.", "My trip to {value} is off."),
+        ended_notes=("{name} cancelled the trip to {value}.", "{name} no longer goes to {value}."),
+        lists=("Which places does {name} still plan to visit?",),
+        counts=("How many trips does {name} still have planned?",),
+        pairs=("Where does {name} plan to go for {first} and for {second}?",),
+    ),
+)
+
+REPEATED = ("As I told you: {said}", "Like I said before: {said}", "You may remember: {said}")
+
+GREETINGS = (
+    "Hi {other}! Good to hear from you.",
+    "Hey {other}, it has been a while!",
+    "Hello {other}, how are things?",
+    "{other}! I was just thinking of you.",
+    "Good to see you again, {other}.",
+)
+REPLIES = (
+    "Oh, thanks for telling me!",
+    "Really? I had no idea.",
+    "That is quite something.",
+    "I see. How do you feel about it?",
+    "Good to know, {other}.",
+    "Wow, {other}, life never stands still.",
+    "Interesting! Tell me more one day.",
+    "I would not have guessed that.",
+    "You always have something to tell.",
+    "I hope it goes well.",
+)
+SMALL_TALK = (
+    "The weather has been odd lately, hasn't it?",
+    "I could use another coffee.",
+    "My week was long and rather dull.",
+    "The traffic was terrible this morning.",
+    "I slept badly, but I'm fine.",
+    "Do you ever feel that time flies?",
+    "My phone keeps losing its charge.",
+    "We should meet in person soon.",
+    "I've been meaning to write to you.",
+    "The news is hard to follow these days.",
+    "I'm looking forward to a quiet evening.",
+    "Honestly, I just want to rest.",
+)

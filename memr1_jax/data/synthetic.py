@@ -1,0 +1,331 @@
+"""Generated dialogues in LoCoMo's format, whose right memory operations are known."""
+
+import dataclasses
+import datetime
+import json
+import os
+import random
+import re
+
+from memr1_jax.data import phrases
+from memr1_jax.data.phrases import Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rates:
+    """The arguments of `generate` that shape a session."""
+
+    facts: int
+    changes: float
+    endings: float
+    repeats: float
+    relative_dates: float
+    small_talk: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """Something that is true of a speaker now, and the turns that say so."""
+
+    speaker: str
+    kind: Kind
+    topic: str
+    value: str
+    date: tuple[str, str, str]  # as `_date` returns it; empty strings for kinds without dates
+    session: int
+    fact: int = -1  # the observation that says it
+    turns: tuple[str, ...] = ()
+
+    def phrase(self, rng: random.Random, templates: tuple[str, ...], when: str = "") -> str:
+        text = rng.choice(templates).format(
+            name=self.speaker, topic=self.topic, value=self.value, when=when
+        )
+        text = re.sub(r"\ba (?=[aeio]|u(?!ni))", "an ", text)
+        return text[0].upper() + text[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Telling:
+    """What the next fact turn says, what is noted of it, and what that means for the memory."""
+
+    event: str
+    said: str
+    note: str
+    entry: _Entry  # the entry that arrives, ends or is repeated
+    old: _Entry | None = None  # the entry that goes
+
+
+@dataclasses.dataclass
+class _Story:
+    """What was told so far and what is true now."""
+
+    speakers: tuple[str, str]
+    live: list[_Entry] = dataclasses.field(default_factory=list)
+    notes: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # who, what, where
+    operations: list[dict] = dataclasses.field(default_factory=list)
+    endings: list[tuple[_Entry, str]] = dataclasses.field(default_factory=list)  # what, where
+    taken: set[tuple[str, ...]] = dataclasses.field(default_factory=set)  # told once, never reused
+
+    def other(self, speaker: str) -> str:
+        return self.speakers[speaker == self.speakers[0]]
+
+
+def generate(
+    seed: int,
+    num_conversations: int = 10,
+    num_sessions: int = 12,
+    facts_per_session: int = 6,
+    changes: float = 0.2,
+    endings: float = 0.12,
+    repeats: float = 0.08,
+    relative_dates: float = 0.5,
+    small_talk: float = 0.5,
+    split: str = "train",
+) -> list[dict]:
+    """Return conversations as records of LoCoMo's format with the extra key `gold_operations`.
+
+    Facts accumulate (ADD), change (UPDATE), end (DELETE) and are told again (NONE). A gold
+    operation names observations by their position in dialogue order. Questions of categories 1 to
+    4 ask about what is true at the end; their answers have one to four words.
+
+    Args:
+      seed: the same seed, split and sizes give the same records.
+      num_conversations: how many records.
+      num_sessions: sessions in each, one to three months apart.
+      facts_per_session: turns that tell a fact; fewer once the speakers have nothing left to tell.
+      changes: share of them that change an earlier fact.
+      endings: share of them that end an earlier fact.
+      repeats: share of them that tell an earlier fact again.
+      relative_dates: share of dated observations that say "yesterday" instead of the date.
+      small_talk: chance of a further exchange without content after each fact.
+      split: train, validation or test; it begins the ids and takes part in the seed.
+    """
+    rates = _Rates(facts_per_session, changes, endings, repeats, relative_dates, small_talk)
+    identities = [f"{split}-{seed}-{index}" for index in range(num_conversations)]
+    return [_record(identity, num_sessions, rates) for identity in identities]
+
+
+def write_synthetic(
+    path: str | os.PathLike,
+    seed: int = 0,
+    train: int = 8,
+    validation: int = 2,
+    test: int = 4,
+    **sizes: float,
+) -> None:
+    """Write a file of generated conversations for all three splits; `sizes` go to `generate`."""
+    counts = {"train": train, "validation": validation, "test": test}
+    records = [
+        record
+        for split, number in counts.items()
+        for record in generate(seed, number, split=split, **sizes)
+    ]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(records, file, indent=1)
+
+
+def _session_time(time: datetime.datetime) -> str:
+    """LoCoMo's form, without zero padding: "1:56 pm on 8 May, 2023"."""
+    return f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower() + f" on {time.day} {time:%B, %Y}"
+
+
+def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
+    """A past date as it is said ("yesterday"), written ("on 7 May 2023") and answered."""
+    days = {"today": 0, "yesterday": 1, "two days ago": 2, "three days ago": 3, "a week ago": 7}
+    said = rng.choice([*days, "last month", "last year"])
+    if said == "last year":
+        return said, f"in {time.year - 1}", f"{time.year - 1}"
+    if said == "last month":
+        answer = f"{time.replace(day=1) - datetime.timedelta(days=1):%B %Y}"
+        return said, f"in {answer}", answer
+    day = time - datetime.timedelta(days=days[said])
+    answer = f"{day.day} {day:%B %Y}"
+    return said, f"on {answer}", answer
+
+
+def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
+    rng = random.Random(identity)
+    story = _Story(tuple(rng.sample(phrases.NAMES, 2)))
+    conversation = {"speaker_a": story.speakers[0], "speaker_b": story.speakers[1]}
+    observation = {}
+    time = datetime.datetime(2021, 1, 1) + datetime.timedelta(days=rng.randrange(3 * 365))
+    for session in range(1, num_sessions + 1):
+        time += datetime.timedelta(days=rng.randint(30, 90))
+        time = time.replace(hour=rng.randint(8, 21), minute=rng.randrange(60))
+        noted = len(story.notes)
+        conversation[f"session_{session}_date_time"] = _session_time(time)
+        conversation[f"session_{session}"] = _session(rng, story, session, time, rates)
+        observation[f"session_{session}_observation"] = {
+            speaker: [[note, turn] for who, note, turn in story.notes[noted:] if who == speaker]
+            for speaker in story.speakers
+        }
+    return {
+        "sample_id": identity,
+        "conversation": conversation,
+        "qa": _questions(rng, story),
+        "event_summary": {},
+        "observation": observation,
+        "session_summary": {},
+        "gold_operations": story.operations,
+    }
+
+
+def _session(
+    rng: random.Random, story: _Story, number: int, time: datetime.datetime, rates: _Rates
+) -> list[dict]:
+    """Tell up to `rates.facts` facts, with strictly alternating speakers."""
+    turns: list[dict] = []
+
+    def say(speaker: str, text: str) -> str:
+        dia_id = f"D{number}:{len(turns) + 1}"
+        turns.append({"speaker": speaker, "dia_id": dia_id, "text": text})
+        return dia_id
+
+    def chat(speaker: str, lines: tuple[str, ...]) -> None:
+        say(speaker, rng.choice(lines).format(other=story.other(speaker)))
+
+    opener = rng.choice(story.speakers)
+    chat(opener, phrases.GREETINGS)
+    chat(story.other(opener), phrases.GREETINGS)
+    for _ in range(rates.facts):
+        telling = _next_telling(rng, story, number, time, rates)
+        if telling is None:
+            break
+        speaker = telling.entry.speaker
+        if turns[-1]["speaker"] == speaker:
+            chat(story.other(speaker), phrases.SMALL_TALK)
+        _apply(story, telling, say(speaker, telling.said))
+        chat(story.other(speaker), phrases.REPLIES)
+        if rng.random() < rates.small_talk:
+            chat(speaker, phrases.SMALL_TALK)
+    return turns
+
+
+def _next_telling(
+    rng: random.Random, story: _Story, session: int, time: datetime.datetime, rates: _Rates
+) -> _Telling | None:
+    """Choose what is told next, a new fact unless chance and the story allow another; or None."""
+    earlier = [entry for entry in story.live if entry.session < session]
+    changeable = [entry for entry in earlier if entry.kind.changed]
+    endable = [entry for entry in earlier if entry.kind.ended]
+    chance = rng.random()
+    if chance < rates.changes:
+        if changeable and (telling := _change(rng, story, rng.choice(changeable), session)):
+            return telling
+    elif chance < rates.changes + rates.endings:
+        if endable:
+            entry = rng.choice(endable)
+            said = entry.phrase(rng, entry.kind.ended)
+            return _Telling("DELETE", said, entry.phrase(rng, entry.kind.ended_notes), entry, entry)
+    elif chance < rates.changes + rates.endings + rates.repeats and earlier:
+        entry = rng.choice(earlier)
+        said = entry.phrase(rng, entry.kind.says, entry.date[1])
+        said = rng.choice(phrases.REPEATED).format(said=said)
+        return _Telling("NONE", said, entry.phrase(rng, entry.kind.notes, entry.date[1]), entry)
+    return _novelty(rng, story, session, time, rates)
+
+
+def _novelty(
+    rng: random.Random, story: _Story, session: int, time: datetime.datetime, rates: _Rates
+) -> _Telling | None:
+    free: dict[tuple[str, Kind], list[str]] = {}
+    for speaker in story.speakers:
+        for kind in phrases.KINDS:
+            topics = [t for t in kind.topics if (speaker, kind.name, t) not in story.taken]
+            if topics:
+                free[speaker, kind] = topics
+    if not free:
+        return None
+    speaker, kind = rng.choice(list(free))
+    topic = rng.choice(free[speaker, kind])
+    value = _fresh_value(rng, story, speaker, kind)
+    if value is None:
+        return None
+    story.taken.add((speaker, kind.name, topic))
+    date = _date(rng, time) if kind.whens else ("", "", "")
+    entry = _Entry(speaker, kind, topic, value, date, session)
+    noted = date[0] if rng.random() < rates.relative_dates else date[1]
+    said = entry.phrase(rng, kind.says, date[0])
+    return _Telling("ADD", said, entry.phrase(rng, kind.notes, noted), entry)
+
+
+def _change(rng: random.Random, story: _Story, old: _Entry, session: int) -> _Telling | None:
+    value = _fresh_value(rng, story, old.speaker, old.kind)
+    if value is None:
+        return None
+    entry = dataclasses.replace(old, value=value, session=session)
+    said = entry.phrase(rng, old.kind.changed)
+    return _Telling("UPDATE", said, entry.phrase(rng, old.kind.changed_notes), entry, old)
+
+
+def _fresh_value(rng: random.Random, story: _Story, speaker: str, kind: Kind) -> str | None:
+    """Draw a value the speaker never had; None when the pool seems to hold no more."""
+    for _ in range(50):
+        value = kind.draw(rng)
+        if (speaker, value) not in story.taken:
+            story.taken.add((speaker, value))
+            return value
+    return None
+
+
+def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
+    """Note the fact and the operation, and bring what is true up to date."""
+    fact, entry, old = len(story.notes), telling.entry, telling.old
+    story.notes.append((entry.speaker, telling.note, dia_id))
+    if telling.event == "ADD":
+        story.live.append(dataclasses.replace(entry, fact=fact, turns=(dia_id,)))
+    elif telling.event == "UPDATE":
+        story.live[story.live.index(old)] = dataclasses.replace(entry, fact=fact, turns=(dia_id,))
+    elif telling.event == "DELETE":
+        story.live.remove(old)
+        story.endings.append((old, dia_id))
+    else:
+        repeated = dataclasses.replace(entry, turns=(*entry.turns, dia_id))
+        story.live[story.live.index(entry)] = repeated
+    story.operations.append(
+        {
+            "event": telling.event,
+            "fact": fact,
+            "text": telling.note if telling.event in ("ADD", "UPDATE") else "",
+            "replaces": None if old is None else old.fact,
+        }
+    )
+
+
+def _questions(rng: random.Random, story: _Story) -> list[dict]:
+    """Questions on what is true at the end, in random order."""
+    questions: list[dict] = []
+
+    def ask(category: int, text: str, answer: str, turns: list[str]) -> None:
+        if len(answer.split()) <= 4:
+            evidence = sorted(turns, key=lambda turn: [int(n) for n in turn[1:].split(":")])
+            questions.append(
+                {"question": text, "answer": answer, "evidence": evidence, "category": category}
+            )
+
+    for entry in story.live:
+        kind, turns = entry.kind, list(entry.turns)
+        ask(4, entry.phrase(rng, kind.asks), entry.value, turns)
+        if kind.whens:
+            ask(2, entry.phrase(rng, kind.whens), entry.date[2], turns)
+        if kind.likely:
+            ask(3, entry.phrase(rng, phrases.LIKELY), kind.likely, turns)
+
+    for speaker in story.speakers:
+        for kind in phrases.KINDS:
+            entries = [e for e in story.live if e.speaker == speaker and e.kind == kind]
+            ended = [turn for e, turn in story.endings if e.speaker == speaker and e.kind == kind]
+            turns = [turn for entry in entries for turn in entry.turns]
+            if entries and kind.lists and len(entries) + len(ended) > 1:
+                listed = ", ".join(entry.value for entry in entries)
+                ask(1, entries[0].phrase(rng, kind.lists), listed, turns + ended)
+                ask(1, entries[0].phrase(rng, kind.counts), str(len(entries)), turns + ended)
+            rng.shuffle(entries)
+            for first, second in zip(entries[::2], entries[1::2], strict=False):
+                if kind.pairs:
+                    words = {"name": speaker, "first": first.topic, "second": second.topic}
+                    text = rng.choice(kind.pairs).format(**words)
+                    both = [*first.turns, *second.turns]
+                    ask(1, text, f"{first.value}, {second.value}", both)
+    rng.shuffle(questions)
+    return questions

@@ -1,0 +1,1 @@
+"""Metrics and evaluation of the two agents on benchmark questions."""

@@ -1,0 +1,1 @@
+"""The memory bank: fixed-shape storage, masked edits, embedding and retrieval."""

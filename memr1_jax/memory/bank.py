@@ -1,0 +1,193 @@
+"""The memory bank: a pytree of fixed-shape arrays and the four operations on it.
+
+A bank never changes shape, so thousands of edits can live inside one compiled program, under `scan`
+and `vmap`. An operation is not a branch: it becomes one row to write and one row to bury, and an
+operation that does nothing writes to row M, which the scatter drops.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.text.events import Event
+
+
+@flax.struct.dataclass
+class MemoryBank:
+    """The memories of one speaker; only the rows that are `alive` mean anything.
+
+    Time stamps are kept as indices into a list that the caller owns.
+    """
+
+    tokens: jax.Array  # [M, W] int32, right padded
+    length: jax.Array  # [M] int32
+    key: jax.Array  # [M, E] float32, the embedding of the text
+    created: jax.Array  # [M] int32, index of the time stamp of the ADD
+    updated: jax.Array  # [M] int32, index of the time stamp of the last write
+    source: jax.Array  # [M] int32, dialogue turn of the last write
+    alive: jax.Array  # [M] bool
+    refused: jax.Array  # [] int32, ADDs into a full bank
+    unknown: jax.Array  # [] int32, UPDATEs and DELETEs of a slot that is dead or out of range
+    overflowed: jax.Array  # [] int32, written texts that were longer than W and were cut
+
+
+@flax.struct.dataclass
+class Operations:
+    """What a manager asks of a bank, in order; padding is `Event.NONE`."""
+
+    event: jax.Array  # [O] int32, see `Event`
+    slot: jax.Array  # [O] int32, the row that UPDATE and DELETE mean; ADD ignores it
+    tokens: jax.Array  # [O, W] int32
+    length: jax.Array  # [O] int32; a length above W says that the text was cut
+
+
+def empty_bank(capacity: int, width: int, features: int) -> MemoryBank:
+    """Returns a bank of `capacity` dead slots for texts of `width` tokens, keys of `features`."""
+    return MemoryBank(
+        tokens=jnp.zeros((capacity, width), jnp.int32),
+        length=jnp.zeros(capacity, jnp.int32),
+        key=jnp.zeros((capacity, features), jnp.float32),
+        created=jnp.zeros(capacity, jnp.int32),
+        updated=jnp.zeros(capacity, jnp.int32),
+        source=jnp.zeros(capacity, jnp.int32),
+        alive=jnp.zeros(capacity, bool),
+        refused=jnp.int32(0),
+        unknown=jnp.int32(0),
+        overflowed=jnp.int32(0),
+    )
+
+
+def add(bank: MemoryBank, tokens, length, key, time, source) -> MemoryBank:
+    """Writes a memory into the lowest dead slot; a full bank refuses and counts.
+
+    Shapes: tokens [W], length [], key [E], time [], source []. An empty text does nothing.
+    """
+    return _apply(bank, Event.ADD, 0, tokens, length, key, time, source)
+
+
+def update(bank: MemoryBank, slot, tokens, length, key, time, source) -> MemoryBank:
+    """Replaces the text and key of a live slot and keeps its time of creation.
+
+    Shapes: slot [], tokens [W], length [], key [E], time [], source []. An empty text does nothing;
+    a slot that is dead or out of range is counted as unknown.
+    """
+    return _apply(bank, Event.UPDATE, slot, tokens, length, key, time, source)
+
+
+def delete(bank: MemoryBank, slot) -> MemoryBank:
+    """Clears `alive` of a slot []; one that is dead or out of range is counted as unknown."""
+    nothing = jnp.zeros_like(bank.tokens[0]), 0, jnp.zeros_like(bank.key[0]), 0, 0
+    return _apply(bank, Event.DELETE, slot, *nothing)
+
+
+def apply_operations(
+    bank: MemoryBank, operations: Operations, keys: jax.Array, time: jax.Array, source: jax.Array
+) -> MemoryBank:
+    """Applies operations [O] in order, all with the same time stamp [] and dialogue turn [].
+
+    Args:
+        bank: the bank before.
+        operations: events, slots and texts; slots refer to the bank as it is when their turn comes.
+        keys: [O, E] embeddings of the texts.
+        time: [] int32 index of the time stamp.
+        source: [] int32 dialogue turn.
+
+    Returns:
+        The bank after. Map with `vmap` over batch, group and speaker.
+    """
+
+    def step(bank, item):
+        operation, key = item
+        text = operation.tokens, operation.length
+        return _apply(bank, operation.event, operation.slot, *text, key, time, source), None
+
+    return jax.lax.scan(step, bank, (operations, keys))[0]
+
+
+def _apply(bank, event, slot, tokens, length, key, time, source) -> MemoryBank:
+    capacity, width = bank.tokens.shape
+    full = jnp.all(bank.alive)
+    # A negative index would wrap around, so the range is checked before the gather.
+    known = (slot >= 0) & (slot < capacity) & bank.alive[jnp.clip(slot, 0, capacity - 1)]
+    has_text = length > 0
+    wants_add = (event == Event.ADD) & has_text
+    wants_update = (event == Event.UPDATE) & has_text
+    wants_delete = event == Event.DELETE
+
+    adds = wants_add & ~full
+    updates = wants_update & known
+    lowest_dead = jnp.argmin(bank.alive)
+    written = jnp.where(adds, lowest_dead, jnp.where(updates, slot, capacity))
+    created = jnp.where(adds, lowest_dead, capacity)
+    deleted = jnp.where(wants_delete & known, slot, capacity)
+
+    def put(array, row, value):
+        return array.at[row].set(value, mode="drop")
+
+    return MemoryBank(
+        tokens=put(bank.tokens, written, tokens),
+        length=put(bank.length, written, jnp.minimum(length, width)),
+        key=put(bank.key, written, key),
+        created=put(bank.created, created, time),
+        updated=put(bank.updated, written, time),
+        source=put(bank.source, written, source),
+        alive=put(put(bank.alive, written, True), deleted, False),
+        refused=bank.refused + (wants_add & full),
+        unknown=bank.unknown + ((wants_update | wants_delete) & ~known),
+        overflowed=bank.overflowed + ((adds | updates) & (length > width)),
+    )
+
+
+def bank_size(bank: MemoryBank) -> jax.Array:
+    """Counts the live memories: int32 [...] for a bank with leading axes [...]."""
+    return jnp.sum(bank.alive, axis=-1, dtype=jnp.int32)
+
+
+def bank_from_facts(
+    facts: Sequence[Sequence[int]],
+    keys: np.ndarray,
+    times: Sequence[int],
+    sources: Sequence[int],
+    *,
+    capacity: int,
+    width: int,
+) -> MemoryBank:
+    """Builds on the host, with NumPy, the bank that adding the facts one by one would give.
+
+    Args:
+        facts: n token lists; one longer than `width` is cut and counted, an empty one skipped.
+        keys: [n, E] float32 embeddings of the facts.
+        times: n indices of time stamps.
+        sources: n dialogue turns.
+        capacity: slots of the bank; facts beyond it are refused and counted.
+        width: tokens a slot holds.
+    """
+    keys = np.asarray(keys, np.float32)
+    filled = [i for i, fact in enumerate(facts) if len(fact)]
+    kept = filled[:capacity]
+    n = len(kept)
+    tokens = np.zeros((capacity, width), np.int32)
+    length = np.zeros(capacity, np.int32)
+    for row, i in enumerate(kept):
+        length[row] = min(len(facts[i]), width)
+        tokens[row, : length[row]] = facts[i][:width]
+    key = np.zeros((capacity, keys.shape[-1]), np.float32)
+    key[:n] = keys[kept]
+    time, source = np.zeros((2, capacity), np.int32)
+    time[:n] = [times[i] for i in kept]
+    source[:n] = [sources[i] for i in kept]
+    return MemoryBank(
+        tokens=tokens,
+        length=length,
+        key=key,
+        created=time,
+        updated=time.copy(),
+        source=source,
+        alive=np.arange(capacity) < n,
+        refused=np.int32(len(filled) - n),
+        unknown=np.int32(0),
+        overflowed=np.int32(sum(len(facts[i]) > width for i in kept)),
+    )

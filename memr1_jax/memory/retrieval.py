@@ -1,0 +1,54 @@
+"""Retrieval: the memories of a bank that are closest to a query, by cosine."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.memory.bank import MemoryBank
+
+
+@flax.struct.dataclass
+class Retrieved:
+    """Slots of a bank, best first; where `valid` is false, slot is M and score is -inf."""
+
+    slot: jax.Array  # [Q] int32
+    score: jax.Array  # [Q] float32
+    valid: jax.Array  # [Q] bool
+
+
+def retrieve(bank: MemoryBank, query: jax.Array, k: int) -> Retrieved:
+    """Returns the `k` live memories most similar to a query.
+
+    Keys and query are unit vectors (or zero), so the inner product is the cosine. Equal scores are
+    ordered by slot, lower first.
+
+    Args:
+        bank: a bank of M slots.
+        query: [E] float32 embedding.
+        k: static number Q of memories; it may exceed M.
+    """
+    # On TPUs the default precision is bfloat16, in which near neighbours tie.
+    score = jnp.einsum("me,e->m", bank.key, query, precision=jax.lax.Precision.HIGHEST)
+    return _best(jnp.where(bank.alive, score, -jnp.inf), k)
+
+
+def merge_unique(retrieved: Retrieved, capacity: int, limit: int) -> Retrieved:
+    """Merges the neighbours of several facts into one list without repeats, best score first.
+
+    Args:
+        retrieved: neighbours with leading axes: slot, score and valid [F, k].
+        capacity: static number M of slots of the bank that they come from.
+        limit: static length of the merged list; worse neighbours are left out.
+    """
+    score = jnp.where(retrieved.valid, retrieved.score, -jnp.inf)
+    best = jnp.full(capacity, -jnp.inf).at[retrieved.slot].max(score, mode="drop")
+    return _best(best, limit)
+
+
+def _best(score: jax.Array, k: int) -> Retrieved:
+    capacity = score.shape[0]
+    if k > capacity:
+        score = jnp.pad(score, (0, k - capacity), constant_values=-jnp.inf)
+    score, slot = jax.lax.top_k(score, k)
+    valid = score > -jnp.inf
+    return Retrieved(slot=jnp.where(valid, slot, capacity), score=score, valid=valid)

@@ -1,0 +1,100 @@
+"""Attention of one block of queries to several blocks of keys under one joint softmax.
+
+Axis letters: T query length, S key length, N query heads, K key/value heads, M = N / K query heads
+a key head, H head size. Leading axes of a query block extend those of every block above it:
+
+    instruction []  ->  prompt [B]  ->  response [B, G]
+
+so the keys of an instruction or a prompt are stored and read once for all that hangs below. For a
+source with `J` leading rows and a query with `J * X` rows, the `X` rows that share the keys are
+folded into the query axis of one matrix product: nothing is repeated.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Source(NamedTuple):
+    """Keys and values of one block: `key`, `value` `[*lead, K, S, H]`; `limit` says what is visible.
+
+    Keys at indices below `limit` are seen: `[*lead]` for a block above the queries (its length),
+    `[T]` for the queries' own block (causal: index + 1).
+    """
+
+    key: jax.Array
+    value: jax.Array
+    limit: jax.Array
+    causal: bool
+
+
+def attend(query: jax.Array, sources: list[Source]) -> jax.Array:
+    """Softmax over the keys of all sources together; `[*lead, T, N, H]` to the same shape.
+
+    Exact, gradients included: the pieces share one maximum and one sum. Scores and the sum are
+    float32. Every query must see at least one key, which its own block guarantees.
+    """
+    *lead, length, num_heads, head_size = query.shape
+    rows = math.prod(lead)
+    num_kv_heads = sources[0].key.shape[-3]
+    shared = num_heads // num_kv_heads
+    query = query.reshape(rows, length, num_kv_heads, shared, head_size)
+    query = query * jnp.asarray(head_size**-0.5, query.dtype)
+
+    scores = [_scores(query, source) for source in sources]  # each [J, K, X, T, M, S]
+    peak = [_to_rows(score.max(axis=-1)) for score in scores]  # each [rows, K, T, M]
+    peak = jax.lax.stop_gradient(_reduce(jnp.maximum, peak))
+
+    total, mixed = [], []
+    for score, source in zip(scores, sources, strict=True):
+        weight = jnp.exp(score - _from_rows(peak, score.shape[0])[..., None])
+        total.append(_to_rows(weight.sum(axis=-1)))
+        value = _flat(source.value)  # [J, K, S, H]
+        part = jnp.einsum(
+            "jkxtms,jksh->jkxtmh",
+            weight.astype(value.dtype),
+            value,
+            preferred_element_type=jnp.float32,
+        )
+        mixed.append(_to_rows(part))
+    output = _reduce(jnp.add, mixed) / _reduce(jnp.add, total)[..., None]  # [rows, K, T, M, H]
+    output = output.transpose(0, 2, 1, 3, 4).astype(query.dtype)
+    return output.reshape(*lead, length, num_heads, head_size)
+
+
+def _scores(query, source):
+    key = _flat(source.key)  # [J, K, S, H]
+    groups = key.shape[0]
+    query = query.reshape(groups, -1, *query.shape[1:])  # [J, X, T, K, M, H]
+    score = jnp.einsum("jxtkmh,jksh->jkxtms", query, key, preferred_element_type=jnp.float32)
+    position = jnp.arange(key.shape[2])
+    if source.causal:
+        visible = position < source.limit[:, None, None]  # [T, 1, S]
+    else:
+        visible = position < source.limit.reshape(groups, 1, 1, 1, 1, 1)
+    return jnp.where(visible, score, -1e30)
+
+
+def _flat(array):
+    """`[*lead, K, S, H]` to `[J, K, S, H]`."""
+    return array.reshape(-1, *array.shape[-3:])
+
+
+def _to_rows(array):
+    """`[J, K, X, T, M, ...]` to `[rows, K, T, M, ...]`."""
+    array = jnp.moveaxis(array, 2, 1)
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _from_rows(array, groups):
+    """`[rows, K, T, M]` to `[J, K, X, T, M]`."""
+    return jnp.moveaxis(array.reshape(groups, -1, *array.shape[1:]), 1, 2)
+
+
+def _reduce(function, arrays):
+    result = arrays[0]
+    for array in arrays[1:]:
+        result = function(result, array)
+    return result

@@ -1,0 +1,350 @@
+"""The decoder: one forward pass over a chain of token blocks, for Llama-3.x, Qwen2.5 and SmolLM2.
+
+    instruction [T0]  ->  prompt [B, P]  ->  response [B, G, R]
+
+A block's tokens see their own block (causally) and every block above it, under one joint softmax.
+The instruction is computed once a batch, the prompt once a group, and only responses G times, in
+the rollout and in training alike, with exactly the gradients of the repeated form.
+
+Blocks are right padded. What is padding follows from lengths, never from token ids, and a token's
+position is the summed length of the blocks above plus its index.
+
+Axis letters: B prompts, G samples a prompt, T length, S key length, N query heads, K key/value
+heads, H head size, D model width, F feed-forward width, V vocabulary, L layers, R response length.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memr1_jax.models.attention import Source, attend
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.rope import apply_rope, rope_tables
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@struct.dataclass
+class Block:
+    """Tokens `[*lead, T]`, of which the first `length` `[*lead]` of each row are real."""
+
+    tokens: jax.Array
+    length: jax.Array
+
+
+@struct.dataclass
+class Context:
+    """Keys and values of a computed block: `[L, *lead, K, S, H]`, with `length` `[*lead]`."""
+
+    key: jax.Array
+    value: jax.Array
+    length: jax.Array
+
+
+class Projection(nn.Module):
+    """A linear map from the last `inputs` axes to `outputs`, kernel `[*inputs, *outputs]`."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    use_bias: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (*self.inputs, *self.outputs))
+        y = jnp.tensordot(x, kernel.astype(self.dtype), axes=len(self.inputs))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), self.outputs)
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with a learned scale; statistics in float32."""
+
+    width: int
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones_init(), (self.width,))
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        return (x * scale).astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Projections and rotation around `attend`; grouped heads."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    def setup(self):
+        config = self.config
+        width, size = (config.model_width,), config.head_size
+        make = functools.partial(Projection, dtype=self.dtype)
+        self.query = make(width, (config.num_heads, size), config.qkv_bias)
+        self.key = make(width, (config.num_kv_heads, size), config.qkv_bias)
+        self.value = make(width, (config.num_kv_heads, size), config.qkv_bias)
+        self.output = make((config.num_heads, size), width, False)
+
+    def project(self, x, rope):
+        """Rotated queries `[*lead, T, N, H]`, and keys and values `[*lead, K, T, H]`."""
+        key = jnp.swapaxes(apply_rope(self.key(x), *rope), -2, -3)
+        value = jnp.swapaxes(self.value(x), -2, -3)
+        return apply_rope(self.query(x), *rope), key, value
+
+    def __call__(self, query, sources):
+        return self.output(attend(query, sources))
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward network with SiLU."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        width, hidden = (self.config.model_width,), (self.config.mlp_width,)
+        make = functools.partial(Projection, use_bias=False, dtype=self.dtype)
+        gate = make(width, hidden, name="gate")(x)
+        up = make(width, hidden, name="up")(x)
+        return make(hidden, width, name="down")(nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """One layer over all blocks of a chain, or over one decoded token and its cache."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    def setup(self):
+        config = self.config
+        norm = functools.partial(RMSNorm, config.model_width, config.rms_epsilon, self.dtype)
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        self.attention = Attention(config, self.dtype)
+        self.mlp = FeedForward(config, self.dtype)
+
+    def __call__(self, hidden, past, geometry):
+        """Runs the blocks from the top of the chain down.
+
+        Args:
+          hidden: hidden states `[*lead, T, D]` of each block.
+          past: `(key, value)`, each `[*lead, K, S, H]`, of each block above them, already computed.
+          geometry: a `Geometry`.
+
+        Returns:
+          New hidden states, and `(key, value)` of each block.
+        """
+        above = _sources(past, geometry.past_lengths)
+        outputs, kept = [], []
+        for x, rope, length in zip(hidden, geometry.ropes, geometry.lengths, strict=True):
+            query, key, value = self.attention.project(self.attention_norm(x), rope)
+            own = Source(key, value, jnp.arange(x.shape[-2]) + 1, causal=True)
+            outputs.append(self._finish(x, query, [*above, own]))
+            above.append(Source(key, value, length, causal=False))
+            kept.append((key, value))
+        return tuple(outputs), tuple(kept)
+
+    def decode(self, x, past, geometry, cache, layer, step):
+        """Runs one token `[*lead, 1, D]` a row, writing its keys into slot `step` of `cache`.
+
+        `cache` is `(key, value)`, each `[L, *lead, K, R, H]`, of all layers: as the carry of the
+        scan over layers it is updated in place.
+        """
+        query, *new = self.attention.project(self.attention_norm(x), geometry.ropes[0])
+        cache = tuple(
+            _write(array, value, layer, step) for array, value in zip(cache, new, strict=True)
+        )
+        own = Source(cache[0][layer], cache[1][layer], step[None] + 1, causal=True)
+        above = _sources(past, geometry.past_lengths)
+        return self._finish(x, query, [*above, own]), cache
+
+    def _finish(self, x, query, sources):
+        x = x + self.attention(query, sources)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+@struct.dataclass
+class Geometry:
+    """What all layers share: rotations and lengths of the new blocks, lengths of those above."""
+
+    ropes: tuple
+    lengths: tuple
+    past_lengths: tuple
+
+
+def _sources(past, lengths):
+    return [
+        Source(key, value, length, causal=False)
+        for (key, value), length in zip(past, lengths, strict=True)
+    ]
+
+
+def _write(cache, new, layer, step):
+    """Writes `[*lead, K, 1, H]` at `layer` and slot `step` of `[L, *lead, K, R, H]`."""
+    start = (layer, *([0] * (cache.ndim - 3)), step, 0)
+    return jax.lax.dynamic_update_slice(cache, new[None].astype(cache.dtype), start)
+
+
+class Table(nn.Module):
+    """A `[V, D]` table: token embedding, or the output head of an untied model."""
+
+    shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self):
+        return self.param("embedding", nn.initializers.normal(0.02), self.shape)
+
+
+class Decoder(nn.Module):
+    """The whole language model; parameters are float32, arithmetic is in `dtype`.
+
+    `remat` names what the backward pass keeps of each layer: "dots" (results of the projections),
+    "full" (nothing) or "none" (everything).
+    """
+
+    config: DecoderConfig
+    dtype: Any = jnp.float32
+    remat: str = "dots"
+
+    def setup(self):
+        config = self.config
+        shape = (config.vocab_size, config.model_width)
+        self.embed = Table(shape)
+        if not config.tie_embeddings:
+            self.head = Table(shape)
+        self.layers = self.param("layers", self._init_layers)
+        self.final_norm = RMSNorm(config.model_width, config.rms_epsilon, self.dtype)
+
+    def _init_layers(self, key):
+        """Parameters of all layers, stacked on a leading L axis."""
+        x = jnp.zeros((1, self.config.model_width), self.dtype)
+        geometry = _geometry(self.config, (Block(jnp.zeros(1, jnp.int32), jnp.ones((), int)),), ())
+        init = functools.partial(self._layer().init, hidden=(x,), past=(), geometry=geometry)
+        return jax.vmap(lambda key: init(key)["params"])(
+            jax.random.split(key, self.config.num_layers)
+        )
+
+    def _layer(self):
+        return Layer(self.config, self.dtype, parent=None)
+
+    def __call__(self, blocks: tuple[Block, ...]) -> tuple[jax.Array, ...]:
+        """Final hidden states `[*lead, T, D]` of every block of a chain; for training."""
+        geometry = _geometry(self.config, blocks, ())
+        layer = self._layer()
+
+        def run(hidden, params):
+            return layer.apply({"params": params}, hidden, (), geometry)[0], None
+
+        if self.remat != "none":
+            run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        hidden, _ = jax.lax.scan(run, self._embed(blocks), self.layers)
+        if not self.config.tie_embeddings:
+            self.head()
+        return tuple(self.final_norm(x) for x in hidden)
+
+    def prefill(
+        self, blocks: tuple[Block, ...], past: tuple[Context, ...] = ()
+    ) -> tuple[jax.Array, tuple[Context, ...]]:
+        """Last real hidden state `[*lead, D]` of the last block, and all blocks as contexts.
+
+        `past` holds blocks above that were computed before; they lead the returned contexts.
+        """
+        geometry = _geometry(self.config, blocks, past)
+        layer = self._layer()
+
+        def run(hidden, inputs):
+            params, above = inputs
+            return layer.apply({"params": params}, hidden, above, geometry)
+
+        above = tuple((context.key, context.value) for context in past)
+        hidden, kept = jax.lax.scan(run, self._embed(blocks), (self.layers, above))
+        new = tuple(
+            Context(key, value, block.length)
+            for (key, value), block in zip(kept, blocks, strict=True)
+        )
+        last = jnp.maximum(blocks[-1].length - 1, 0)[..., None, None]
+        last = jnp.take_along_axis(hidden[-1], last, axis=-2)[..., 0, :]
+        return self.final_norm(last), (*past, *new)
+
+    def decode(
+        self,
+        tokens: jax.Array,
+        past: tuple[Context, ...],
+        cache: tuple[jax.Array, jax.Array],
+        step: jax.Array,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Hidden state `[*lead, D]` after one more token `[*lead]` at index `step` of the response.
+
+        `cache` comes from `empty_cache` and is returned with the token's keys and values.
+        """
+        block = Block(tokens[..., None], jnp.ones(tokens.shape, jnp.int32))
+        geometry = _geometry(self.config, (block,), past, offset=step)
+        layer = self._layer()
+
+        def run(carry, inputs):
+            x, cache = carry
+            params, above, index = inputs
+            return layer.apply(
+                {"params": params}, x, above, geometry, cache, index, step, method=Layer.decode
+            ), None
+
+        above = tuple((context.key, context.value) for context in past)
+        inputs = (self.layers, above, jnp.arange(self.config.num_layers))
+        (x, cache), _ = jax.lax.scan(run, (self._embed((block,))[0], cache), inputs)
+        return self.final_norm(x)[..., 0, :], cache
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Float32 logits `[..., V]` of final hidden states `[..., D]`."""
+        table = self.embed() if self.config.tie_embeddings else self.head()
+        return jnp.einsum(
+            "...d,vd->...v", hidden, table.astype(self.dtype), preferred_element_type=jnp.float32
+        )
+
+    def _embed(self, blocks):
+        table = self.embed()
+        return tuple(table[block.tokens].astype(self.dtype) for block in blocks)
+
+
+def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype) -> tuple:
+    """Zeroed response keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
+    shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
+    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+
+def _geometry(config, blocks, past, offset=0):
+    """Rotations for positions that count on from the lengths of all blocks above."""
+    ropes, above = [], [context.length for context in past]
+    for block in blocks:
+        lead = block.length.ndim
+        start = sum(_extend(length, lead) for length in above) + offset
+        positions = jnp.asarray(start)[..., None] + jnp.arange(block.tokens.shape[-1])
+        positions = jnp.broadcast_to(positions, block.tokens.shape)
+        ropes.append(rope_tables(config, positions))
+        above.append(block.length)
+    return Geometry(
+        tuple(ropes),
+        tuple(block.length for block in blocks),
+        tuple(context.length for context in past),
+    )
+
+
+def _extend(length, ndim):
+    """Appends axes of size one, so that `[B]` broadcasts against `[B, G]`."""
+    return length.reshape(*length.shape, *([1] * (ndim - length.ndim)))
+
+
+def init_params(config: DecoderConfig, key: jax.Array) -> dict:
+    """Random float32 parameters, a plain nested dict."""
+    block = Block(jnp.zeros(1, jnp.int32), jnp.ones((), jnp.int32))
+    return Decoder(config, remat="none").init(key, (block,))["params"]

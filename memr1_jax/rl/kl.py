@@ -1,0 +1,74 @@
+"""KL divergence to the reference policy, estimated on sampled tokens."""
+
+import jax
+import jax.numpy as jnp
+
+KL_ESTIMATES = ("k1", "abs", "k2", "k3", "k1+", "k3+")
+
+
+def kl_estimate(logp: jax.Array, ref_logp: jax.Array, kind: str) -> jax.Array:
+    """Per-token estimate of KL(policy || reference) from the log-probabilities of sampled tokens.
+
+    With d = logp - ref_logp (J. Schulman, "Approximating KL Divergence", 2020; clamps as in verl):
+
+    - `k1`: d. Unbiased, but as a loss term its expected gradient on-policy is **zero**;
+    - `abs`: |d|;
+    - `k2`: d^2 / 2. As a loss term its expected gradient is that of KL(policy || reference);
+    - `k3`: exp(-d) - 1 + d, with -d clamped to 20 and the result to 10 in absolute value (verl's
+      `low_var_kl`). As a loss term its expected gradient is that of KL(reference || policy);
+    - `k1+`, `k3+`: the value of k1 or k3 with the gradient of k2 (straight-through).
+
+    Args:
+        logp: [..., R], at the sampling temperature.
+        ref_logp: [..., R], at the same temperature.
+        kind: one of `KL_ESTIMATES`.
+
+    Returns:
+        [..., R] float32.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind not in KL_ESTIMATES:
+        raise ValueError(f"Unknown KL estimate {kind!r}: choose one of {', '.join(KL_ESTIMATES)}.")
+    difference = logp.astype(jnp.float32) - ref_logp.astype(jnp.float32)
+    if kind == "k1":
+        return difference
+    if kind == "abs":
+        # jnp.abs has gradient 1 at 0, and on-policy every difference may be 0.
+        return difference * jax.lax.stop_gradient(jnp.sign(difference))
+    if kind == "k2":
+        return 0.5 * jnp.square(difference)
+    if kind == "k3":
+        exponent = jnp.clip(-difference, -20.0, 20.0)
+        return jnp.clip(jnp.exp(exponent) - exponent - 1.0, -10.0, 10.0)
+    forward = kl_estimate(logp, ref_logp, kind[:-1])
+    backward = kl_estimate(logp, ref_logp, "k2")
+    # The bracket is exactly 0 in value, and carries the gradient of k2.
+    return jax.lax.stop_gradient(forward) + (backward - jax.lax.stop_gradient(backward))
+
+
+def kl_in_reward(
+    rewards: jax.Array,
+    old_logp: jax.Array,
+    ref_logp: jax.Array,
+    mask: jax.Array,
+    coefficient: jax.Array | float,
+) -> jax.Array:
+    """Token rewards with the KL penalty inside: reward - coefficient * k1, 0 on masked tokens.
+
+    The penalty uses the behaviour policy and is a constant to the gradient (verl's KL in reward). A
+    group advantage takes the sum over `R` as its score.
+
+    Args:
+        rewards: [..., R], usually 0 but on the last token of a response.
+        old_logp: [..., R], of the policy that sampled the response.
+        ref_logp: [..., R].
+        mask: [..., R].
+        coefficient: scalar, reward per nat.
+
+    Returns:
+        [..., R] float32.
+    """
+    penalised = rewards - coefficient * kl_estimate(old_logp, ref_logp, "k1")
+    return jax.lax.stop_gradient(jnp.where(mask.astype(bool), penalised, 0.0))

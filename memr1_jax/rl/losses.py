@@ -1,0 +1,223 @@
+"""Loss terms of the policy: clipped surrogate, KL penalty, entropy bonus.
+
+Every term is a weighted sum over tokens, and the weights use counts of the *whole* mini-batch. The
+sum over micro-batches is therefore the loss of the whole, and so is its gradient:
+
+    whole = denominators(mask)                          # before the split
+    terms = sum over micro-batches of policy_loss(..., denominators=whole)
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.rl.kl import kl_estimate
+from memr1_jax.rl.metrics import Mean, masked_mean
+
+AGGREGATIONS = (
+    "token-mean",
+    "token-sum",
+    "seq-mean-token-sum",
+    "seq-mean-token-sum-norm",
+    "seq-mean-token-mean",
+)
+
+
+@flax.struct.dataclass
+class Denominators:
+    """Counts of the whole mini-batch that a loss is divided by; float32 scalars."""
+
+    tokens: jax.Array  # [] unmasked tokens
+    sequences: jax.Array  # [] sequences with at least one unmasked token
+    scale: jax.Array  # [] fixed length that `seq-mean-token-sum-norm` divides by
+
+
+@flax.struct.dataclass
+class LossTerms:
+    """A loss and its metrics; all leaves add over micro-batches and over terms."""
+
+    loss: jax.Array  # []
+    metrics: dict[str, Mean]
+
+    def add(self, other: "LossTerms") -> "LossTerms":
+        """Sum of both losses, with the metrics of both."""
+        metrics = dict(self.metrics)
+        for name, mean in other.metrics.items():
+            metrics[name] = metrics[name].add(mean) if name in metrics else mean
+        return LossTerms(self.loss + other.loss, metrics)
+
+
+def denominators(mask: jax.Array, scale: float | None = None) -> Denominators:
+    """Count tokens and sequences of a whole mini-batch, before it is split into micro-batches.
+
+    Args:
+        mask: [..., R], 1 on the response up to and including the end token.
+        scale: divisor of `seq-mean-token-sum-norm` (arXiv 2503.20783); by default R.
+    """
+    mask = mask.astype(bool)
+    # At least 1: an empty mini-batch has loss 0, not 0 / 0.
+    return Denominators(
+        tokens=jnp.maximum(mask.sum().astype(jnp.float32), 1.0),
+        sequences=jnp.maximum(mask.any(-1).sum().astype(jnp.float32), 1.0),
+        scale=jnp.float32(mask.shape[-1] if scale is None else scale),
+    )
+
+
+def aggregate(
+    values: jax.Array, mask: jax.Array, aggregation: str, denominators: Denominators
+) -> jax.Array:
+    """Sum token values into one scalar with verl's definitions of the loss aggregation modes.
+
+    - `token-mean`: sum over tokens / tokens;
+    - `token-sum`: sum over tokens;
+    - `seq-mean-token-sum`: sum over tokens / sequences;
+    - `seq-mean-token-sum-norm`: sum over tokens / sequences / scale;
+    - `seq-mean-token-mean`: sum over sequences of their token means / sequences.
+
+    Args:
+        values: [..., R].
+        mask: [..., R].
+        aggregation: one of `AGGREGATIONS`.
+        denominators: counts of the whole mini-batch.
+
+    Returns:
+        [] float32: this part's share of the whole.
+
+    Raises:
+        ValueError: for an unknown aggregation.
+    """
+    mask = mask.astype(bool)
+    values = jnp.where(mask, values, 0.0)
+    if aggregation == "token-mean":
+        return values.sum() / denominators.tokens
+    if aggregation == "token-sum":
+        return values.sum()
+    if aggregation == "seq-mean-token-sum":
+        return values.sum() / denominators.sequences
+    if aggregation == "seq-mean-token-sum-norm":
+        return values.sum() / (denominators.sequences * denominators.scale)
+    if aggregation == "seq-mean-token-mean":
+        means = values.sum(-1) / jnp.maximum(mask.sum(-1), 1)
+        return means.sum() / denominators.sequences
+    raise ValueError(
+        f"Unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}."
+    )
+
+
+def policy_loss(
+    logp: jax.Array,
+    old_logp: jax.Array,
+    advantages: jax.Array,
+    mask: jax.Array,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+    aggregation: str,
+    denominators: Denominators,
+) -> LossTerms:
+    """Clipped surrogate loss of PPO and GRPO, with verl's definitions.
+
+    The log-ratio is clamped to 20 in absolute value, the ratio clipped to
+    [1 - clip_low, 1 + clip_high] (arXiv 1707.06347). Where the advantage is negative, `dual_clip`
+    bounds the loss by -dual_clip * advantage (arXiv 1912.09729).
+
+    Args:
+        logp: [..., R], current log-probabilities, at the sampling temperature.
+        old_logp: [..., R], of the policy that sampled them.
+        advantages: [..., R] or [..., 1]; a constant to the gradient.
+        mask: [..., R], 1 on the response up to and including the end token.
+        clip_low: how far below 1 the ratio may earn.
+        clip_high: how far above 1.
+        dual_clip: larger than 1, or None for no dual clip.
+        aggregation: one of `AGGREGATIONS`.
+        denominators: counts of the whole mini-batch.
+
+    Returns:
+        Loss, and the metrics `clip_fraction` and `clip_fraction_lower` (by the dual clip), shares
+        of tokens, and `ppo_kl`, nats per token between the behaviour and the current policy.
+
+    Raises:
+        ValueError: for an unknown aggregation or a dual clip of at most 1.
+    """
+    if dual_clip is not None and dual_clip <= 1.0:
+        raise ValueError(f"dual_clip is {dual_clip}: it must be larger than 1, or None.")
+    advantages = jax.lax.stop_gradient(advantages).astype(jnp.float32)
+    log_ratio = _masked(logp, mask) - jax.lax.stop_gradient(_masked(old_logp, mask))
+    log_ratio = jnp.clip(log_ratio, -20.0, 20.0)
+    ratio = jnp.exp(log_ratio)
+    plain = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
+    loss = jnp.maximum(plain, clipped)
+    bounded = jnp.zeros_like(loss)
+    if dual_clip is not None:
+        bound = -dual_clip * advantages
+        bounded = (loss > bound) & (advantages < 0)
+        loss = jnp.where(bounded, bound, loss)
+    return LossTerms(
+        aggregate(loss, mask, aggregation, denominators),
+        {
+            "clip_fraction": masked_mean(clipped > plain, mask),
+            "clip_fraction_lower": masked_mean(bounded, mask),
+            "ppo_kl": masked_mean(-log_ratio, mask),
+        },
+    )
+
+
+def kl_loss(
+    logp: jax.Array,
+    ref_logp: jax.Array,
+    mask: jax.Array,
+    *,
+    kind: str,
+    coefficient: jax.Array | float,
+    aggregation: str,
+    denominators: Denominators,
+) -> LossTerms:
+    """KL penalty as a loss term: coefficient * aggregated `kl_estimate`.
+
+    Args:
+        logp: [..., R], current log-probabilities of the sampled tokens.
+        ref_logp: [..., R], a constant to the gradient.
+        mask: [..., R].
+        kind: estimator, see `kl_estimate`; k1 has no gradient in expectation.
+        coefficient: scalar.
+        aggregation: one of `AGGREGATIONS`.
+        denominators: counts of the whole mini-batch.
+
+    Returns:
+        Loss, and the metric `kl`, nats per token.
+    """
+    ref_logp = jax.lax.stop_gradient(_masked(ref_logp, mask))
+    kl = kl_estimate(_masked(logp, mask), ref_logp, kind)
+    loss = coefficient * aggregate(kl, mask, aggregation, denominators)
+    return LossTerms(loss, {"kl": masked_mean(kl, mask)})
+
+
+def entropy_bonus(
+    entropy: jax.Array,
+    mask: jax.Array,
+    *,
+    coefficient: jax.Array | float,
+    aggregation: str,
+    denominators: Denominators,
+) -> LossTerms:
+    """Entropy bonus as a loss term: -coefficient * aggregated entropy.
+
+    Args:
+        entropy: [..., R], entropy of the policy's distribution at each response token, in nats.
+        mask: [..., R].
+        coefficient: scalar.
+        aggregation: one of `AGGREGATIONS`.
+        denominators: counts of the whole mini-batch.
+
+    Returns:
+        Loss, and the metric `entropy`, nats per token.
+    """
+    bonus = aggregate(entropy, mask, aggregation, denominators)
+    return LossTerms(-coefficient * bonus, {"entropy": masked_mean(entropy, mask)})
+
+
+def _masked(logp: jax.Array, mask: jax.Array) -> jax.Array:
+    """Zero at masked tokens, before any arithmetic: padding may hold -inf, with gradient NaN."""
+    return jnp.where(mask.astype(bool), logp, 0.0).astype(jnp.float32)

@@ -1,0 +1,33 @@
+"""Metrics as (sum, weight) pairs, so that micro-batches and devices add up exactly."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Mean:
+    """A mean that has not been divided yet: two float32 scalars that add over any split."""
+
+    sum: jax.Array  # []
+    weight: jax.Array  # []
+
+    def add(self, other: "Mean") -> "Mean":
+        """Mean over both parts; the same as adding the two pytrees leaf by leaf."""
+        return Mean(self.sum + other.sum, self.weight + other.weight)
+
+    def value(self) -> jax.Array:
+        """The mean as a float32 scalar; 0 where nothing was counted."""
+        return jnp.where(self.weight > 0, self.sum / jnp.maximum(self.weight, 1e-8), 0.0)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
+    """Mean of the unmasked values, outside the gradient path.
+
+    Args:
+        values: [...], any numeric type; masked entries may be anything, NaN included.
+        mask: [...], broadcast against `values`; non-zero where a value counts.
+    """
+    counts = jnp.broadcast_to(mask, values.shape).astype(bool)
+    kept = jnp.where(counts, jax.lax.stop_gradient(values).astype(jnp.float32), 0.0)
+    return Mean(kept.sum(), counts.sum().astype(jnp.float32))

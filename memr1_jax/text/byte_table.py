@@ -1,0 +1,132 @@
+"""The bytes of every token, as one array: token ids become text by a gather."""
+
+import json
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.errors import UserError
+from memr1_jax.text.segments import lay_out
+
+
+@flax.struct.dataclass
+class ByteTable:
+    """What each token spells.
+
+    `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
+    marks what is no text: special and added tokens, and ids that the tokenizer does not use.
+    `byte_token [256]` int32 is the id of the token that spells just this byte, -1 where none does.
+    """
+
+    bytes: jax.Array
+    length: jax.Array
+    byte_token: jax.Array
+
+
+@flax.struct.dataclass
+class ByteText:
+    """The bytes of a token sequence.
+
+    `bytes [C]` uint8, zero after `length`; `token [C]` int32, the index in the sequence of the
+    token that wrote the byte; `first [C]` bool, the first byte of its token; `overflow` bool, true
+    when the text was cut at the capacity.
+    """
+
+    bytes: jax.Array
+    length: jax.Array
+    token: jax.Array
+    first: jax.Array
+    overflow: jax.Array
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The printable stand-ins of the 256 bytes in byte-level vocabularies (GPT-2, 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _decoder_names(state: dict) -> set[str]:
+    """The types of the tokenizer's decoder and of its parts."""
+    decoder = state.get("decoder") or {}
+    return {part.get("type") for part in [decoder, *decoder.get("decoders", [])]}
+
+
+def _spell_sentencepiece(token: str) -> bytes:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\u2581", " ").encode("utf-8")
+
+
+def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
+    """Read the spelling of all tokens from a fast tokenizer, as NumPy arrays of V = `vocab_size`.
+
+    `tokenizer` is a Hugging Face fast tokenizer or the `tokenizers.Tokenizer` in it: byte-level
+    BPE (Llama-3, Qwen, SmolLM2) or sentencepiece (`▁` for a space, `<0xNN>` for a byte). The space
+    that sentencepiece puts in front of a text is kept.
+
+    Raises:
+        UserError: if the tokenizer is of another kind, or has more tokens than `vocab_size`.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        raise UserError(
+            f"The tokenizer {type(tokenizer).__name__} is not a fast tokenizer, so the bytes of "
+            "its tokens cannot be read. Load it with transformers.AutoTokenizer and a "
+            "tokenizer.json."
+        )
+    decoders = _decoder_names(json.loads(backend.to_str()))
+    if "ByteLevel" in decoders:
+        alphabet = _byte_level_alphabet()
+
+        def spell(token: str) -> bytes:
+            return bytes(alphabet[character] for character in token)
+    elif decoders & {"Metaspace", "ByteFallback"}:
+        spell = _spell_sentencepiece
+    else:
+        raise UserError(
+            "The tokenizer is neither byte-level nor sentencepiece (its decoder is "
+            f"{sorted(map(str, decoders))}). Use a model of the Llama, Qwen or SmolLM family."
+        )
+
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    tokens = max(vocabulary.values()) + 1
+    if tokens > vocab_size:
+        raise UserError(
+            f"The tokenizer has {tokens} tokens, but the model's vocab_size is {vocab_size}. "
+            "Use the tokenizer that belongs to the model."
+        )
+    added = backend.get_added_tokens_decoder()
+    spelled = {i: spell(token) for token, i in vocabulary.items() if i not in added}
+    table = np.zeros((vocab_size, max(map(len, spelled.values()))), np.uint8)
+    length = np.zeros(vocab_size, np.int32)
+    byte_token = np.full(256, -1, np.int32)
+    # Downwards, so that of two tokens for one byte the lower id, the usual one, is kept.
+    for i in sorted(spelled, reverse=True):
+        text = spelled[i]
+        table[i, : len(text)] = np.frombuffer(text, np.uint8)
+        length[i] = len(text)
+        if len(text) == 1:
+            byte_token[text[0]] = i
+    return ByteTable(bytes=table, length=length, byte_token=byte_token)
+
+
+def tokens_to_bytes(
+    table: ByteTable, tokens: jax.Array, length: jax.Array, capacity: int
+) -> ByteText:
+    """Write tokens `[T]`, of which the first `length` count, as at most `capacity` = C bytes."""
+    valid = jnp.arange(tokens.shape[0]) < length
+    size = jnp.where(valid, jnp.asarray(table.length)[tokens], 0)
+    token, offset, total = lay_out(size, capacity)
+    inside = jnp.arange(capacity) < total
+    width = table.bytes.shape[1]
+    text = jnp.asarray(table.bytes)[tokens[token], jnp.clip(offset, 0, width - 1)]
+    return ByteText(
+        bytes=jnp.where(inside, text, 0),
+        length=jnp.minimum(total, capacity),
+        token=token,
+        first=inside & (offset == 0),
+        overflow=total > capacity,
+    )

@@ -1,0 +1,218 @@
+"""Checkpoints of a run: state and position, saved in the background, atomically, the last few kept."""
+
+import logging
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from memr1_jax.errors import UserError
+
+FORMAT = 1
+_LOG = logging.getLogger(__name__)
+_RESERVED = ("format", "arrays")
+
+
+class Checkpoints:
+    """The checkpoints in one folder, each a state (pytree of arrays) and a small JSON `meta`.
+
+    A checkpoint appears under its step number only when it is complete, so a process that is killed
+    while saving leaves the ones before it. Use as a context manager, or call `close`.
+
+    Args:
+        folder: created if missing; on a file system that all processes of the run share.
+        keep: how many of the newest checkpoints stay. With 2 there is one to fall back on.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: int = 2):
+        """Open the folder; see the class."""
+        import orbax.checkpoint as ocp
+
+        self.folder = pathlib.Path(folder).expanduser().absolute()
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_names=("state", "meta"),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep, create=True, cleanup_tmp_directories=True
+                ),
+            )
+        except OSError as error:
+            raise UserError(
+                f"The checkpoint folder {self.folder} cannot be used ({error.strerror or error})."
+                " Give a folder in which you may create files."
+            ) from error
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Start saving, and return once the state may be changed or donated.
+
+        Checkpoints of this step or later are removed first: after a return to an earlier step they
+        belong to a run that is no more.
+
+        Args:
+            step: number of the checkpoint, at least 0.
+            state: pytree of arrays; optax states and typed PRNG keys included.
+            meta: values that JSON can hold: the agent, the data position, and the like.
+
+        Raises:
+            ValueError: `meta` uses a reserved name.
+            UserError: the disk refused an earlier save that ended in the background, or this one.
+        """
+        import orbax.checkpoint as ocp
+
+        if clash := set(_RESERVED) & set(meta):
+            raise ValueError(f"The meta of a checkpoint may not hold {', '.join(sorted(clash))}.")
+        self.wait()
+        for later in self._steps():
+            if later >= step:
+                self._manager.delete(later)
+        meta = {"format": FORMAT, "arrays": _describe(state), **meta}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+                force=True,
+            )
+        except OSError as error:
+            raise self._cannot_save(error) from error
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, or None."""
+        steps = self._steps()
+        return steps[0] if steps else None
+
+    def restore(self, example: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Load a checkpoint into the structure and onto the devices of `example`.
+
+        Args:
+            example: the state that is expected, as arrays or as `jax.ShapeDtypeStruct`; leaves
+                without a sharding go to the default device.
+            step: which checkpoint; None takes the newest that can be read, and warns about
+                unreadable newer ones.
+
+        Returns:
+            The state, and the meta that was saved with it.
+
+        Raises:
+            UserError: there is no such checkpoint, it is damaged or not one of ours, or its
+                arrays do not have the expected names, shapes and types.
+        """
+        self.wait()
+        steps = self._steps() if step is None else [step]
+        if not steps:
+            raise UserError(
+                f"There is no checkpoint in {self.folder}. Give the folder of a run that has saved"
+                " one, or start without --resume."
+            )
+        for index, candidate in enumerate(steps):
+            try:
+                return self._restore(example, candidate)
+            except _Unreadable as error:
+                if index + 1 == len(steps):
+                    raise UserError(str(error)) from error
+                _LOG.warning("%s Falling back to step %d.", error, steps[index + 1])
+        raise AssertionError("unreachable")
+
+    def wait(self) -> None:
+        """Wait until the save in the background is complete; UserError if the disk refused it."""
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise self._cannot_save(error) from error
+
+    def close(self) -> None:
+        """Wait for the last save and free the threads."""
+        self.wait()
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        """Return the checkpoints themselves."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Close."""
+        self.close()
+
+    def _steps(self) -> list[int]:
+        """Complete checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _restore(self, example: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
+        folder = self.folder / str(step)
+        if not folder.is_dir():
+            raise _Unreadable(f"There is no checkpoint {folder}. {self._choices()}")
+        meta = self._read(step, folder, meta=ocp.args.JsonRestore())["meta"]
+        if not isinstance(meta, dict) or "arrays" not in meta or "format" not in meta:
+            raise _Unreadable(f"{folder} was not saved by memr1_jax. Remove or move this folder.")
+        if meta["format"] != FORMAT:
+            raise _Unreadable(
+                f"The checkpoint {folder} has format {meta['format']}, and this version of memr1_jax"
+                f" reads format {FORMAT}. Use the version that saved it."
+            )
+        _check_arrays(folder, saved=meta["arrays"], expected=_describe(example))
+        target = jax.tree.map(_abstract, example)
+        state = self._read(step, folder, state=ocp.args.StandardRestore(target))["state"]
+        return state, {name: value for name, value in meta.items() if name not in _RESERVED}
+
+    def _read(self, step: int, folder: pathlib.Path, **items) -> Any:
+        import orbax.checkpoint as ocp
+
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Damaged files surface as nearly any type of exception.
+            raise _Unreadable(
+                f"The checkpoint {folder} cannot be read: it is damaged, incomplete, or not one of"
+                f" memr1_jax. Remove or move this folder."
+            ) from error
+
+    def _choices(self) -> str:
+        steps = ", ".join(map(str, reversed(self._steps())))
+        return f"Choose one of the steps {steps}." if steps else "The folder holds none at all."
+
+    def _cannot_save(self, error: OSError) -> UserError:
+        return UserError(
+            f"A checkpoint could not be saved in {self.folder} ({error.strerror or error})."
+            " Make room on the disk or check the rights of the folder, then go on with --resume."
+        )
+
+
+class _Unreadable(Exception):
+    """A checkpoint that another, older one may stand in for."""
+
+
+def _describe(state: Any) -> dict[str, str]:
+    """Name, type and shape of every array, in words: {"params/embedding": "float32[512, 64]"}."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _check_arrays(folder: pathlib.Path, *, saved: dict[str, str], expected: dict[str, str]) -> None:
+    """Compare what a checkpoint holds with what the run needs, before anything is loaded."""
+    differences = [
+        f"{name} is {saved.get(name, 'missing')} in the checkpoint and"
+        f" {expected.get(name, 'unknown')} in this run"
+        for name in sorted(saved.keys() | expected.keys())
+        if saved.get(name) != expected.get(name)
+    ]
+    if differences:
+        more = len(differences) - 3
+        listed = "; ".join(differences[:3]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(
+            f"The checkpoint {folder} does not fit this run: {listed}. Use the model and optimiser"
+            " settings with which it was saved."
+        )

@@ -1,0 +1,21 @@
+"""What the tests of the models share."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from memr1_jax.models.sources import SMOLLM2
+from memr1_jax.models.wheels import cache_folder
+
+sys.path.append(str(Path(__file__).parent))  # for golden_models, in every import mode of pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The converted SmolLM2 folder: MEMR1_SMOLLM2, or the cache."""
+    folder = Path(os.environ.get("MEMR1_SMOLLM2") or cache_folder() / "models" / SMOLLM2)
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no converted SmolLM2 in {folder}; set MEMR1_SMOLLM2")
+    return folder

@@ -1,0 +1,58 @@
+import os
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memr1_jax.text.answer_span import AnswerRule, answer_span, extract_answer
+
+CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
+BATCH, CAPACITY = 20, 96
+
+_run = jax.jit(jax.vmap(answer_span))
+
+
+def _device(texts):
+    rows = np.full((len(texts), CAPACITY), ord("*"), np.uint8)  # what follows must not count
+    items = [text.encode() for text in texts]
+    for i, item in enumerate(items):
+        rows[i, : len(item)] = np.frombuffer(item, np.uint8)
+    spans = _run(rows, np.array([len(item) for item in items], np.int32))
+    return [
+        (item[s:e].decode(), AnswerRule(int(rule)))
+        for item, s, e, rule in zip(items, *map(np.asarray, spans), strict=True)
+    ]
+
+
+GOLDEN = [
+    ("so <Answer>\n 7 May </ANSWER> **Answer:** no", "7 May", AnswerRule.TAG),
+    ("<answer>open\n**Answer:** 7 May 2023\nmore", "7 May 2023", AnswerRule.BOLD_LABEL),
+    ("Selected: x\n**Answer**: *Paris*", "Paris", AnswerRule.BOLD_LABEL),
+    ("**Answer: Paris** as told", "Paris", AnswerRule.BOLD_LINE),
+    ("**Answer: open\n**Answer: Rome** x", "Rome", AnswerRule.BOLD_LINE),
+    ("Final Answer: Paris \nnext", "Paris", AnswerRule.LABEL),
+    ("**Answer:**\nlost", "", AnswerRule.BOLD_LABEL),
+    (" *just* words* ", "just* words", AnswerRule.WHOLE),
+    ("", "", AnswerRule.WHOLE),
+    ("** \n", "", AnswerRule.WHOLE),
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "rule"), GOLDEN)
+def test_golden_answers(text, answer, rule):
+    assert extract_answer(text) == (answer, rule)
+    assert _device([text]) == [(answer, rule)]
+
+
+PIECES = ["<answer>", "</answer>", "<AnsWer>", "**Answer:**", "**Answer**:", "**Answer: ", "**"]
+PIECES += ["Answer:", "answer:", "Answer", "\n", " ", "*", "x", "é 王", "\u00a0", ":", "<", "\r"]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+
+
+@settings(max_examples=CASES // BATCH, deadline=None)
+@given(st.lists(TEXT, min_size=BATCH, max_size=BATCH))
+def test_device_equals_python(texts):
+    texts = [text.encode()[:CAPACITY].decode("utf-8", "ignore") for text in texts]
+    assert _device(texts) == [extract_answer(text) for text in texts]
