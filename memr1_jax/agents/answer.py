@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from memr1_jax.agents.templates import Items, Template, fill, list_items, single
-from memr1_jax.agents.tools import Scene, Tools
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import Query, Scene
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
@@ -34,15 +35,6 @@ class AnswerAgent:
     stop_tokens: tuple[int, ...]
     memories: int = 30  # retrieved for each speaker
     answer_words: int = 48  # words read of a prediction
-
-
-@struct.dataclass
-class Query:
-    """A question: `tokens` `[W]`, `length`; and the words of its gold answer."""
-
-    tokens: jax.Array
-    length: jax.Array
-    gold: Words
 
 
 @struct.dataclass

@@ -12,6 +12,7 @@ from flax import struct
 
 from memr1_jax.agents.templates import Template, fill, list_items
 from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import Facts
 from memr1_jax.memory.bank import MemoryBank, Operations, apply_operations
 from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import merge_unique, retrieve
@@ -34,19 +35,6 @@ class MemoryManager:
     operations: int  # O, read of one response
     neighbours: int = 5  # similar memories retrieved for each fact
     shown: int = 20  # memories shown at most
-
-
-@struct.dataclass
-class Facts:
-    """The new facts of one turn: `tokens` `[F, W]`, `length` `[F]` (0 for none).
-
-    `time` is the index of the session's time stamp, `source` the dialogue turn.
-    """
-
-    tokens: jax.Array
-    length: jax.Array
-    time: jax.Array
-    source: jax.Array
 
 
 @struct.dataclass
@@ -110,7 +98,7 @@ def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]
     return Constraint(
         state=jnp.broadcast_to(grammar.start, rows),
         allowed=lambda state, remaining: allowed(grammar, state, remaining, shown),
-        advance=lambda state, tokens: advance(grammar, state, tokens),
+        advance=lambda state, tokens: advance(grammar, state, tokens, shown),
     )
 
 
@@ -159,7 +147,7 @@ def apply_response(
         add=count(Event.ADD),
         update=count(Event.UPDATE),
         delete=count(Event.DELETE),
-        none=count(Event.NONE),
+        none=scanned.none.astype(jnp.float32),
         invalid=(~scanned.valid).astype(jnp.float32),
         skipped=scanned.skipped.astype(jnp.float32),
         unknown=(after.unknown - bank.unknown).astype(jnp.float32),

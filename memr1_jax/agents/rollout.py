@@ -12,54 +12,26 @@ from flax import struct
 
 from memr1_jax.agents.answer import (
     AnswerAgent,
-    Query,
     Verdict,
     answer_prompt,
     judge_answer,
     retrieve_memories,
 )
 from memr1_jax.agents.manager import (
-    Facts,
     MemoryManager,
     Report,
     apply_response,
     grammar_constraint,
     manager_prompt,
 )
-from memr1_jax.agents.tools import Scene, Tools
-from memr1_jax.memory.bank import MemoryBank, bank_size
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import AnswerBatch, ManagerBatch
+from memr1_jax.memory.bank import bank_size
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Samples, Sampling, generate
 from memr1_jax.rl.metrics import Mean, masked_mean
 
 REWARDS = ("exact_match", "token_f1", "contains")
-
-
-@struct.dataclass
-class AnswerBatch:
-    """Questions with the two banks to search: leaves `[B, ...]`; `valid` `[B]` marks padding."""
-
-    banks: tuple[MemoryBank, MemoryBank]
-    scene: Scene
-    query: Query
-    valid: jax.Array
-
-
-@struct.dataclass
-class ManagerBatch:
-    """Turns with the bank to edit, the other speaker's bank, and the questions that will judge.
-
-    Leaves `[B, ...]`; `queries` `[B, n, ...]` with `asked` `[B, n]`; `speaker` `[B]` is 0 or 1.
-    """
-
-    own: MemoryBank
-    other: MemoryBank
-    speaker: jax.Array
-    scene: Scene
-    facts: Facts
-    queries: Query
-    asked: jax.Array
-    valid: jax.Array
 
 
 @struct.dataclass

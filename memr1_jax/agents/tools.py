@@ -9,9 +9,9 @@ import numpy as np
 from flax import struct
 
 from memr1_jax.memory.embedder import Embedder
-from memr1_jax.text.byte_table import ByteTable, build_byte_table
+from memr1_jax.text.byte_table import ByteTable
 from memr1_jax.text.grammar import Grammar
-from memr1_jax.text.json_scanner import ScannerTables
+from memr1_jax.text.json_automaton import ScannerTables, scanner_tables
 from memr1_jax.text.normalize import UnicodeTables, unicode_tables
 
 
@@ -22,36 +22,22 @@ class Tools:
     embedder: Embedder
     byte_table: ByteTable
     unicode: UnicodeTables
-    scanner: ScannerTables | None  # of the manager's output schema
+    scanner: ScannerTables  # of the manager's output
     grammar: Grammar | None  # only where the manager's decoding is constrained
     opening: jax.Array  # [V] the form of each token that opens a word in running text
 
 
-@struct.dataclass
-class Scene:
-    """The names and dates of one conversation, as tokens.
-
-    `names` `[2, Wn]`, `name_length` `[2]`; `times` `[S, Wt]`, `time_length` `[S]`, one time stamp a
-    session; banks refer to them by index.
-    """
-
-    names: jax.Array
-    name_length: jax.Array
-    times: jax.Array
-    time_length: jax.Array
-
-
-def create_tools(tokenizer, vocab_size: int, embedder: Embedder, *, scanner=None, grammar=None):
-    """Tools of a tokenizer; see `Tools`."""
-    table = build_byte_table(tokenizer, vocab_size)
-    return Tools(
+def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None = None) -> Tools:
+    """Tools on the device, from the byte table of a tokenizer (NumPy) and an embedder."""
+    tools = Tools(
         embedder=embedder,
-        byte_table=jax.tree.map(jnp.asarray, table),
-        unicode=jax.tree.map(jnp.asarray, unicode_tables()),
-        scanner=jax.tree.map(jnp.asarray, scanner),
-        grammar=jax.tree.map(jnp.asarray, grammar),
-        opening=jnp.asarray(_opening_tokens(table)),
+        byte_table=table,
+        unicode=unicode_tables(),
+        scanner=scanner_tables(),
+        grammar=grammar,
+        opening=_opening_tokens(table),
     )
+    return jax.tree.map(jnp.asarray, tools)
 
 
 def _opening_tokens(table: ByteTable) -> np.ndarray:

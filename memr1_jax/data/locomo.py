@@ -83,6 +83,8 @@ def download_locomo(path: pathlib.Path) -> None:
     Raises:
       UserError: the network or the disk fails, or the content is not the official one.
     """
+    import http.client
+    import shutil
     import urllib.request
 
     from rich.progress import wrap_file
@@ -93,8 +95,11 @@ def download_locomo(path: pathlib.Path) -> None:
             partial = pathlib.Path(folder) / FILE_NAME
             with urllib.request.urlopen(URL, timeout=60) as response:
                 total = int(response.headers.get("Content-Length") or 0)
-                with wrap_file(response, total=total, description="LoCoMo") as source:
-                    partial.write_bytes(source.read())
+                with (
+                    wrap_file(response, total=total, description="LoCoMo") as source,
+                    partial.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
             variant, digest = identify(partial)
             if variant != "official":
                 raise UserError(f"{URL} delivered a file with sha256 {digest}. {_where_from()}")

@@ -12,29 +12,35 @@ NAMES = tuple(
 )
 
 
-def _compound(first: str, second: str, glue: str = "") -> Callable[[random.Random], str]:
-    """A drawer of two-part values; products keep two seeds from sharing many values."""
-    starts, ends = first.split(), second.split()
-    return lambda rng: rng.choice(starts) + glue + rng.choice(ends)
+def _compound(*parts: str, glue: str = "") -> Callable[[random.Random], str]:
+    """A drawer of composed values; products keep two seeds from sharing many of them."""
+    choices = [part.split() for part in parts]
+    return lambda rng: glue.join(map(rng.choice, choices))
 
 
 _STEMS = """Alder Ash Birch Black Bram Bright Bur Cald Cedar Clay Cold Copper Crow Dun East Elder
     Elm Fair Fern Gold Gran Grey Har Hazel High Holm Iron Kel Lark Lin Long March Mill Moss North
-    Oak Ox Penn Quarry Raven Red Rook Rose Sand Shel South Stan Stone Thorn Wel West White Win Wood"""
-_town = _compound(
-    _STEMS,
-    """borough bridge brook bury by combe dale den field ford gate ham haven hurst leigh mere mouth
-    port ridge shaw stead thorpe ton vale wick worth""",
-)
+    Oak Ox Penn Quarry Raven Red Rook Rose Sand Shel South Stan Stone Thorn Wel West White Win
+    Wood"""
+_ENDINGS = """borough bridge brook bury by combe dale den field ford gate ham haven hurst leigh mere
+    mouth port ridge shaw stead thorpe ton vale wick worth"""
+_town = _compound(_STEMS, _ENDINGS)
+
+
+def _place(rng: random.Random) -> str:
+    return f"{rng.choice('Cape Fort Glen Isle Lake Mount Port Saint'.split())} {_town(rng)}"
+
+
 _person = _compound(
     "Al Be Bri Ca Co Da De El Em Fa Fi Ga Ha Il Is Jo Ka Ki La Le Li Lo Ma Mi Na Ni Or Ro Sa Vi",
-    "belle bert dan dia fina lan leen lena lia lin mila mond na nette nor ra ria rick rin ron sa",
+    "bi da di la le li ma mi na ni ra ri sa va",
+    "bel bert dan dia fin lan lena lin mila mond na nette nor ra ric rin ron",
 )
 _pet = _compound(
-    "Bam Bis Chip Cin Dop Fid Fluf Gin Jas Kip Lol Mar Mo Muf Nib Pep Pip Pud Ru Taf Tog Wig Zig",
-    "bie bo by da do fin fy ga gles ka ki ko la lo mo my na per po ry sy ta to ver wick zo",
+    "B Ch D F Fl G J K L M N P Ph R S Sn T V W Z",
+    "a e i o u",
+    "bbie bble cky ddy do ffy gles ggo ka la lo mmy mo nny pper ppy rio rly sky ssy tter via zzo",
 )
-_place = _compound("Cape Fort Glen Isle Lake Mount Port Saint", _STEMS, " ")
 _job = _compound(
     """airport archive bakery bank brewery cinema clinic dairy ferry forest garden gallery harbour
     hospital hotel library market museum opera orchard postal prison railway school shipyard stadium
@@ -42,7 +48,7 @@ _job = _compound(
     """accountant announcer architect caretaker carpenter cleaner clerk cook courier designer driver
     electrician engineer gardener guard guide inspector interpreter manager mechanic nurse painter
     photographer planner plumber receptionist researcher secretary technician trainer""",
-    " ",
+    glue=" ",
 )
 _dish = _compound(
     """apple barley bean beetroot cabbage carrot cheese chestnut chickpea corn fennel fig garlic
@@ -51,7 +57,7 @@ _dish = _compound(
     """burritos cake casserole crumble curry dumplings fritters gratin gumbo lasagne noodles
     omelette pancakes pasta pie pilaf pizza porridge pudding quiche ravioli risotto salad soup stew
     tacos tart waffles""",
-    " ",
+    glue=" ",
 )
 _band = _compound(
     """Amber Arctic Broken Burning Crimson Crystal Dancing Distant Electric Endless Fading Frozen
@@ -60,7 +66,7 @@ _band = _compound(
     """Anchors Arrows Badgers Bells Comets Crows Engines Falcons Foxes Ghosts Giants Harbours Herons
     Islands Kings Lanterns Letters Lions Mirrors Moths Owls Parrots Pilots Pines Rivers Rockets
     Sailors Shadows Sparrows Strangers Tigers Towers Tulips Wolves""",
-    " ",
+    glue=" ",
 )
 
 
@@ -76,14 +82,16 @@ _activity = _compound(
     carving chess climbing cycling dancing drawing fencing filmmaking fishing gardening golf hiking
     juggling kayaking knitting origami painting photography poetry pottery rowing sailing sculpting
     skating sketching surfing swimming theatre weaving yoga""",
-    " ",
+    glue=" ",
 )
 _skill = _compound(
-    """Baroque Bulgarian Celtic Cuban Finnish French Georgian Greek Indian Irish Italian Japanese
-    Korean Latin Mexican Moroccan Nordic Persian Polish Spanish Thai Turkish""",
-    """accordion calligraphy ceramics cooking dance drumming embroidery fiddle flute folklore
-    grammar guitar harp massage opera piano poetry puppetry singing tailoring trumpet woodwork""",
-    " ",
+    """Baroque Bulgarian Celtic Cuban Finnish French Georgian Greek Hungarian Icelandic
+    Indian Irish Italian Japanese Korean Latin Mexican Moroccan Nordic Persian Peruvian Polish
+    Scottish Spanish Swedish Thai Turkish Welsh""",
+    """accordion baking calligraphy carving ceramics chess cooking dance drumming embroidery
+    fencing fiddle flute folklore gardening grammar guitar harp juggling lacework massage mosaic
+    opera painting piano poetry pottery puppetry singing tailoring trumpet weaving woodwork""",
+    glue=" ",
 )
 _object = _compound(
     """amber bamboo beige black blue brass bronze brown ceramic copper cotton cream crystal glass
@@ -92,7 +100,7 @@ _object = _compound(
     """armchair basket bench blanket bookcase bowl cabinet carpet chandelier chest clock cupboard
     curtain cushion desk drawer globe hammock jug kettle ladder lamp lantern mirror pot radio rug
     screen shelf sofa statue stool table tray vase wardrobe""",
-    " ",
+    glue=" ",
 )
 
 

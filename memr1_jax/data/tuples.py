@@ -118,16 +118,16 @@ def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
 
     They are those its gold operations leave, or all earlier ones if the dialogue has none.
     """
-    indices = [i for i, f in enumerate(conversation.facts) if turn_of(conversation, f) < position]
-    if conversation.operations:
-        held: dict[int, None] = {}
-        for operation in conversation.operations[: len(indices)]:
-            if operation.replaces is not None:
-                del held[operation.replaces]
+    facts = conversation.facts
+    if not conversation.operations:
+        return tuple(fact for fact in facts if turn_of(conversation, fact) < position)
+    held: dict[int, None] = {}
+    for operation in conversation.operations:
+        if turn_of(conversation, facts[operation.fact]) < position:
+            held.pop(operation.replaces, None)
             if operation.event in (Event.ADD, Event.UPDATE):
                 held[operation.fact] = None
-        indices = list(held)
-    return tuple(conversation.facts[index] for index in indices)
+    return tuple(facts[index] for index in held)
 
 
 def banks_before(conversation: Conversation, position: int, window: int | None = None) -> Banks:

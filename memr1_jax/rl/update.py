@@ -227,7 +227,7 @@ def _statistics(algorithm, decoder, params, instruction, part, grammar):
         shown = jnp.broadcast_to(part.shown[:, None, None], shape)
         options = {
             "allowed": lambda state, remaining, shown: allowed(grammar, state, remaining, shown),
-            "allowed_inputs": (states_along(grammar, tokens), remaining, shown),
+            "allowed_inputs": (states_along(grammar, tokens, shown[..., 0]), remaining, shown),
         }
     return response_statistics(
         decoder,

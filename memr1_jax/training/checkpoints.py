@@ -1,4 +1,4 @@
-"""Checkpoints of a run: state and position, saved in the background, atomically, the last few kept."""
+"""Checkpoints of a run: saved in the background, complete or not at all, the last few kept."""
 
 import logging
 import os
@@ -23,26 +23,41 @@ class Checkpoints:
     Args:
         folder: created if missing; on a file system that all processes of the run share.
         keep: how many of the newest checkpoints stay. With 2 there is one to fall back on.
+        read_only: only restore. Needed beside a running training: opening for writing clears away
+            unfinished saves.
+
+    Raises:
+        UserError: the folder cannot be created, or does not exist and `read_only` is on.
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: int = 2):
+    def __init__(self, folder: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
         """Open the folder; see the class."""
         import orbax.checkpoint as ocp
 
         self.folder = pathlib.Path(folder).expanduser().absolute()
         try:
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                item_names=("state", "meta"),
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep, create=True, cleanup_tmp_directories=True
-                ),
-            )
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"The checkpoint folder {self.folder} cannot be used ({error.strerror or error})."
-                " Give a folder in which you may create files."
+                f"The checkpoint folder {self.folder} cannot be created"
+                f" ({error.strerror or error}). Give a folder in which you may create files."
             ) from error
+        if not self.folder.is_dir():
+            raise UserError(
+                f"There is no checkpoint folder {self.folder}. Give the folder of a run that has"
+                " saved a checkpoint."
+            )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=("state", "meta"),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                read_only=read_only,
+                create=False,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Start saving, and return once the state may be changed or donated.
@@ -63,11 +78,11 @@ class Checkpoints:
 
         if clash := set(_RESERVED) & set(meta):
             raise ValueError(f"The meta of a checkpoint may not hold {', '.join(sorted(clash))}.")
-        self.wait()
+        arrays = _describe(state)
         for later in self._steps():
             if later >= step:
                 self._manager.delete(later)
-        meta = {"format": FORMAT, "arrays": _describe(state), **meta}
+        meta = {"format": FORMAT, "arrays": arrays, **meta}
         try:
             self._manager.save(
                 step,
@@ -76,7 +91,7 @@ class Checkpoints:
                 ),
                 force=True,
             )
-        except OSError as error:
+        except Exception as error:  # A full disk surfaces as OSError or as ValueError.
             raise self._cannot_save(error) from error
 
     def latest_step(self) -> int | None:
@@ -100,7 +115,7 @@ class Checkpoints:
             UserError: there is no such checkpoint, it is damaged or not one of ours, or its
                 arrays do not have the expected names, shapes and types.
         """
-        self.wait()
+        self.wait()  # An explicit step may be the one being saved.
         steps = self._steps() if step is None else [step]
         if not steps:
             raise UserError(
@@ -120,13 +135,15 @@ class Checkpoints:
         """Wait until the save in the background is complete; UserError if the disk refused it."""
         try:
             self._manager.wait_until_finished()
-        except OSError as error:
+        except Exception as error:  # A full disk surfaces as OSError or as ValueError.
             raise self._cannot_save(error) from error
 
     def close(self) -> None:
         """Wait for the last save and free the threads."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         """Return the checkpoints themselves."""
@@ -138,6 +155,7 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Complete checkpoints, newest first."""
+        self.wait()
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _restore(self, example: Any, step: int) -> tuple[Any, dict[str, Any]]:
@@ -151,8 +169,8 @@ class Checkpoints:
             raise _Unreadable(f"{folder} was not saved by memr1_jax. Remove or move this folder.")
         if meta["format"] != FORMAT:
             raise _Unreadable(
-                f"The checkpoint {folder} has format {meta['format']}, and this version of memr1_jax"
-                f" reads format {FORMAT}. Use the version that saved it."
+                f"The checkpoint {folder} has format {meta['format']}, and this version of"
+                f" memr1_jax reads format {FORMAT}. Use the version that saved it."
             )
         _check_arrays(folder, saved=meta["arrays"], expected=_describe(example))
         target = jax.tree.map(_abstract, example)
@@ -167,22 +185,27 @@ class Checkpoints:
         except Exception as error:  # Damaged files surface as nearly any type of exception.
             raise _Unreadable(
                 f"The checkpoint {folder} cannot be read: it is damaged, incomplete, or not one of"
-                f" memr1_jax. Remove or move this folder."
+                " memr1_jax. Remove or move this folder."
             ) from error
 
     def _choices(self) -> str:
         steps = ", ".join(map(str, reversed(self._steps())))
         return f"Choose one of the steps {steps}." if steps else "The folder holds none at all."
 
-    def _cannot_save(self, error: OSError) -> UserError:
+    def _cannot_save(self, error: Exception) -> UserError:
         return UserError(
-            f"A checkpoint could not be saved in {self.folder} ({error.strerror or error})."
+            f"A checkpoint could not be saved in {self.folder} ({_first_line(error)})."
             " Make room on the disk or check the rights of the folder, then go on with --resume."
         )
 
 
 class _Unreadable(Exception):
     """A checkpoint that another, older one may stand in for."""
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0][:200]
 
 
 def _describe(state: Any) -> dict[str, str]:

@@ -15,32 +15,49 @@ _LABELS = ("step", "phase", "agent")
 
 
 class MetricsLog:
-    """Appends metrics to `metrics.jsonl` and to TensorBoard files in `tensorboard/`.
+    """Appends metrics to `metrics.jsonl` and to TensorBoard files in `tensorboard/<agent>/`.
 
     A line that was broken off when an earlier process was killed is removed on opening. Use as a
     context manager, or call `close`.
 
     Args:
         folder: the run folder; must exist.
-        resume_step: the last step that counts: later lines belong to steps that will be done again
-            and are cut off (-1 cuts off everything). None keeps all lines.
 
     Raises:
         UserError: an existing log is damaged in the middle, or cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike, resume_step: int | None = None):
+    def __init__(self, folder: str | os.PathLike):
         """Open or create the log; see the class."""
-        from tensorboardX import SummaryWriter
-
         self.path = pathlib.Path(folder) / _FILE
+        self._boards: dict[str, Any] = {}
         if self.path.exists():
-            _repair(self.path, resume_step)
-        purge_step = None if resume_step is None else resume_step + 1
-        self._board = SummaryWriter(
-            str(self.path.parent / "tensorboard"), purge_step=purge_step, flush_secs=10
-        )
+            _rewrite(self.path, read_metrics(self.path))
+        self._open()
+
+    def _open(self) -> None:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def _board(self, agent: str, purge_step: int | None = None) -> Any:
+        if agent not in self._boards:
+            from tensorboardX import SummaryWriter
+
+            folder = self.path.parent / "tensorboard" / agent
+            self._boards[agent] = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
+        return self._boards[agent]
+
+    def rewind(self, agent: str, step: int) -> None:
+        """Cut off the agent's lines beyond `step`: those steps will be done again.
+
+        To be called before the agent's first `write`, so that TensorBoard forgets them too.
+        """
+        records = read_metrics(self.path)
+        kept = [r for r in records if r["agent"] != agent or r["step"] <= step]
+        if len(kept) < len(records):
+            self._file.close()
+            _rewrite(self.path, kept)
+            self._open()
+        self._board(agent, purge_step=step + 1)
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
         """Append one line and flush it.
@@ -64,12 +81,13 @@ class MetricsLog:
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._board.add_scalar(f"{agent}/{phase}/{name}", value, int(step))
+            self._board(agent).add_scalar(f"{phase}/{name}", value, int(step))
 
     def close(self) -> None:
         """Flush and close both files."""
         self._file.close()
-        self._board.close()
+        for board in self._boards.values():
+            board.close()
 
     def __enter__(self) -> "MetricsLog":
         """Return the log itself."""
@@ -96,7 +114,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         lines = pathlib.Path(path).read_bytes().splitlines()
     except OSError as error:
         raise UserError(
-            f"The metrics {path} cannot be read ({error.strerror}). Give the metrics.jsonl of a run."
+            f"The metrics {path} cannot be read ({error.strerror or error})."
+            " Give the metrics.jsonl of a run."
         ) from error
     records = []
     for number, line in enumerate(lines, start=1):
@@ -121,11 +140,8 @@ def _record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _repair(path: pathlib.Path, resume_step: int | None) -> None:
-    """Rewrite the log without its broken last line and without what comes after `resume_step`."""
-    records = read_metrics(path)
-    if resume_step is not None:
-        records = [record for record in records if record["step"] <= resume_step]
+def _rewrite(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    """Write the records anew, whole or not at all."""
     lines = []
     for record in records:
         plain = {name: None if value != value else value for name, value in record.items()}

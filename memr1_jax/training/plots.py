@@ -26,7 +26,7 @@ def reward_curve(
         path: the PNG file, written whole or not at all.
         records: as `metrics_log.read_metrics` returns them; those without a `reward` are ignored.
         title: a line above the panels.
-        window: steps in the moving mean; 0 takes a tenth of the run.
+        window: steps in the moving mean; 0 takes a tenth of the run, at least 3.
 
     Raises:
         UserError: no record holds a reward.
@@ -48,6 +48,8 @@ def reward_curve(
     for panel, agent in zip(panels, agents, strict=True):
         _draw(panel, [record for record in rewards if record["agent"] == agent], window)
         panel.set_title(_TITLES.get(agent, agent), fontsize=11)
+    lowest = min(record["reward"] for record in rewards)
+    panels[0].set_ylim(bottom=min(0.0, 1.05 * lowest))
     panels[0].set_ylabel("mean reward per response (0 to 1)")
     image = io.BytesIO()
     figure.savefig(image, format="png")
@@ -73,23 +75,25 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
 def _draw(panel, records: Sequence[Mapping[str, Any]], window: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for index, phase in enumerate(sorted({record["phase"] for record in records} - {"train"})):
-        steps, values = _series(records, phase)
-        colour = f"C{index + 1}"
-        panel.plot(steps, values, "o-", color=colour, markersize=4, label=phase, zorder=3)
     steps, values = _series(records, "train")
     if len(steps):
-        window = window or max(1, len(steps) // 10)
+        window = window or max(3, len(steps) // 10)
         panel.plot(
             steps, values, ".", color="C0", alpha=0.3, markeredgewidth=0, label="training step"
         )
         label = f"training, mean of {window} steps"
         panel.plot(steps, moving_mean(values, window), color="C0", linewidth=2, label=label)
+    for index, phase in enumerate(sorted({record["phase"] for record in records} - {"train"})):
+        steps, values = _series(records, phase)
+        panel.plot(steps, values, "o-", color=f"C{index + 1}", markersize=4, label=phase)
     panel.set_xlabel("training step")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, fontsize=9)
+    # Below the panel, where it covers no data.
+    panel.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize=9, frameon=False
+    )
 
 
 def _series(records: Sequence[Mapping[str, Any]], phase: str) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,12 @@ class Progress:
             # Straight to the file: rich would wrap the line at 80 columns.
             print(f"{self._description}  {line}", file=self._console.file, flush=True)
 
+    def resize(self, total: int) -> None:
+        """Change the last step, once it is known."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
     def stop(self) -> None:
         """Leave the last state on the terminal."""
         if self._bar is not None:

@@ -17,14 +17,13 @@ from flax import struct
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.rollout import (
-    AnswerBatch,
     FrozenAnswerer,
-    ManagerBatch,
     Rollout,
     answer_rollout,
     manager_rollout,
 )
 from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.rl.metrics import Mean
@@ -89,13 +88,22 @@ def make_train_step(
     *,
     reward: str = "exact_match",
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
-    """Compiles `train_step(state, frozen, tools, batch) -> state, metrics, rollout`.
+    """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
-    The state is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
+    `data` stays on the device; `rows` `[B]` picks the batch, `valid` `[B]` marks padding. The state
+    is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
     what the uninterrupted one would have drawn.
     """
 
-    def train_step(state, frozen, tools, batch):
+    def train_step(
+        state: TrainState,
+        frozen: Frozen,
+        tools: Tools,
+        data: AnswerData | ManagerData,
+        rows: jax.Array,
+        valid: jax.Array,
+    ):
+        batch = data.select(rows, valid)
         key = jax.random.fold_in(state.key, state.step)
         rollout = policy.rollout(
             state.params,

@@ -63,7 +63,7 @@ PROMPT, GREEDY = 12, 64
 
 def state_dict(name: str) -> dict[str, np.ndarray]:
     """The seeded float32 weights of a model, by Hugging Face's names."""
-    config, random = CONFIGS[name], np.random.default_rng(sorted(CONFIGS).index(name))
+    config, random = CONFIGS[name], np.random.default_rng(50 + sorted(CONFIGS).index(name))
     head_size = config.get("head_dim", WIDTH // HEADS)
     heads, kv_heads = HEADS * head_size, config["num_key_value_heads"] * head_size
 
@@ -78,10 +78,10 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
         prefix = f"model.layers.{layer}."
         attention = f"{prefix}self_attn."
         weights[f"{prefix}input_layernorm.weight"] = 1 + normal(WIDTH, scale=0.1)
-        weights[f"{attention}q_proj.weight"] = linear(heads, WIDTH, 1.5)
-        weights[f"{attention}k_proj.weight"] = linear(kv_heads, WIDTH, 1.5)
+        weights[f"{attention}q_proj.weight"] = linear(heads, WIDTH, 0.6)
+        weights[f"{attention}k_proj.weight"] = linear(kv_heads, WIDTH, 0.6)
         weights[f"{attention}v_proj.weight"] = linear(kv_heads, WIDTH)
-        weights[f"{attention}o_proj.weight"] = linear(WIDTH, heads, 3.0)
+        weights[f"{attention}o_proj.weight"] = linear(WIDTH, heads, 4.0)
         if config["model_type"] == "qwen2":
             for letter, size in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
                 weights[f"{attention}{letter}_proj.bias"] = normal(size, scale=0.25)

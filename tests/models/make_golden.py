@@ -1,6 +1,6 @@
 """Writes golden/*.npz, what transformers computes with the golden models: needs torch.
 
-    python tests/models/make_golden.py
+python tests/models/make_golden.py
 """
 
 from pathlib import Path

@@ -18,7 +18,7 @@ def tokenizer():
     names = ["Ana", "Björn", "Chloé", "Dmitri", "王芳", "Zoë 🎈"]
     texts = []
     for i in range(400):
-        text = f"{rng.choice(names)} likes tea, and a \"quoted\" dog; path C:\\x\n{rng.random()}"
+        text = f'{rng.choice(names)} likes tea, and a "quoted" dog; path C:\\x\n{rng.random()}'
         event = rng.choice(["ADD", "UPDATE", "DELETE", "NONE"])
         texts += [
             json.dumps({"memory": [{"id": str(i % 9), "text": text, "event": event}]}),

@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memr1_jax.text.answer_span import AnswerRule, answer_span, extract_answer
+from memr1_jax.text.byte_table import tokens_to_bytes
+from memr1_jax.text.match import exact_match
+from memr1_jax.text.normalize import unicode_tables, words_of_bytes, words_of_text
 
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 BATCH, CAPACITY = 20, 96
@@ -56,3 +59,22 @@ TEXT = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 def test_device_equals_python(texts):
     texts = [text.encode()[:CAPACITY].decode("utf-8", "ignore") for text in texts]
     assert _device(texts) == [extract_answer(text) for text in texts]
+
+
+def test_from_sampled_tokens_to_the_reward(tokenizer, byte_table):
+    texts = ["Selected: x\n**Answer:** The 7 May, 2023.", "**Answer:** 8 May 2023", ""]
+    rows = [tokenizer.encode(text).ids for text in texts]
+    tokens = np.zeros((3, CAPACITY), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+    gold = words_of_text("7 May 2023", 8)
+
+    @jax.jit
+    def reward(tables, table, tokens, length):
+        text = tokens_to_bytes(table, tokens, length, CAPACITY)
+        start, end, _ = answer_span(text.bytes, text.length)
+        return exact_match(words_of_bytes(tables, text.bytes, start, end, 8), gold)
+
+    lengths = np.array([len(row) for row in rows])
+    rewards = jax.vmap(reward, (None, None, 0, 0))(unicode_tables(), byte_table, tokens, lengths)
+    assert rewards.tolist() == [1.0, 0.0, 0.0]

@@ -49,7 +49,7 @@ def _stack(texts, size):
         ("7 May 2023", "7 May 2023", 1, 1, 1),
         ("May 7, 2023", "7 May 2023", 0, 1, 0),
         ("She went on the 7th of May, 2023.", "7 May 2023", 0, 0.4, 0),
-        ("She went on 7 May 2023, I think", "the 7 May 2023", 0, 0.6, 1),
+        ("She went on 7 May 2023, I think", "the 7 May 2023", 0, 6 / 11, 1),
         ("the the", "the", 0, 0, 0),
         ("", "self-care", 0, 0, 0),
         ("a bird", "bird bird", 0, 2 / 3, 0),

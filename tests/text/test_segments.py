@@ -37,9 +37,7 @@ def test_required_text_is_cut_and_reported():
 
 
 def _pack_by_hand(tokens, length, priority, capacity):
-    sizes = [
-        sum(int(n) for n, q in zip(length, priority, strict=True) if q <= p) for p in priority
-    ]
+    sizes = [sum(int(n) for n, q in zip(length, priority, strict=True) if q <= p) for p in priority]
     kept = [p == 0 or size <= capacity for p, size in zip(priority, sizes, strict=True)]
     rows = zip(tokens, length, kept, strict=True)
     text = [int(t) for row, n, keep in rows if keep for t in row[:n]]

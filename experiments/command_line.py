@@ -1,0 +1,47 @@
+"""Command lines from option dataclasses, and errors as sentences."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from memr1_jax.errors import UserError
+
+
+def define_flags(options: type) -> None:
+    """Defines one absl flag for each field of a dataclass, with its default and help text."""
+    for field in dataclasses.fields(options):
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, list(choices), text)
+        elif isinstance(field.default, bool):
+            flags.DEFINE_bool(field.name, field.default, text)
+        elif isinstance(field.default, int):
+            flags.DEFINE_integer(field.name, field.default, text)
+        elif isinstance(field.default, float):
+            flags.DEFINE_float(field.name, field.default, text)
+        else:
+            flags.DEFINE_string(field.name, field.default, text)
+
+
+def parsed(options: type) -> Any:
+    """An instance of the dataclass from the parsed flags."""
+    names = [field.name for field in dataclasses.fields(options)]
+    return options(**{name: getattr(flags.FLAGS, name) for name in names})
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs an entry point; a `UserError` becomes its message and exit status 2."""
+
+    def guarded(argv):
+        if argv[1:]:
+            raise app.UsageError(f"Unknown arguments {argv[1:]}; every option is a flag.")
+        try:
+            main()
+        except UserError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded)

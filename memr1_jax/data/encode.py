@@ -1,0 +1,251 @@
+"""From dialogues and tuples to arrays.
+
+Axis letters: C conversations, F facts of a turn, W tokens of a text, M slots of a bank, E retrieval
+width, n questions of a turn, S sessions, A words of a gold answer.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.data.batches import AnswerData, Facts, ManagerData, Query, Scene
+from memr1_jax.data.tuples import ManagerTuple, turn_of
+from memr1_jax.data.types import Conversation, Fact, Question
+from memr1_jax.errors import UserError
+from memr1_jax.memory.bank import MemoryBank, bank_from_facts
+from memr1_jax.memory.embedder import Embedder, embed
+from memr1_jax.text.normalize import words_of_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Fixed sizes of the arrays; what does not fit is cut and counted, never silently wrong."""
+
+    memory_width: int = 48  # W of memories and facts, tokens
+    bank_capacity: int = 128  # M
+    facts: int = 4  # F
+    questions: int = 4  # n
+    question_width: int = 48  # W of questions, tokens
+    gold_words: int = 48  # A
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Turns texts into token rows.
+
+    `tokenize` maps a text to token ids, with one space in front: the form that a text has after a
+    colon or a dash in running text.
+    """
+
+    tokenize: Callable[[str], list[int]]
+    embedder: Embedder
+    sizes: Sizes
+
+    def rows(self, texts: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token rows `[len(texts), width]`, cut at the width, and their lengths."""
+        tokens = np.zeros((len(texts), width), np.int32)
+        length = np.zeros(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            ids = self.tokenize(text)[:width]
+            tokens[row, : len(ids)] = ids
+            length[row] = len(ids)
+        return tokens, length
+
+    def keys(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings `[len(texts), E]` of texts of memory width."""
+        return _embed_rows(self.embedder, *self.rows(texts, self.sizes.memory_width))
+
+
+def create_encoder(tokenizer, embedder: Embedder, sizes: Sizes) -> Encoder:
+    """An encoder over a `transformers` tokenizer."""
+
+    def tokenize(text):
+        return tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+
+    return Encoder(tokenize, embedder, sizes)
+
+
+def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Scene:
+    """Names and dates of all conversations `[C, ...]`, padded to the longest."""
+    names = [name for conversation in conversations for name in conversation.speakers]
+    name_tokens, name_length = encoder.rows(names, _widest(encoder, names))
+    times = [[session.time for session in c.sessions] for c in conversations]
+    width = _widest(encoder, [time for row in times for time in row])
+    sessions = max(map(len, times))
+    padded = [time for row in times for time in row + [""] * (sessions - len(row))]
+    time_tokens, time_length = encoder.rows(padded, width)
+    count = len(conversations)
+    return Scene(
+        names=name_tokens.reshape(count, 2, -1),
+        name_length=name_length.reshape(count, 2),
+        times=time_tokens.reshape(count, sessions, width),
+        time_length=time_length.reshape(count, sessions),
+    )
+
+
+def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
+    """Questions and gold answers `[rows, ...]`."""
+    sizes = encoder.sizes
+    tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
+    words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
+    return Query(tokens, length, _stack(words))
+
+
+def encode_bank(
+    encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], keys: dict[str, np.ndarray]
+) -> MemoryBank:
+    """The bank that holds `facts`; `keys` maps their texts to embeddings."""
+    sizes = encoder.sizes
+    index = session_index(conversation)
+    width = next(iter(keys.values())).shape[-1]
+    return bank_from_facts(
+        [encoder.tokenize(fact.text) for fact in facts],
+        np.array([keys[fact.text] for fact in facts]).reshape(-1, width),
+        [index[fact.session] for fact in facts],
+        [turn_of(conversation, fact) for fact in facts],
+        capacity=sizes.bank_capacity,
+        width=sizes.memory_width,
+    )
+
+
+def encode_manager_data(
+    encoder: Encoder, conversations: Sequence[Conversation], tuples: Sequence[ManagerTuple]
+) -> ManagerData:
+    """Manager tuples of the given conversations as resident arrays.
+
+    Raises:
+      UserError: there are no tuples.
+    """
+    if not tuples:
+        raise UserError(
+            "There is no turn to train the Memory Manager on: no question of the training"
+            " conversations names a turn as evidence. Check --data_path and --link."
+        )
+    sizes = encoder.sizes
+    place = {c.id: index for index, c in enumerate(conversations)}
+    texts = sorted({fact.text for item in tuples for bank in item.banks for fact in bank})
+    keys = dict(zip(texts, encoder.keys(texts), strict=True)) if texts else _no_keys(encoder)
+    banks = [
+        [encode_bank(encoder, conversations[place[t.conversation]], bank, keys) for bank in t.banks]
+        for t in tuples
+    ]
+    queries = [list(t.questions[: sizes.questions]) for t in tuples]
+    padded = [q + q[:1] * (sizes.questions - len(q)) for q in queries]
+    encoded = encode_queries(encoder, [question for row in padded for question in row])
+    facts = [
+        encode_facts(encoder, conversations[place[t.conversation]], t.facts, t.session, t.turn)
+        for t in tuples
+    ]
+    return ManagerData(
+        own=_stack([pair[t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
+        other=_stack([pair[1 - t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
+        speaker=np.array([t.speaker for t in tuples], np.int32),
+        facts=_stack(facts),
+        queries=jax.tree.map(
+            lambda x: x.reshape(len(tuples), sizes.questions, *x.shape[1:]), encoded
+        ),
+        asked=np.array([[i < len(q) for i in range(sizes.questions)] for q in queries]),
+        scene=encode_scenes(encoder, conversations),
+        conversation=np.array([place[t.conversation] for t in tuples], np.int32),
+    )
+
+
+def encode_facts(
+    encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], session: int, turn: int
+) -> Facts:
+    """New facts `[F, W]` of a turn; those beyond F are left out."""
+    sizes = encoder.sizes
+    texts = [fact.text for fact in facts[: sizes.facts]]
+    texts += [""] * (sizes.facts - len(texts))
+    tokens, length = encoder.rows(texts, sizes.memory_width)
+    length = np.where([bool(text) for text in texts], length, 0).astype(np.int32)
+    time = session_index(conversation)[session]
+    return Facts(tokens, length, np.int32(time), np.int32(turn))
+
+
+def encode_answer_data(
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    banks: tuple[MemoryBank, MemoryBank],
+) -> AnswerData:
+    """All questions of the conversations; `banks` are the two speakers' `[C, ...]`.
+
+    Raises:
+      UserError: there are no questions.
+    """
+    questions = [question for c in conversations for question in c.questions]
+    if not questions:
+        raise UserError("The conversations hold no questions. Check --data_path.")
+    counts = [len(conversation.questions) for conversation in conversations]
+    return AnswerData(
+        banks=banks,
+        scene=encode_scenes(encoder, conversations),
+        query=encode_queries(encoder, questions),
+        conversation=np.repeat(np.arange(len(conversations), dtype=np.int32), counts),
+    )
+
+
+def fact_streams(conversation: Conversation) -> tuple[list, list]:
+    """For each speaker, the turns that bring facts, in order: `[(turn, session, facts), ...]`.
+
+    Turns whose facts are only their own raw text, because nobody noted any, are left out.
+    """
+    noted = {fact.sources[-1] for fact in conversation.facts}
+    streams = [], []
+    for session in conversation.sessions:
+        for turn in session.turns:
+            if turn.dia_id not in noted:
+                continue
+            position = conversation.positions[turn.dia_id]
+            about = {
+                index: [
+                    fact
+                    for fact in conversation.facts
+                    if fact.sources[-1] == turn.dia_id and fact.speaker == name
+                ]
+                for index, name in enumerate(conversation.speakers)
+            }
+            for index, facts in about.items():
+                if facts:
+                    streams[index].append((position, session.number, facts))
+    return streams
+
+
+def session_index(conversation: Conversation) -> dict[int, int]:
+    """Place of each session's time stamp in the scene, by session number."""
+    return {session.number: index for index, session in enumerate(conversation.sessions)}
+
+
+def _no_keys(encoder):
+    return {"": encoder.keys([""])[0]}
+
+
+def _widest(encoder, texts):
+    return max((len(encoder.tokenize(text)) for text in texts if text), default=1)
+
+
+def _stack(items):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+
+
+@jax.jit
+def _embed_batch(embedder, tokens, length):
+    return jax.vmap(embed, (None, 0, 0))(embedder, tokens, length)
+
+
+def _embed_rows(embedder, tokens, length, batch=256):
+    """Embeds rows in batches of one shape, so that one compilation serves all."""
+    parts = []
+    for start in range(0, len(tokens), batch):
+        rows = slice(start, start + batch)
+        padding = batch - len(tokens[rows])
+        part = _embed_batch(
+            embedder,
+            jnp.asarray(np.pad(tokens[rows], ((0, padding), (0, 0)))),
+            jnp.asarray(np.pad(length[rows], (0, padding))),
+        )
+        parts.append(np.asarray(part)[: batch - padding])
+    return np.concatenate(parts)

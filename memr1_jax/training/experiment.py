@@ -1,0 +1,236 @@
+"""A whole experiment: evaluate, train one agent or both, evaluate again, export."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
+from memr1_jax.agents.rollout import FrozenAnswerer, Rollout
+from memr1_jax.data.encode import encode_answer_data, encode_manager_data
+from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+from memr1_jax.evals.pipeline import Evaluation, make_evaluator
+from memr1_jax.evals.report import read_evaluation, write_evaluation
+from memr1_jax.models.hf_weights import export_params
+from memr1_jax.rl.update import GRPO, create_optimizer, create_state
+from memr1_jax.training.checkpoints import Checkpoints
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.files import prepare_run_folder, write_text_atomic
+from memr1_jax.training.loop import Stage, fingerprint, resume, train
+from memr1_jax.training.metrics_log import MetricsLog, read_metrics
+from memr1_jax.training.plots import reward_curve
+from memr1_jax.training.progress import progress_bar, table
+from memr1_jax.training.step import Frozen, Policy, make_train_step
+from memr1_jax.training.workbench import Model, build_workbench, load_dialogues, load_model
+
+
+def algorithm_of(options: ExperimentConfig) -> GRPO:
+    """The algorithm's own options."""
+    names = {field.name for field in dataclasses.fields(GRPO)}
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name in names}
+    return GRPO(**values | {"dual_clip": options.dual_clip or None})
+
+
+class Experiment:
+    """The state of one run: its folder, models, data and agents; `run` is the whole of it."""
+
+    def __init__(self, options: ExperimentConfig):
+        """Checks the folder first, then loads models and data; UserError for bad input."""
+        self.options = options
+        self.folder = prepare_run_folder(options.output, options.resume)
+        text = "".join(
+            f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items()
+        )
+        write_text_atomic(self.folder / "flags.txt", text)
+        self.model = load_model(options.model, options)
+        self.answer_model = self.model
+        if options.answer_model:
+            self.answer_model = load_model(options.answer_model, options)
+            _check_shared_tokenizer(self.model, self.answer_model)
+        self.train_dialogues, self.eval_dialogues = load_dialogues(
+            options, options.seed, self.folder
+        )
+        self.bench = build_workbench(options, self.model, self.train_dialogues)
+        self.ingest_turn = add_everything
+        if options.bank_builder == "manager":
+            self.ingest_turn = make_ingest_turn(self.bench.manager, self.model.decoder)
+        self.evaluate_answers = make_evaluator(
+            self.bench.answerer,
+            self.answer_model.decoder,
+            self.bench.tools,
+            self.bench.encoder,
+            self.model.tokenizer,
+            batch=options.eval_batch,
+            limit=options.eval_questions,
+        )
+        self.algorithm = algorithm_of(options)
+        self.optimizer = create_optimizer(
+            options.learning_rate,
+            warmup_steps=options.warmup_steps,
+            weight_decay=options.weight_decay,
+            clip=options.gradient_clip,
+        )
+
+    def run(self) -> dict[str, Evaluation | None]:
+        """Evaluates, trains, evaluates, exports; returns the evaluations "before" and "after"."""
+        options = self.options
+        params = {"manager": self.model.params, "answer": self.answer_model.params}
+        agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
+        before = self._evaluation("before", params)
+        with MetricsLog(self.folder) as log:
+            for agent in agents:
+                params[agent] = self._train(agent, params, log)
+                if options.export:
+                    self._export(agent, params[agent])
+        after = self._evaluation("after", params)
+        self._report(before, after, agents)
+        return {"before": before, "after": after}
+
+    def banks(
+        self, params: dict, dialogues: list[Conversation], what: str
+    ) -> Ingestion:
+        """Banks of all speakers of `dialogues`, with a progress bar."""
+        with progress_bar(1, f"building banks ({what})") as progress:
+
+            def on_turn(done, total, turn):
+                progress.resize(total)
+                progress.update(done)
+
+            return ingest(
+                self.ingest_turn, params, self.bench.tools, self.bench.encoder, dialogues, on_turn
+            )
+
+    def _train(self, agent: str, params: dict, log: MetricsLog) -> dict:
+        options = self.options
+        steps = options.manager_steps if agent == "manager" else options.answer_steps
+        if agent == "manager":
+            tuples = [
+                item
+                for dialogue in self.train_dialogues
+                for item in manager_tuples(dialogue, options.window or None, options.link)
+            ]
+            data = encode_manager_data(self.bench.encoder, self.train_dialogues, tuples)
+            answerer = FrozenAnswerer(self.bench.answerer, self.answer_model.decoder)
+            policy = Policy(self.bench.manager, self.model.decoder, answerer)
+            base, frozen = self.model.params, Frozen(None, params["answer"])
+        else:
+            banks = self.banks(params["manager"], self.train_dialogues, "training")
+            data = encode_answer_data(self.bench.encoder, self.train_dialogues, banks.banks)
+            policy = Policy(self.bench.answerer, self.answer_model.decoder)
+            base, frozen = self.answer_model.params, Frozen(None, None)
+        if options.kl_weight:
+            frozen = frozen.replace(reference=base)
+        stage = Stage(
+            agent=agent,
+            steps=steps,
+            batch=options.batch,
+            seed=options.seed,
+            checkpoint_every=options.checkpoint_every,
+            samples_every=options.samples_every,
+            identity={
+                "data": fingerprint(data),
+                "model": str(options.model),
+                **dataclasses.asdict(self.algorithm),
+                **{name: getattr(options, name) for name in _IDENTITY},
+            },
+        )
+        # A copy: the state is donated to the step, the base model is needed again.
+        state = create_state(jax.tree.map(jnp.copy, base), self.optimizer, options.seed)
+        with Checkpoints(self.folder / "checkpoints" / agent, options.keep) as checkpoints:
+            if options.resume:
+                state = resume(checkpoints, stage, state)
+            log.rewind(agent, int(state.step))
+            train_step = make_train_step(
+                policy, self.algorithm, self.optimizer, reward=options.reward
+            )
+            state = train(
+                stage,
+                train_step,
+                state,
+                frozen,
+                self.bench.tools,
+                data,
+                folder=self.folder,
+                checkpoints=checkpoints,
+                log=log,
+                describe=self._describe,
+            )
+        return state.params
+
+    def _describe(self, rollout: Rollout) -> list[dict]:
+        """The first prompt of a rollout and all its responses, as text."""
+        tokenizer = self.model.tokenizer
+        prompt, samples, rewards = jax.device_get(
+            (rollout.prompt, rollout.samples, rollout.rewards)
+        )
+        return [
+            {
+                "prompt": tokenizer.decode(prompt.tokens[0, : prompt.length[0]]),
+                "responses": [
+                    {
+                        "text": tokenizer.decode(samples.tokens[0, g, : samples.length[0, g]]),
+                        "reward": float(rewards[0, g]),
+                        "stopped": bool(samples.stopped[0, g]),
+                    }
+                    for g in range(rewards.shape[1])
+                ],
+            }
+        ]
+
+    def _evaluation(self, when: str, params: dict) -> Evaluation | None:
+        if not self.options.evaluate:
+            return None
+        if self.options.resume and (done := read_evaluation(self.folder, when)):
+            return done
+        banks = self.banks(params["manager"], self.eval_dialogues, f"evaluation {when}")
+        with progress_bar(1, f"evaluation {when}") as progress:
+
+            def on_batch(done, total):
+                progress.resize(total)
+                progress.update(done)
+
+            evaluation = self.evaluate_answers(
+                params["answer"], self.eval_dialogues, banks, on_batch
+            )
+        write_evaluation(self.folder, when, evaluation, self.options.eval_split)
+        return evaluation
+
+    def _export(self, agent: str, params: dict) -> None:
+        model = self.model if agent == "manager" else self.answer_model
+        export_params(
+            self.folder / "export" / agent,
+            jax.device_get(params),
+            model.config,
+            tokenizer_folder=model.folder,
+            dtype=self.options.export_dtype,
+        )
+
+    def _report(self, before, after, agents) -> None:
+        records = read_metrics(self.folder / "metrics.jsonl")
+        if records:
+            reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
+        rows = []
+        for agent in agents:
+            rewards = [record["reward"] for record in records if record["agent"] == agent]
+            if rewards:
+                rows.append((f"reward of the {agent}, first step", rewards[0], rewards[-1]))
+        if before is not None:
+            for metric in ("f1_set_of_words", "bleu1_method1", "exact_match"):
+                name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"
+                rows.append((name, before.overall[metric], after.overall[metric]))
+        table("Before and after", ("what", "before", "after"), rows)
+        print(f"Everything is in {self.folder}")
+
+
+_IDENTITY = ("batch", "seed", "learning_rate", "warmup_steps", "weight_decay", "gradient_clip",
+             "reward", "constrained", "manager_prompt", "answer_prompt")
+
+
+def _check_shared_tokenizer(model: Model, other: Model) -> None:
+    if model.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise UserError(
+            f"--answer_model={other.folder} has another tokenizer than --model={model.folder}."
+            " Memories travel between the agents as tokens: use models of one family."
+        )

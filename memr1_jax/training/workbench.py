@@ -1,0 +1,186 @@
+"""Everything an experiment works with, made from its options: models, data, tools and agents."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.templates import load_template
+from memr1_jax.agents.tools import Tools, create_tools
+from memr1_jax.data.encode import Encoder, Sizes, create_encoder
+from memr1_jax.data.locomo import find_locomo, load_conversations, split
+from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+from memr1_jax.memory.embedder import Embedder, concatenate_embedders
+from memr1_jax.memory.build_embedder import build_static, build_tfidf
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.hf_weights import load_params
+from memr1_jax.models.sources import resolve_model
+from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+from memr1_jax.models.wheels import wheel_member
+from memr1_jax.text.byte_table import build_byte_table
+from memr1_jax.text.grammar import build_grammar, fewest_tokens
+from memr1_jax.training.config import AgentConfig, DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A language model on the device; `params` are float32."""
+
+    folder: Path
+    config: DecoderConfig
+    decoder: Decoder
+    params: dict
+    tokenizer: Any
+    stop_tokens: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workbench:
+    """The two agents and what they share."""
+
+    manager: MemoryManager
+    answerer: AnswerAgent
+    tools: Tools
+    encoder: Encoder
+
+
+def compute_dtype(name: str):
+    """The number format `name` stands for; "auto" is float32 on a CPU, where bfloat16 is slow."""
+    if name == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(name)
+
+
+def load_model(name: str, options: AgentConfig) -> Model:
+    """Loads a model by folder, hub name or `smollm2-135m`; UserError where that fails."""
+    folder = resolve_model(name)
+    params, config = load_params(folder)
+    tokenizer = load_tokenizer(folder)
+    check_tokenizer(tokenizer, config, folder)
+    decoder = Decoder(config, compute_dtype(options.dtype), options.remat)
+    params = jax.tree.map(jnp.asarray, params)
+    return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
+
+
+def load_dialogues(
+    options: DataConfig, seed: int, folder: Path
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Training and evaluation conversations; generated ones are written to the run folder."""
+    if options.data == "synthetic":
+        path = folder / "dialogues.json"
+        counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
+        counts[options.eval_split] = options.synthetic_eval
+        write_synthetic(
+            path,
+            seed,
+            **counts,
+            num_sessions=options.synthetic_sessions,
+            facts_per_session=options.synthetic_facts,
+        )
+    else:
+        path = find_locomo(options.data_path or None)
+    conversations = load_conversations(path)
+    return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def build_workbench(
+    options: AgentConfig, model: Model, conversations: list[Conversation]
+) -> Workbench:
+    """Agents, tools and encoder for a model; `conversations` give the word statistics.
+
+    Raises:
+      UserError: the prompts leave no room for memories, or the model cannot hold them.
+    """
+    table = build_byte_table(model.tokenizer, model.config.vocab_size)
+    sizes = Sizes(
+        memory_width=options.memory_width,
+        bank_capacity=options.bank_capacity,
+        facts=options.facts_per_turn,
+        questions=options.questions_per_turn,
+    )
+    embedder = build_embedder(options, model, conversations)
+    numbers = max(options.memories_shown, options.memories, options.facts_per_turn)
+    manager_template = load_template(
+        f"manager_{options.manager_prompt}", model.tokenizer, numbers=numbers
+    )
+    answer_template = load_template(
+        f"answer_{options.answer_prompt}", model.tokenizer, numbers=numbers
+    )
+    schema = "full" if options.manager_prompt.startswith("full") else "compact"
+    grammar = None
+    if options.constrained:
+        grammar = build_grammar(schema, table, model.stop_tokens, options.memories_shown)
+        if options.manager_response_length < fewest_tokens(grammar):
+            raise UserError(
+                f"--manager_response_length={options.manager_response_length} is too short for any"
+                f" operation in the {schema} schema. Raise it to {fewest_tokens(grammar)} or more."
+            )
+    # The full schema also lists the memories that stay as they are.
+    listed = options.memories_shown if schema == "full" else 0
+    manager = MemoryManager(
+        template=manager_template,
+        prompt_length=_room(options, model, manager_template, options.manager_response_length),
+        response_length=options.manager_response_length,
+        stop_tokens=model.stop_tokens,
+        operations=options.facts_per_turn + listed,
+        neighbours=options.neighbours,
+        shown=options.memories_shown,
+    )
+    answerer = AnswerAgent(
+        template=answer_template,
+        prompt_length=_room(options, model, answer_template, options.answer_response_length),
+        response_length=options.answer_response_length,
+        stop_tokens=model.stop_tokens,
+        memories=options.memories,
+    )
+    tools = create_tools(table, embedder, grammar)
+    encoder = create_encoder(model.tokenizer, tools.embedder, sizes)
+    return Workbench(manager, answerer, tools, encoder)
+
+
+def build_embedder(
+    options: AgentConfig, model: Model, conversations: list[Conversation]
+) -> Embedder:
+    """The embedder that `options.embedder` names, with NumPy leaves."""
+    vocab = model.config.vocab_size
+    texts = [turn.text for conversation in conversations for turn in conversation.turns]
+    tfidf = build_tfidf(model.tokenizer, vocab, texts, options.features)
+    if options.embedder == "tfidf":
+        return tfidf
+    files = [
+        wheel_member("wordllama", f"wordllama/{member}")
+        for member in (
+            "weights/l2_supercat_256.safetensors",
+            "tokenizers/l2_supercat_tokenizer_config.json",
+        )
+    ]
+    static = build_static(model.tokenizer, vocab, *files)
+    return static if options.embedder == "static" else concatenate_embedders(tfidf, static)
+
+
+def _room(options, model, template, response_length):
+    """Tokens of a prompt beside the instruction."""
+    room = options.max_prompt_length - len(template.instruction)
+    needed = template.fixed_length + 2 * options.memory_width
+    if room < needed:
+        raise UserError(
+            f"--max_prompt_length={options.max_prompt_length} is too short: the prompt"
+            f" {template.name} has {len(template.instruction)} tokens of instruction and needs"
+            f" about {needed} more before it shows any memory. Raise it to at least"
+            f" {len(template.instruction) + needed}."
+        )
+    total = options.max_prompt_length + response_length
+    if total > model.config.max_positions:
+        raise UserError(
+            f"Prompt and response of {template.name} take up to {total} tokens, but {model.folder}"
+            f" has {model.config.max_positions} positions. Lower --max_prompt_length or the"
+            " response length."
+        )
+    return room

@@ -1,0 +1,129 @@
+import pytest
+
+from memr1_jax.data.locomo import load_conversations
+from memr1_jax.data.tuples import answer_tuples, banks_before, manager_tuples
+from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Session, Turn
+from memr1_jax.text.events import Event
+
+
+def _texts(facts):
+    return [fact.text for fact in facts]
+
+
+def _dialogue(operations=()):
+    """Twelve turns by turns; the second and ninth facts concern the speaker who is silent."""
+    turns = tuple(Turn("AB"[i % 2], f"t{i}", f"D1:{i + 1}") for i in range(12))
+    told = {0: "A", 1: "A", 3: "B", 4: "A", 8: "B", 9: "B"}
+    facts = tuple(Fact(who, f"f{i}", 1, (f"D1:{i + 1}",)) for i, who in told.items())
+    asked = {"last": ("D1:2", "D1:10"), "same": ("D1:10",), "early": ("D1:1",), "none": ()}
+    questions = tuple(Question(q, "x", 4, e, i) for i, (q, e) in enumerate(asked.items()))
+    sessions = (Session(1, "9:05 am on 1 June, 2023", turns),)
+    return Conversation("c", ("A", "B"), sessions, questions, facts, operations)
+
+
+def test_a_question_belongs_to_its_last_evidence_or_to_each():
+    linked = {
+        link: {
+            item.turn: [q.question for q in item.questions]
+            for item in manager_tuples(_dialogue(), link=link)
+        }
+        for link in ("last", "any")
+    }
+    assert linked == {
+        "last": {0: ["early"], 9: ["last", "same"]},
+        "any": {0: ["early"], 1: ["last"], 9: ["last", "same"]},
+    }
+    with pytest.raises(ValueError, match="'first'"):
+        manager_tuples(_dialogue(), link="first")
+
+
+def test_banks_hold_the_window_strictly_before_the_turn():
+    dialogue = _dialogue()
+    item = manager_tuples(dialogue, window=6)[-1]
+    assert (item.speaker, item.session, item.dia_id) == (1, 1, "D1:10")
+    assert _texts(item.facts) == ["f9"]
+    # The window of turn 9 is turns 3 to 8: its own fact stays out, and so does that of turn 1.
+    assert [_texts(bank) for bank in item.banks] == [["f4"], ["f3", "f8"]]
+    everything = manager_tuples(dialogue, window=None)[-1]
+    assert [_texts(bank) for bank in everything.banks] == [["f0", "f1", "f4"], ["f3", "f8"]]
+    first = manager_tuples(dialogue)[0]
+    assert first.banks == ((), ())
+
+
+def test_a_turn_without_a_fact_about_its_speaker_stands_for_itself():
+    item = manager_tuples(_dialogue(), link="any")[1]
+    assert (item.turn, item.speaker) == (1, 1)
+    assert item.facts == (Fact("B", "B: t1", 1, ("D1:2",)),)
+
+
+def test_a_fact_waits_for_the_last_of_its_sources(write, sample):
+    (conversation,) = load_conversations(write([sample]))
+    # "Kim and Lou both have boats." comes from D1:2 and D1:3, so D1:2 does not know it yet.
+    by_turn = {item.dia_id: item for item in manager_tuples(conversation, link="any")}
+    assert _texts(by_turn["D1:2"].facts) == ["Lou has three boats."]
+    assert _texts(by_turn["D1:3"].facts) == ["Kim and Lou both have boats."]
+    assert [_texts(bank) for bank in by_turn["D1:3"].banks] == [[], ["Lou has three boats."]]
+    # The observation on D2:2 is filed under Kim although Lou speaks.
+    assert _texts(by_turn["D2:2"].facts) == ["Lou: Nice, I collect maps."]
+    assert "Lou likes maps." in _texts(by_turn["D10:2"].banks[0])
+
+
+def test_gold_operations_decide_what_a_bank_holds():
+    operations = (
+        GoldOperation(Event.ADD, 0, "f0"),
+        GoldOperation(Event.UPDATE, 1, "f1", replaces=0),
+        GoldOperation(Event.ADD, 2, "f3"),
+        GoldOperation(Event.NONE, 3),
+        GoldOperation(Event.DELETE, 4, replaces=2),
+        GoldOperation(Event.ADD, 5, "f9"),
+    )
+    dialogue = _dialogue(operations)
+    banks = {position: banks_before(dialogue, position) for position in (1, 2, 8, 9, 12)}
+    assert {p: [_texts(bank) for bank in pair] for p, pair in banks.items()} == {
+        1: [["f0"], []],
+        2: [["f1"], []],
+        8: [["f1"], ["f3"]],
+        9: [["f1"], []],
+        12: [["f1"], ["f9"]],
+    }
+
+
+def test_answer_tuples_search_the_whole_dialogue_or_given_banks():
+    dialogue = _dialogue()
+    items = answer_tuples(dialogue)
+    assert [item.question for item in items] == list(dialogue.questions)
+    assert [_texts(bank) for bank in items[0].banks] == [["f0", "f1", "f4"], ["f3", "f8", "f9"]]
+    banks = ((), dialogue.facts[:1])
+    assert all(item.banks == banks for item in answer_tuples(dialogue, banks))
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "turns", "pairs"),
+    [
+        ("conv-26", "last", 113, 150),
+        ("conv-26", "any", 133, 203),
+        ("conv-30", "last", 66, 81),
+        ("conv-30", "any", 74, 106),
+    ],
+)
+def test_the_published_numbers_of_tuples(locomo, name, link, turns, pairs):
+    (conversation,) = [c for c in locomo if c.id == name]
+    items = manager_tuples(conversation, link=link)
+    assert (len(items), sum(len(item.questions) for item in items)) == (turns, pairs)
+    for item in items:
+        start = item.turn - 50
+        for bank, speaker in zip(item.banks, conversation.speakers, strict=True):
+            assert all(fact.speaker == speaker for fact in bank)
+            positions = [conversation.positions[s] for fact in bank for s in fact.sources[-1:]]
+            assert all(start <= position < item.turn for position in positions)
+            assert all(conversation.positions[s] < item.turn for f in bank for s in f.sources)
+
+
+def test_the_published_coverage_of_evidence_turns(locomo):
+    uncovered = {
+        c.id: sum(f"{item.facts[0].speaker}: " in item.facts[0].text[:20] for item in items)
+        for c in locomo[:2]
+        for items in [manager_tuples(c, link="any")]
+    }
+    # conv-30 has observations on 51 of 74 turns, one of them filed under the other speaker only.
+    assert uncovered == {"conv-26": 133 - 92, "conv-30": 74 - 51 + 1}

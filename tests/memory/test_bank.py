@@ -1,0 +1,160 @@
+"""The bank against a plain list, and the promise that no operation is a branch."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memr1_jax.memory.bank import (
+    Operations,
+    add,
+    apply_operations,
+    bank_from_facts,
+    bank_size,
+    delete,
+    empty_bank,
+    update,
+)
+from memr1_jax.text.events import Event
+
+CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
+CAPACITY, WIDTH, FEATURES, STEPS = 3, 3, 2, 12
+
+
+class ListBank:
+    """The same bank as a list of dictionaries with None for dead slots."""
+
+    def __init__(self, capacity):
+        self.slots = [None] * capacity
+        self.refused = self.unknown = self.overflowed = 0
+
+    def apply(self, event, slot, text, length, key, time, source):
+        alive = 0 <= slot < len(self.slots) and self.slots[slot] is not None
+        memory = dict(text=text[: min(length, WIDTH)], key=key, updated=time, source=source)
+        if event == Event.DELETE:
+            if alive:
+                self.slots[slot] = None
+            self.unknown += not alive
+        elif event == Event.ADD and length > 0:
+            if None not in self.slots:
+                self.refused += 1
+                return
+            self.slots[self.slots.index(None)] = memory | {"created": time}
+            self.overflowed += length > WIDTH
+        elif event == Event.UPDATE and length > 0:
+            if not alive:
+                self.unknown += 1
+                return
+            self.slots[slot] = memory | {"created": self.slots[slot]["created"]}
+            self.overflowed += length > WIDTH
+
+
+def assert_equal(bank, expected):
+    found = []
+    for i in range(len(expected.slots)):
+        found.append(
+            dict(
+                text=bank.tokens[i, : bank.length[i]].tolist(),
+                key=bank.key[i].tolist(),
+                updated=int(bank.updated[i]),
+                source=int(bank.source[i]),
+                created=int(bank.created[i]),
+            )
+            if bank.alive[i]
+            else None
+        )
+    assert found == expected.slots
+    counters = bank.refused, bank.unknown, bank.overflowed
+    assert counters == (expected.refused, expected.unknown, expected.overflowed)
+
+
+operation = st.tuples(
+    # Twice as many ADDs as anything else, so that banks fill up.
+    st.sampled_from([Event.NONE, Event.ADD, Event.ADD, Event.UPDATE, Event.DELETE]),
+    st.integers(-2, CAPACITY + 1),
+    st.lists(st.integers(1, 9), min_size=WIDTH, max_size=WIDTH),
+    st.integers(0, WIDTH + 2),
+    st.lists(st.sampled_from([-1.0, 0.0, 2.0]), min_size=FEATURES, max_size=FEATURES),
+)
+sequence = st.lists(operation, max_size=STEPS)
+
+
+@jax.jit
+@jax.vmap
+def edit_twice(operations, keys):
+    """Two turns of six operations, with times 1, 2 and sources 7, 8."""
+    bank = empty_bank(CAPACITY, WIDTH, FEATURES)
+    for turn, part in enumerate([slice(None, STEPS // 2), slice(STEPS // 2, None)]):
+        chosen = jax.tree.map(lambda leaf, part=part: leaf[part], operations)
+        bank = apply_operations(bank, chosen, keys[part], jnp.int32(1 + turn), jnp.int32(7 + turn))
+    return bank
+
+
+@settings(max_examples=CASES, deadline=None, derandomize=True)
+@given(st.tuples(sequence, sequence))
+def test_edits_equal_those_of_a_list(speakers):
+    nothing = (Event.NONE, 0, [0] * WIDTH, 0, [0.0] * FEATURES)
+    padded = [case + [nothing] * (STEPS - len(case)) for case in speakers]
+    event, slot, tokens, length, keys = (
+        np.array([[item[i] for item in case] for case in padded]) for i in range(5)
+    )
+    operations = Operations(*(c.astype(np.int32) for c in (event, slot, tokens, length)))
+    banks = jax.device_get(edit_twice(operations, keys.astype(np.float32)))
+    for i, case in enumerate(padded):
+        expected = ListBank(CAPACITY)
+        for step, item in enumerate(case):
+            late = step >= STEPS // 2
+            expected.apply(*item, time=1 + late, source=7 + late)
+        assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i], banks), expected)
+
+
+def test_single_operations():
+    key = jnp.ones(2)
+    bank = empty_bank(2, 3, 2)
+    bank = add(bank, jnp.array([5, 6, 0]), 2, key, 0, 10)
+    bank = add(bank, jnp.array([7, 0, 0]), 1, key, 1, 11)
+    assert add(bank, jnp.array([8, 0, 0]), 1, key, 1, 11).refused == 1
+    bank = update(bank, 0, jnp.array([9, 9, 9]), 5, 2 * key, 2, 12)
+    assert bank.tokens.tolist() == [[9, 9, 9], [7, 0, 0]]
+    assert (bank.created.tolist(), bank.updated.tolist()) == ([0, 1], [2, 1])
+    assert (bank.source.tolist(), int(bank.overflowed)) == ([12, 11], 1)
+    bank = delete(bank, 0)
+    assert (bank.alive.tolist(), int(bank_size(bank))) == ([False, True], 1)
+    assert bank.tokens[0].tolist() == [9, 9, 9]  # only `alive` is cleared
+    assert delete(bank, -1).unknown == 1
+
+
+def test_a_bank_from_facts_equals_adding_them():
+    facts = [[1, 2], [], [3, 4, 5, 6], [7], [8]]
+    keys = np.arange(10, dtype=np.float32).reshape(5, 2)
+    built = bank_from_facts(facts, keys, [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], capacity=3, width=3)
+    bank = empty_bank(3, 3, 2)
+    for i, fact in enumerate(facts):
+        tokens = jnp.array((fact + [0, 0, 0])[:3])
+        bank = add(bank, tokens, len(fact), keys[i], i, 5 + i)
+    for path, leaf in jax.tree.leaves_with_path(bank):
+        expected = dict(jax.tree.leaves_with_path(built))[path]
+        assert leaf.dtype == expected.dtype and leaf.tolist() == expected.tolist(), path
+    assert (int(bank.refused), int(bank.overflowed)) == (1, 1)
+
+
+@pytest.mark.parametrize("stage", ["traced", "compiled"])
+def test_no_operation_is_a_branch(stage):
+    """Under `vmap` a branch would copy the whole bank for each event."""
+    rows = 3
+    banks = jax.vmap(lambda _: empty_bank(8, 4, 2))(jnp.arange(rows))
+    wide = jnp.zeros((rows, 5), jnp.int32)
+    operations = Operations(wide, wide, jnp.zeros((rows, 5, 4), jnp.int32), wide)
+    keys = jnp.zeros((rows, 5, 2))
+    edit = jax.jit(jax.vmap(apply_operations, (0, 0, 0, None, None)))
+    traced = edit.trace(banks, operations, keys, 0, 0)
+    if stage == "traced":
+        text = str(traced.jaxpr)
+        assert "scatter" in text and "cond[" not in text
+    else:
+        text = traced.lower().compile().as_text()
+        assert "while" in text and "conditional(" not in text

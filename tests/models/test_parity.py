@@ -1,0 +1,112 @@
+"""The decoder against transformers: stored results, live where torch is, and a real model."""
+
+from functools import partial
+from pathlib import Path
+
+import golden_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memr1_jax.models.decoder import Block, Context, Decoder
+from memr1_jax.models.hf_weights import load_params
+from memr1_jax.models.sampler import Sampling, generate
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = list(golden_models.CONFIGS)
+TOLERANCE = 2e-4
+
+
+def block(ids, length=None):
+    return Block(jnp.asarray(ids), jnp.int32(len(ids) if length is None else length))
+
+
+@partial(jax.jit, static_argnums=0)
+def near_logits(decoder, params, ids):
+    """Logits `[T, V]` of one sequence `[T]`."""
+
+    def run(module, blocks):
+        return module.logits(module(blocks)[0])
+
+    return decoder.apply({"params": params}, (block(ids),), method=run)
+
+
+@partial(jax.jit, static_argnums=0)
+def far_logits(decoder, params, above, ids, start):
+    """Logits `[T, V]` of a sequence `[T]` whose positions begin at `start`, below `above`."""
+    prefill = partial(decoder.apply, {"params": params}, method=Decoder.prefill)
+    _, (context,) = prefill((block(above),))
+    # A context whose length exceeds its keys leaves a gap in the positions.
+    past = (Context(context.key, context.value, start),)
+    lengths = jnp.arange(len(ids)) + 1
+    rows = Block(jnp.broadcast_to(ids, (len(ids), len(ids))), lengths)
+    hidden, _ = prefill((rows,), past)
+    return decoder.apply({"params": params}, hidden, method=Decoder.logits)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def greedy(decoder, params, ids, count):
+    """The `count` likeliest tokens after `ids` `[T]`, one after another."""
+    samples = generate(
+        decoder,
+        params,
+        (block(ids),),
+        jax.random.key(0),
+        Sampling.create(temperature=0.0),
+        group=1,
+        max_tokens=count,
+        stop_tokens=(),
+    )
+    return samples.tokens[0]
+
+
+def compare(expected, params, config):
+    decoder, far = Decoder(config), golden_models.FAR
+    ids = expected["near_ids"]
+    near = near_logits(decoder, params, ids)[jnp.asarray(golden_models.KEPT)]
+    np.testing.assert_allclose(near, expected["near_logits"], atol=TOLERANCE, rtol=0)
+    above, below = expected["far_ids"][:far], expected["far_ids"][far:]
+    actual = far_logits(decoder, params, above, below, jnp.int32(golden_models.FAR_START))
+    np.testing.assert_allclose(actual, expected["far_logits"], atol=TOLERANCE, rtol=0)
+    tokens = greedy(decoder, params, ids[: golden_models.PROMPT], golden_models.GREEDY)
+    np.testing.assert_array_equal(tokens, expected["greedy"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_stored_results(name, tmp_path):
+    expected = np.load(GOLDEN / f"{name}.npz")
+    for key, value in golden_models.inputs(name).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-9, err_msg="run make_golden.py")
+    compare(expected, *load_params(golden_models.write_folder(tmp_path, name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_transformers(name, tmp_path):
+    pytest.importorskip("torch", reason="torch computes the reference")
+    expected = golden_models.reference(name)
+    compare(expected, *load_params(golden_models.write_folder(tmp_path, name)))
+
+
+@pytest.mark.slow
+def test_smollm2_equals_transformers(smollm2):
+    torch = pytest.importorskip("torch", reason="torch computes the reference")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    chat = [{"role": "user", "content": "Melanie moved to Lisbon in 2021. Where does she live?"}]
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    ids = np.array(tokenizer(text).input_ids)
+    model = AutoModelForCausalLM.from_pretrained(smollm2)
+    model.generation_config.eos_token_id = None  # both go on to the end
+    with torch.no_grad():
+        batch = torch.from_numpy(ids)[None]
+        expected = model(batch).logits[0].numpy()
+        tokens = model.generate(batch, do_sample=False, max_new_tokens=32)
+    params, config = load_params(smollm2)
+    params, decoder = jax.device_put(params), Decoder(config)
+    actual = near_logits(decoder, params, ids)
+    # Logits reach 30 here; float32 sums of two libraries differ by some 1e-5 of that.
+    np.testing.assert_allclose(actual, expected, atol=1e-3, rtol=0)
+    np.testing.assert_array_equal(actual.argmax(-1), expected.argmax(-1))
+    np.testing.assert_array_equal(greedy(decoder, params, ids, 32), tokens[0, len(ids) :].numpy())

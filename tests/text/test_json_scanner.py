@@ -1,0 +1,247 @@
+import functools
+import json
+import os
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from memr1_jax.text.events import Event
+from memr1_jax.text.json_automaton import scanner_tables
+from memr1_jax.text.json_reference import scan_operations_reference
+from memr1_jax.text.json_scanner import scan_operations
+
+CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
+BATCH, LENGTH, CAPACITY, MAX_OPERATIONS, MAX_TEXT = 100, 448, 320, 4, 96
+ADD, UPDATE, DELETE = Event.ADD, Event.UPDATE, Event.DELETE
+
+
+@jax.jit
+def _run(tables, table, tokens, length):
+    scan = functools.partial(
+        scan_operations, max_operations=MAX_OPERATIONS, max_text=MAX_TEXT, capacity=CAPACITY
+    )
+    return jax.vmap(lambda t, n: scan(tables, table, t, n))(tokens, length)
+
+
+def _random_split(data, byte_table, rng):
+    """Spell bytes with tokens of random length, as a sampling model may."""
+    spelled = _spellings(id(byte_table), byte_table)
+    tokens, start = [], 0
+    while start < len(data):
+        sizes = [n for n in range(1, 13) if data[start : start + n] in spelled]
+        size = rng.choice(sizes[-3:])
+        tokens.append(spelled[data[start : start + size]])
+        start += size
+    return tokens
+
+
+_CACHE = {}
+
+
+def _spellings(key, table):
+    if key not in _CACHE:
+        rows = zip(table.bytes, table.length, strict=True)
+        _CACHE[key] = {bytes(row[:n]): i for i, (row, n) in enumerate(rows) if n}
+    return _CACHE[key]
+
+
+def _scan(rows, byte_table):
+    """Scan rows of tokens in batches of one fixed shape; results as one list of NumPy trees."""
+    results = []
+    for start in range(0, len(rows), BATCH):
+        tokens = np.full((BATCH, LENGTH), 7, np.int32)
+        length = np.zeros(BATCH, np.int32)
+        for i, row in enumerate(rows[start : start + BATCH]):
+            tokens[i, : len(row)] = row
+            length[i] = len(row)
+        batch = jax.tree.map(np.asarray, _run(scanner_tables(), byte_table, tokens, length))
+        results += [
+            jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(rows[start:][:BATCH]))
+        ]
+    return results
+
+
+def _spell(byte_table, tokens):
+    return b"".join(bytes(byte_table.bytes[t, : byte_table.length[t]]) for t in tokens)
+
+
+def _operations(result, byte_table):
+    texts = [
+        _spell(byte_table, row[:n]) for row, n in zip(result.tokens, result.length, strict=True)
+    ]
+    rows = zip(result.event, result.id, texts, strict=True)
+    return [
+        (Event(event), int(number), text.decode("utf-8", "replace"))
+        for event, number, text in list(rows)[: result.count]
+    ]
+
+
+def _check(data, result, byte_table):
+    expected = scan_operations_reference(data, MAX_OPERATIONS)
+    assert _operations(result, byte_table) == expected.operations, data
+    for name in ("valid", "strict", "none", "skipped", "dropped"):
+        assert getattr(result, name) == getattr(expected, name), (name, data)
+    assert result.unspelled == 0 and not result.overflow
+
+
+GOLDEN = [
+    ('{"memory": []}', [], (1, 1, 0, 0, 0)),
+    (
+        ' {"memory": [{"id": "0", "text": "a, \\"b\\" }]", "event": "ADD"},'
+        ' {"id": "12", "event": "delete"}]}\n',
+        [(ADD, 0, 'a, "b" }]'), (DELETE, 12, "")],
+        (1, 1, 0, 0, 0),
+    ),
+    (
+        '```json\n{"memory": [{"event": "UPDATE", "id": 3, "old_memory": "x", "text": "y"}]}\n```',
+        [(UPDATE, 3, "y")],
+        (1, 0, 0, 0, 0),
+    ),
+    ('{"memory": [{"id": "0", "text": "a", "event": "ADD"}', [], (0, 0, 0, 0, 0)),
+    ('{"memory": [{"id": "0", "text": "a", "event": "ADD"}]', [], (0, 0, 0, 0, 0)),
+    (
+        '{"op": "ADD", "text": "caf\\u00e9 \\ud83c\\udf88 \\ud83c"}, {"op": "noop"}\n{"op": "UP',
+        [(ADD, -1, "café 🎈 \ufffd")],
+        (1, 0, 1, 0, 0),
+    ),
+    ('{"\\u006fp": "\\u0041dD", "text": "x"}', [(ADD, -1, "x")], (1, 1, 0, 0, 0)),
+    ('{"op": "DELETE", "id": "\\u0031\\u0032"}', [(DELETE, 12, "")], (1, 1, 0, 0, 0)),
+    (
+        '{"op": "FORGET", "id": 1} {"op": "ADD", "text": ""} {"op": "UPDATE", "text": "x"}'
+        '{"op": "DELETE", "id": 1.0} {"op": "DELETE", "id": -1} {"op": "DELETE", "id": null}'
+        '{"op": "DELETE", "id": 12345678901} {"op": 3} {} {"op": "DELETE", "id": "x1"}',
+        [],
+        (1, 1, 0, 10, 0),
+    ),
+    (
+        '{"op": "ADD", "text": "x", "text": null} {"op": "ADD", "event": "DELETE", "id": 7, "id":8}'
+        '{"text": 1, "text": "z", "op": "?", "op": "ADD"}',
+        [(DELETE, 8, ""), (ADD, -1, "z")],
+        (1, 1, 0, 1, 0),
+    ),
+    ('{"op": "DELETE", "id": 1}' * 6, [(DELETE, 1, "")] * 4, (1, 1, 0, 0, 2)),
+    ('{"memory": [{"op": "DELETE", "id": 1}], "memory": []}', [], (1, 1, 0, 0, 0)),
+    ('{"op": "ADD", "text": "a", "memory": [{"op": "NONE"}]}', [], (1, 1, 1, 0, 0)),
+    ('{"op": "ADD", "text": "a", "x": [1]}', [], (0, 0, 0, 0, 0)),
+    ('{"op": "ADD", "text": "a", "x": NaN}', [], (0, 0, 0, 0, 0)),
+    ('{"op": "ADD", "text": "a\nb"}', [], (0, 0, 0, 0, 0)),
+    ('{"op": "ADD", "text": "a"} ok {"op": "NONE"}', [(ADD, -1, "a")], (1, 0, 0, 0, 0)),
+    ("", [], (0, 0, 0, 0, 0)),
+    ("no JSON", [], (0, 0, 0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("text", "operations", "flags"), GOLDEN)
+def test_reference_golden(text, operations, flags):
+    expected = scan_operations_reference(text, MAX_OPERATIONS)
+    assert expected.operations == operations
+    assert tuple(map(int, expected[1:])) == flags
+
+
+def test_scanner_golden(tokenizer, byte_table):
+    rows = [tokenizer.encode(text).ids for text, _, _ in GOLDEN]
+    for (text, operations, flags), result in zip(GOLDEN, _scan(rows, byte_table), strict=True):
+        assert _operations(result, byte_table) == operations, text
+        names = ("valid", "strict", "none", "skipped", "dropped")
+        assert tuple(int(getattr(result, name)) for name in names) == flags, text
+
+
+def test_whole_tokens_are_copied_and_broken_ones_spelled(byte_table):
+    table = byte_table.replace(bytes=byte_table.bytes.copy(), length=byte_table.length.copy())
+    unused = range(len(table.length) - 5, len(table.length))
+    for token, text in zip(unused, [b'"An', b"a li", b"k\\u", b"0041", b'."}'], strict=True):
+        table.bytes[token, : len(text)] = list(text)
+        table.length[token] = len(text)
+    letters = table.byte_token
+    (result,) = _scan([[*letters[list(b'{"op":"ADD","text":')], *unused]], table)
+    _, inside, *_ = unused
+    expected = [*letters[list(b"An")], inside, *letters[list(b"kA.")]]
+    assert result.tokens[0, : result.length[0]].tolist() == expected
+
+
+def test_long_texts_and_missing_byte_tokens(tokenizer, byte_table):
+    long = _random_split(
+        b'{"op":"ADD","text":"' + b"0123456789" * 12 + b'"}', byte_table, _Shortest()
+    )
+    crippled = byte_table.replace(byte_token=byte_table.byte_token.copy())
+    crippled.byte_token[ord("A")] = -1
+    escaped = tokenizer.encode('{"op":"ADD","text":"x\\u0041\\u0042"}').ids
+    cut, _ = _scan([long, escaped], byte_table)
+    assert (cut.cut, cut.length[0], cut.count) == (1, MAX_TEXT, 1)
+    _, spelled = _scan([long, escaped], crippled)
+    assert spelled.unspelled == 1
+    assert _operations(spelled, byte_table) == [(ADD, -1, "xB")]
+
+
+class _Shortest:
+    @staticmethod
+    def choice(sizes):
+        return sizes[0]
+
+
+def test_what_lies_beyond_the_capacity_is_not_read(byte_table):
+    line = b'{"op": "DELETE", "id": 1}\n'
+    (result,) = _scan([_random_split(line + b" " * 400, byte_table, random.Random(0))], byte_table)
+    assert result.overflow and result.valid and result.count == 1
+
+
+TEXTS = ["tea", "", "é 王", '"}]', "\\", "\n\t", "🎈", "{[", "a" * 20, "0", "x" * 9, "\x7f"]
+SCALARS = [None, True, False, 0, -1, 12, 3.5, 1e30, 10**12, "0", "007", "9" * 9, "-3", "x", ""]
+EVENTS = ["ADD", "UPDATE", "DELETE", "NONE", "NOOP", "add", "Update", "ADDED", "", " ADD", None, 1]
+FAULTS = [[], {}, [1], {"id": 1}, float("nan"), float("-inf")]
+
+
+def _entry(rng, faulty):
+    pairs = []
+    keys = ["op", "event", "id", "text", "old_memory", "opx", "memory" if faulty else "i"]
+    for key in rng.sample(["op", "id", "text"], 3) + rng.choices(keys, k=rng.choice([0, 0, 1, 2])):
+        values = {"op": EVENTS[:7], "event": EVENTS, "id": [0, 3, "4"] * 5 + SCALARS, "text": TEXTS}
+        value = rng.choice(values.get(key, SCALARS))
+        if faulty and rng.random() < 0.1:
+            value = rng.choice(FAULTS + SCALARS + TEXTS)
+        pairs.append(f"{_dump(rng, key)}{rng.choice([': ', ':'])}{_dump(rng, value)}")
+    return "{" + rng.choice([", ", ",", " , "]).join(pairs) + "}"
+
+
+def _dump(rng, value):
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
+    if isinstance(value, str) and value and rng.random() < 0.1:
+        text = '"' + "".join(f"\\u{ord(c) & 0xFFFF:04{rng.choice('xX')}}" for c in value) + '"'
+    return text
+
+
+def _document(rng):
+    faulty = rng.random() < 0.3
+    entries = [_entry(rng, faulty) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 5]))]
+    if rng.random() < 0.5:
+        text = rng.choice(["\n", ", ", "", " "]).join(entries)
+    else:
+        text = '{"memory": [' + rng.choice([", ", ","]).join(entries) + "]}"
+        if rng.random() < 0.1:
+            text = text[:-1] + ", " + rng.choice(['"memory": [{"op": "NONE"}]}', '"a": 1}', "}"])
+    data = (rng.choice([""] * 6 + ["\n", "```json\n", "é["]) + text).encode()
+    data += rng.choice([b""] * 6 + [b" \n", b"\n```", b"]", b"}", b",", b"\xff"])
+    kind = rng.choice(["whole", "whole", "edited", "cut", "nested"])
+    if kind == "cut":
+        data = data[: rng.randrange(len(data) + 1)]
+    if kind == "edited":
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            at = rng.randrange(len(data) or 1)
+            byte = bytes([rng.choice([*b'{}[]",:\\u0 dDeE.-+1\n\0', rng.randrange(256)])])
+            data = data[:at] + rng.choice([byte, b"", byte + data[at : at + 1]]) + data[at + 1 :]
+    if kind == "nested":
+        data += rng.choice([b"[" * 99, b'{"a":' * 20, b'{"op": ' + b"9" * 90 + b"}"])
+    return data[:CAPACITY]
+
+
+def test_scanner_equals_the_reference(byte_table):
+    rng = random.Random(0)
+    documents = [_document(rng) for _ in range(CASES)]
+    results = _scan([_random_split(d, byte_table, rng) for d in documents], byte_table)
+    for data, result in zip(documents, results, strict=True):
+        _check(data, result, byte_table)
+    reference = [scan_operations_reference(data, MAX_OPERATIONS) for data in documents]
+    assert sum(bool(r.operations) for r in reference) > CASES // 5  # the cases say something
+    assert sum(not r.valid for r in reference) > CASES // 10
