@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from memr1_jax.errors import UserError
 
@@ -38,6 +38,7 @@ def run(main: Callable[[], None]) -> None:
     def guarded(argv):
         if argv[1:]:
             raise app.UsageError(f"Unknown arguments {argv[1:]}; every option is a flag.")
+        logging.set_verbosity(logging.WARNING)  # orbax reports every file at INFO
         try:
             main()
         except UserError as error:

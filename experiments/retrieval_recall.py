@@ -66,7 +66,8 @@ def rank_by_bm25(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
     from rank_bm25 import BM25Okapi
 
     words = [re.findall(r"\w+", text.lower()) for text in texts]
-    scores = [BM25Okapi(words).get_scores(re.findall(r"\w+", q.lower())) for q in queries]
+    index = BM25Okapi(words)
+    scores = [index.get_scores(re.findall(r"\w+", query.lower())) for query in queries]
     return np.argsort(-np.array(scores), axis=1, kind="stable")
 
 
@@ -116,6 +117,7 @@ def train_tokenizer(texts: Sequence[str]):
 
 
 def main(_):
+    """Prints the table."""
     conversations = load_conversations(find_locomo(_DATA_PATH.value))
     known = split(conversations, "train") + split(conversations, "validation")
     texts = [text for conversation in known for text in memories(conversation)]

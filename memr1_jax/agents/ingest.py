@@ -26,7 +26,7 @@ from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import Facts
 from memr1_jax.data.encode import Encoder, encode_facts, fact_streams
 from memr1_jax.data.types import Conversation
-from memr1_jax.memory.bank import MemoryBank, apply_operations, empty_bank, Operations
+from memr1_jax.memory.bank import MemoryBank, Operations, apply_operations, empty_bank
 from memr1_jax.memory.embedder import embed, embedding_width
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Samples, Sampling, generate
@@ -126,7 +126,8 @@ def ingest(
         on_turn(index + 1, total, turn)
     counts["refused"] = float(banks.refused.sum())
     counts["overflowed"] = float(banks.overflowed.sum())
-    first, second = (jax.tree.map(lambda x: x[speaker::2], banks) for speaker in (0, 1))
+    first = jax.tree.map(lambda x: x[0::2], banks)
+    second = jax.tree.map(lambda x: x[1::2], banks)
     return Ingestion((first, second), counts)
 
 

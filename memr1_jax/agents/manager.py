@@ -39,7 +39,7 @@ class MemoryManager:
 
 @struct.dataclass
 class ManagerPrompt:
-    """A prompt `[P]` and what its memory ids stand for: `slots` `[shown]`, the first `shown` real."""
+    """A prompt `[P]`, and the slots that its memory ids stand for, of which `shown` are real."""
 
     tokens: jax.Array
     length: jax.Array
@@ -59,7 +59,8 @@ class Report:
     none: jax.Array
     invalid: jax.Array  # 1 where the output was not readable: no operation
     skipped: jax.Array  # entries without a usable event, id or text
-    unknown: jax.Array  # ids that were not shown, or already deleted
+    unknown: jax.Array  # ids that were not shown
+    gone: jax.Array  # ids that the same response had deleted before
     refused: jax.Array  # ADDs into a full bank
 
 
@@ -83,14 +84,10 @@ def manager_prompt(
         manager.template, "memories", (bank.tokens[slot], bank.length[slot]), found.valid, rank
     )
     required = jnp.zeros(len(facts.length), jnp.int32)
-    new = list_items(
-        manager.template, "facts", (facts.tokens, facts.length), present, required
-    )
+    new = list_items(manager.template, "facts", (facts.tokens, facts.length), present, required)
     packed = fill(manager.template, {"memories": memories, "facts": new}, manager.prompt_length)
     shown = jnp.sum(found.valid) - packed.dropped
-    return ManagerPrompt(
-        packed.tokens, packed.length, slot, shown, packed.dropped, packed.overflow
-    )
+    return ManagerPrompt(packed.tokens, packed.length, slot, shown, packed.dropped, packed.overflow)
 
 
 def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]) -> Constraint:
@@ -143,6 +140,9 @@ def apply_response(
     def count(event):
         return jnp.sum(written & (scanned.event == event)).astype(jnp.float32)
 
+    named = (scanned.event == Event.UPDATE) | (scanned.event == Event.DELETE)
+    unknown = jnp.sum(written & named & ~known).astype(jnp.float32)
+
     return after, Report(
         add=count(Event.ADD),
         update=count(Event.UPDATE),
@@ -150,6 +150,7 @@ def apply_response(
         none=scanned.none.astype(jnp.float32),
         invalid=(~scanned.valid).astype(jnp.float32),
         skipped=scanned.skipped.astype(jnp.float32),
-        unknown=(after.unknown - bank.unknown).astype(jnp.float32),
+        unknown=unknown,
+        gone=(after.unknown - bank.unknown) - unknown,
         refused=(after.refused - bank.refused).astype(jnp.float32),
     )

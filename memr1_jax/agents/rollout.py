@@ -97,9 +97,7 @@ def answer_rollout(
     metrics = {name: masked_mean(value, valid) for name, value in _fields(verdict).items()}
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
     rewards = reward_of(verdict, reward)
-    return Rollout(
-        prompt, samples, rewards, batch.valid, jnp.zeros_like(prompt.length), metrics
-    )
+    return Rollout(prompt, samples, rewards, batch.valid, jnp.zeros_like(prompt.length), metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,9 +187,7 @@ def _consult(answerer, params, tools, batch, edited):
 
     over_questions = jax.vmap(prompt_of, (None, None, None, None, 0))
     over_group = jax.vmap(over_questions, (0, None, None, None, None))
-    packed = jax.vmap(over_group)(
-        edited, batch.other, batch.speaker, batch.scene, batch.queries
-    )
+    packed = jax.vmap(over_group)(edited, batch.other, batch.speaker, batch.scene, batch.queries)
     asked = batch.asked & batch.valid[:, None]
     samples = generate(
         answerer.decoder,

@@ -27,6 +27,10 @@ from memr1_jax.text.segments import Packed, concatenate, pack
 _SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
 _SLOT = re.compile(r"\{(\w+)\}")
 
+# Llama 3.2 tells the model today's date where it is given none, so that prompts would change
+# overnight; this is the date of Llama 3.1.
+_DATE = "26 Jul 2024"
+
 
 @dataclasses.dataclass(frozen=True)
 class Template:
@@ -85,7 +89,7 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
       numbers: how many ids are prepared for list items.
 
     Raises:
-      UserError: there is no such prompt, or the chat template drops a part of it.
+      UserError: there is no such prompt, or the chat template refuses or drops a part of it.
     """
     if name not in prompt_names():
         raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
@@ -93,23 +97,10 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
     source = (folder / f"{name}.txt").read_text(encoding="utf-8")
     messages, entries, empty = _parse(source)
 
-    # Slots travel through the chat template as marks that no template changes.
-    marked = [
-        {"role": role, "content": _SLOT.sub(r"<<slot:\1>>", text)} if index == len(messages) - 1
-        else {"role": role, "content": text}
-        for index, (role, text) in enumerate(messages)
-    ]
-    rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+    rendered = _render(name, messages, tokenizer)
     encode = functools.partial(_encode, tokenizer)
     pieces = re.split(r"<<slot:(\w+)>>", rendered)
-    if pieces[1::2] != _SLOT.findall(messages[-1][1]):
-        raise UserError(
-            f"The chat template of this tokenizer drops parts of the prompt {name!r}: the slots"
-            f" {pieces[1::2]} are left. Use a model whose template keeps system and user messages."
-        )
-    parts = tuple(
-        piece if index % 2 else encode(piece) for index, piece in enumerate(pieces)
-    )
+    parts = tuple(piece if index % 2 else encode(piece) for index, piece in enumerate(pieces))
     return Template(
         name=name,
         digest=hashlib.sha256(source.encode()).hexdigest()[:12],
@@ -119,6 +110,33 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
         empty=tuple((slot, encode(text)) for slot, text in empty.items()),
         numbers=tuple(encode(str(number)) for number in range(numbers)),
     )
+
+
+def _render(name, messages, tokenizer):
+    """The prompt in the model's chat format, its slots as marks that no template changes."""
+    from jinja2.exceptions import TemplateError
+
+    *fixed, (role, text) = messages
+    messages = [*fixed, (role, _SLOT.sub(r"<<slot:\1>>", text))]
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": role, "content": text} for role, text in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DATE,
+        )
+    except TemplateError as error:
+        raise UserError(
+            f"The chat template of this tokenizer refuses the prompt {name!r} ({error}). Use a"
+            " model whose template takes system and user messages."
+        ) from error
+    dropped = sorted({role for role, text in messages if text.strip() not in rendered})
+    if dropped:
+        raise UserError(
+            f"The chat template of this tokenizer drops parts of the prompt {name!r}, of the role"
+            f" {' and '.join(dropped)}. Use a model whose template keeps all messages."
+        )
+    return rendered
 
 
 def _parse(source):

@@ -46,9 +46,7 @@ def _opening_tokens(table: ByteTable) -> np.ndarray:
     Memories are kept in the form that they have after a colon or a dash, with a leading space; the
     text that a manager writes begins right after a quote.
     """
-    spelling = [
-        bytes(row[:length]) for row, length in zip(table.bytes, table.length, strict=True)
-    ]
+    spelling = [bytes(row[:length]) for row, length in zip(table.bytes, table.length, strict=True)]
     known = {text: token for token, text in reversed(list(enumerate(spelling))) if text}
     return np.array(
         [known.get(b" " + text, token) if text else token for token, text in enumerate(spelling)],

@@ -78,7 +78,7 @@ class ManagerBatch:
 
 @struct.dataclass
 class AnswerData:
-    """Questions `[rows, ...]` about `conversation` `[rows]`, whose banks and scenes are `[C, ...]`."""
+    """Questions `[rows, ...]` on `conversation` `[rows]`, whose banks and scenes are `[C, ...]`."""
 
     banks: tuple[MemoryBank, MemoryBank]
     scene: Scene

@@ -5,11 +5,11 @@ import json
 import os
 import pathlib
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Session, Turn
+from memr1_jax.download import download
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 
@@ -83,31 +83,7 @@ def download_locomo(path: pathlib.Path) -> None:
     Raises:
       UserError: the network or the disk fails, or the content is not the official one.
     """
-    import http.client
-    import shutil
-    import urllib.request
-
-    from rich.progress import wrap_file
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            partial = pathlib.Path(folder) / FILE_NAME
-            with urllib.request.urlopen(URL, timeout=60) as response:
-                total = int(response.headers.get("Content-Length") or 0)
-                with (
-                    wrap_file(response, total=total, description="LoCoMo") as source,
-                    partial.open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
-            variant, digest = identify(partial)
-            if variant != "official":
-                raise UserError(f"{URL} delivered a file with sha256 {digest}. {_where_from()}")
-            os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"LoCoMo could not be stored at {path}: {error}. {_where_from()}"
-        ) from error
+    download(URL, path, OFFICIAL, "LoCoMo", _where_from())
 
 
 def _where_from() -> str:

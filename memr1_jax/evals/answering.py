@@ -38,7 +38,7 @@ class Prediction:
 
 
 def make_answer_questions(agent: AnswerAgent, decoder: Decoder) -> Callable[..., Rollout]:
-    """Compiles `answer(params, tools, data, rows, valid) -> Rollout` with one greedy answer each."""
+    """Compiles `answer(params, tools, data, rows, valid) -> Rollout`: one greedy answer each."""
 
     def answer(params, tools, data, rows, valid):
         params = jax.tree.map(lambda x: x.astype(decoder.dtype), params)

@@ -37,7 +37,8 @@ def build_tfidf(
     """Builds the TF-IDF embedder of a tokenizer, as NumPy arrays.
 
     Known words are those of the texts and of single tokens; they are stemmed by Porter's algorithm
-    and weighted by capped inverse document frequency. Other words are features as they stand.
+    and weighted by capped inverse document frequency. Other words are features as they stand, so a
+    small vocabulary calls for more texts.
     Case is folded in ASCII only. Of a token with several words, which the tokenizers of Llama,
     Qwen and SmolLM do not have, the first counts.
 
@@ -64,7 +65,7 @@ def build_tfidf(
         for stems in stemmed
     ]
     spelled = _spell(tokenizer, vocab_size)
-    words = {_hash(word): word for text in [*texts, *spelled] for word in _words(text)}
+    words = {_hash(word): word for text in [*STOP_WORDS, *texts, *spelled] for word in _words(text)}
     hashes = sorted(words)
     stems = [_stem(words[value]) for value in hashes]
     piece, power, opens, closes = zip(*map(_piece, spelled), strict=True)

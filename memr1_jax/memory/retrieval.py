@@ -1,4 +1,4 @@
-"""Retrieval: the memories of a bank that are closest to a query, by cosine."""
+"""Retrieval: the memories of a bank that are most similar to a query."""
 
 import flax.struct
 import jax
@@ -19,8 +19,8 @@ class Retrieved:
 def retrieve(bank: MemoryBank, query: jax.Array, k: int) -> Retrieved:
     """Returns the `k` live memories most similar to a query.
 
-    Keys and query are unit vectors (or zero), so the inner product is the cosine. Equal scores are
-    ordered by slot, lower first.
+    The score is the inner product of embeddings: the cosine, damped for short texts as `embedder`
+    tells. Equal scores are ordered by slot, lower first.
 
     Args:
         bank: a bank of M slots.

@@ -16,9 +16,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+_HIDDEN = -1e30  # score of a key that is not visible
+
 
 class Source(NamedTuple):
-    """Keys and values of one block: `key`, `value` `[*lead, K, S, H]`; `limit` says what is visible.
+    """Keys and values of one block, each `[*lead, K, S, H]`, and what of them is visible.
 
     Keys at indices below `limit` are seen: `[*lead]` for a block above the queries (its length),
     `[T]` for the queries' own block (causal: index + 1).
@@ -44,7 +46,8 @@ def attend(query: jax.Array, sources: list[Source]) -> jax.Array:
     query = query * jnp.asarray(head_size**-0.5, query.dtype)
 
     scores = [_scores(query, source) for source in sources]  # each [J, K, X, T, M, S]
-    peak = [_to_rows(score.max(axis=-1)) for score in scores]  # each [rows, K, T, M]
+    # A block may be empty: its maximum is the score of a hidden key.
+    peak = [_to_rows(score.max(axis=-1, initial=_HIDDEN)) for score in scores]  # [rows, K, T, M]
     peak = jax.lax.stop_gradient(_reduce(jnp.maximum, peak))
 
     total, mixed = [], []
@@ -67,30 +70,31 @@ def attend(query: jax.Array, sources: list[Source]) -> jax.Array:
 def _scores(query, source):
     key = _flat(source.key)  # [J, K, S, H]
     groups = key.shape[0]
-    query = query.reshape(groups, -1, *query.shape[1:])  # [J, X, T, K, M, H]
+    query = query.reshape(groups, len(query) // groups, *query.shape[1:])  # [J, X, T, K, M, H]
     score = jnp.einsum("jxtkmh,jksh->jkxtms", query, key, preferred_element_type=jnp.float32)
     position = jnp.arange(key.shape[2])
     if source.causal:
         visible = position < source.limit[:, None, None]  # [T, 1, S]
     else:
         visible = position < source.limit.reshape(groups, 1, 1, 1, 1, 1)
-    return jnp.where(visible, score, -1e30)
+    return jnp.where(visible, score, _HIDDEN)
 
 
 def _flat(array):
     """`[*lead, K, S, H]` to `[J, K, S, H]`."""
-    return array.reshape(-1, *array.shape[-3:])
+    return array.reshape(math.prod(array.shape[:-3]), *array.shape[-3:])
 
 
 def _to_rows(array):
     """`[J, K, X, T, M, ...]` to `[rows, K, T, M, ...]`."""
     array = jnp.moveaxis(array, 2, 1)
-    return array.reshape(-1, *array.shape[2:])
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def _from_rows(array, groups):
     """`[rows, K, T, M]` to `[J, K, X, T, M]`."""
-    return jnp.moveaxis(array.reshape(groups, -1, *array.shape[1:]), 1, 2)
+    array = array.reshape(groups, len(array) // groups, *array.shape[1:])
+    return jnp.moveaxis(array, 1, 2)
 
 
 def _reduce(function, arrays):

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama-3.1 frequency correction: long wavelengths are divided by `factor`, middle ones blended.
+    """Llama-3.1 frequency correction: long wavelengths are divided, middle ones blended.
 
     Source: `rope_type: llama3` in the published Llama-3.1 and Llama-3.2 configurations.
     """
@@ -18,7 +18,7 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Everything that fixes the decoder's parameters and arithmetic; hashable, so static under `jit`."""
+    """What fixes the decoder's parameters and arithmetic; hashable, so static under `jit`."""
 
     vocab_size: int  # V
     num_layers: int  # L
@@ -35,6 +35,7 @@ class DecoderConfig:
     max_positions: int = 8192
 
     def __post_init__(self):
+        """Checks that query heads share key heads evenly."""
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads"

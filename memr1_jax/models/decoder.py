@@ -58,6 +58,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """`[..., *inputs]` to `[..., *outputs]`."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (*self.inputs, *self.outputs))
         y = jnp.tensordot(x, kernel.astype(self.dtype), axes=len(self.inputs))
         if self.use_bias:
@@ -75,6 +76,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """`[..., D]` to the same shape."""
         scale = self.param("scale", nn.initializers.ones_init(), (self.width,))
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
@@ -88,6 +90,7 @@ class Attention(nn.Module):
     dtype: Any
 
     def setup(self):
+        """Makes the four projections."""
         config = self.config
         width, size = (config.model_width,), config.head_size
         make = functools.partial(Projection, dtype=self.dtype)
@@ -103,6 +106,7 @@ class Attention(nn.Module):
         return apply_rope(self.query(x), *rope), key, value
 
     def __call__(self, query, sources):
+        """Attends with `[*lead, T, N, H]` and mixes the heads into `[*lead, T, D]`."""
         return self.output(attend(query, sources))
 
 
@@ -114,6 +118,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """`[..., D]` to the same shape."""
         width, hidden = (self.config.model_width,), (self.config.mlp_width,)
         make = functools.partial(Projection, use_bias=False, dtype=self.dtype)
         gate = make(width, hidden, name="gate")(x)
@@ -128,6 +133,7 @@ class Layer(nn.Module):
     dtype: Any
 
     def setup(self):
+        """Makes the two halves of the layer."""
         config = self.config
         norm = functools.partial(RMSNorm, config.model_width, config.rms_epsilon, self.dtype)
         self.attention_norm, self.mlp_norm = norm(), norm()
@@ -203,6 +209,7 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self):
+        """The table itself."""
         return self.param("embedding", nn.initializers.normal(0.02), self.shape)
 
 
@@ -218,6 +225,7 @@ class Decoder(nn.Module):
     remat: str = "dots"
 
     def setup(self):
+        """Declares the parameters; those of the layers are stacked."""
         config = self.config
         shape = (config.vocab_size, config.model_width)
         self.embed = Table(shape)

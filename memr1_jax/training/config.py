@@ -1,4 +1,4 @@
-"""The options of an experiment: one frozen dataclass, from which the command line flags are made."""
+"""The options of an experiment: frozen dataclasses, from which the flags are made."""
 
 import dataclasses
 from typing import Any
@@ -51,7 +51,8 @@ class AgentConfig:
     embedder: str = option("tfidf", "How memories are embedded.", ("tfidf", "static", "both"))
     features: int = option(1024, "Width of the hashed TF-IDF embedding.")
     dtype: str = option(
-        "auto", "Number format of arithmetic; auto: float32 on a CPU, else bfloat16.",
+        "auto",
+        "Number format of arithmetic; auto: float32 on a CPU, else bfloat16.",
         ("auto", "float32", "bfloat16"),
     )
     remat: str = option("dots", "What the backward pass keeps.", ("dots", "full", "none"))
@@ -81,17 +82,26 @@ class TrainConfig:
     dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
     aggregation: str = option("token-mean", "How token losses are averaged.")
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
-    kl_kind: str = option(
-        "k3", "Estimator of a KL loss.", ("k1", "abs", "k2", "k3", "k1+", "k3+")
-    )
+    kl_kind: str = option("k3", "Estimator of a KL loss.", ("k1", "abs", "k2", "k3", "k1+", "k3+"))
     kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
     logit_chunk: int = option(128, "Positions whose logits are held at once.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How the two agents are evaluated together."""
+
     bank_builder: str = option(
-        "manager", "What fills the banks that the Answer Agent learns and is evaluated on: the"
-        " manager, or every noted fact as it comes.", ("manager", "add_all"),
+        "manager",
+        "What fills the banks that the Answer Agent learns and is evaluated on: the manager, or"
+        " every noted fact as it comes.",
+        ("manager", "add_all"),
     )
+    eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
+    eval_batch: int = option(8, "Questions answered together.")
+    seed: int = option(0, "Seed of sampling, of the order of the data and of generated dialogues.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +110,22 @@ class RunConfig:
 
     output: str = option("runs/locomo_grpo", "Run folder.")
     resume: bool = option(False, "Go on from the newest checkpoint in the run folder.")
-    seed: int = option(0, "Seed of sampling, of the order of the data and of generated dialogues.")
     checkpoint_every: int = option(10, "Steps between checkpoints; the last is always saved.")
     keep: int = option(2, "Checkpoints kept.")
     samples_every: int = option(1, "Steps between sampled rollouts written for reading.")
-    eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
-    eval_batch: int = option(8, "Questions answered together.")
     evaluate: bool = option(True, "Evaluate both agents before and after.")
     export: bool = option(True, "Export the trained agents as Hugging Face folders.")
     export_dtype: str = option("float32", "Number format of the export.", ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig(DataConfig, AgentConfig, TrainConfig, RunConfig):
+class ExperimentConfig(DataConfig, AgentConfig, EvalConfig, TrainConfig, RunConfig):
     """All options of a GRPO experiment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(DataConfig, AgentConfig, EvalConfig):
+    """All options of an evaluation."""
+
+    eval_split: str = option("test", "Conversations to evaluate on.")
+    output: str = option("runs/locomo_eval", "Folder for scores and predictions.")

@@ -5,13 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
 from memr1_jax.agents.rollout import FrozenAnswerer, Rollout
 from memr1_jax.data.encode import encode_answer_data, encode_manager_data
 from memr1_jax.data.tuples import manager_tuples
-from memr1_jax.data.types import Conversation
-from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation, make_evaluator
+from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import read_evaluation, write_evaluation
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, create_optimizer, create_state
@@ -21,9 +18,14 @@ from memr1_jax.training.files import prepare_run_folder, write_text_atomic
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.metrics_log import MetricsLog, read_metrics
 from memr1_jax.training.plots import reward_curve
-from memr1_jax.training.progress import progress_bar, table
+from memr1_jax.training.progress import table
 from memr1_jax.training.step import Frozen, Policy, make_train_step
-from memr1_jax.training.workbench import Model, build_workbench, load_dialogues, load_model
+from memr1_jax.training.workbench import (
+    Pipeline,
+    build_workbench,
+    load_dialogues,
+    load_models,
+)
 
 
 def algorithm_of(options: ExperimentConfig) -> GRPO:
@@ -40,31 +42,14 @@ class Experiment:
         """Checks the folder first, then loads models and data; UserError for bad input."""
         self.options = options
         self.folder = prepare_run_folder(options.output, options.resume)
-        text = "".join(
-            f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items()
-        )
+        text = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())
         write_text_atomic(self.folder / "flags.txt", text)
-        self.model = load_model(options.model, options)
-        self.answer_model = self.model
-        if options.answer_model:
-            self.answer_model = load_model(options.answer_model, options)
-            _check_shared_tokenizer(self.model, self.answer_model)
+        self.model, self.answer_model = load_models(options)
         self.train_dialogues, self.eval_dialogues = load_dialogues(
             options, options.seed, self.folder
         )
         self.bench = build_workbench(options, self.model, self.train_dialogues)
-        self.ingest_turn = add_everything
-        if options.bank_builder == "manager":
-            self.ingest_turn = make_ingest_turn(self.bench.manager, self.model.decoder)
-        self.evaluate_answers = make_evaluator(
-            self.bench.answerer,
-            self.answer_model.decoder,
-            self.bench.tools,
-            self.bench.encoder,
-            self.model.tokenizer,
-            batch=options.eval_batch,
-            limit=options.eval_questions,
-        )
+        self.pipeline = Pipeline(options, self.bench, self.model, self.answer_model)
         self.algorithm = algorithm_of(options)
         self.optimizer = create_optimizer(
             options.learning_rate,
@@ -88,20 +73,6 @@ class Experiment:
         self._report(before, after, agents)
         return {"before": before, "after": after}
 
-    def banks(
-        self, params: dict, dialogues: list[Conversation], what: str
-    ) -> Ingestion:
-        """Banks of all speakers of `dialogues`, with a progress bar."""
-        with progress_bar(1, f"building banks ({what})") as progress:
-
-            def on_turn(done, total, turn):
-                progress.resize(total)
-                progress.update(done)
-
-            return ingest(
-                self.ingest_turn, params, self.bench.tools, self.bench.encoder, dialogues, on_turn
-            )
-
     def _train(self, agent: str, params: dict, log: MetricsLog) -> dict:
         options = self.options
         steps = options.manager_steps if agent == "manager" else options.answer_steps
@@ -116,7 +87,7 @@ class Experiment:
             policy = Policy(self.bench.manager, self.model.decoder, answerer)
             base, frozen = self.model.params, Frozen(None, params["answer"])
         else:
-            banks = self.banks(params["manager"], self.train_dialogues, "training")
+            banks = self.pipeline.banks(params["manager"], self.train_dialogues, "for training")
             data = encode_answer_data(self.bench.encoder, self.train_dialogues, banks.banks)
             policy = Policy(self.bench.answerer, self.answer_model.decoder)
             base, frozen = self.answer_model.params, Frozen(None, None)
@@ -184,16 +155,9 @@ class Experiment:
             return None
         if self.options.resume and (done := read_evaluation(self.folder, when)):
             return done
-        banks = self.banks(params["manager"], self.eval_dialogues, f"evaluation {when}")
-        with progress_bar(1, f"evaluation {when}") as progress:
-
-            def on_batch(done, total):
-                progress.resize(total)
-                progress.update(done)
-
-            evaluation = self.evaluate_answers(
-                params["answer"], self.eval_dialogues, banks, on_batch
-            )
+        evaluation = self.pipeline.evaluate(
+            params["manager"], params["answer"], self.eval_dialogues, f"{when} training"
+        )
         write_evaluation(self.folder, when, evaluation, self.options.eval_split)
         return evaluation
 
@@ -224,13 +188,15 @@ class Experiment:
         print(f"Everything is in {self.folder}")
 
 
-_IDENTITY = ("batch", "seed", "learning_rate", "warmup_steps", "weight_decay", "gradient_clip",
-             "reward", "constrained", "manager_prompt", "answer_prompt")
-
-
-def _check_shared_tokenizer(model: Model, other: Model) -> None:
-    if model.tokenizer.get_vocab() != other.tokenizer.get_vocab():
-        raise UserError(
-            f"--answer_model={other.folder} has another tokenizer than --model={model.folder}."
-            " Memories travel between the agents as tokens: use models of one family."
-        )
+_IDENTITY = (
+    "batch",
+    "seed",
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "gradient_clip",
+    "reward",
+    "constrained",
+    "manager_prompt",
+    "answer_prompt",
+)

@@ -86,7 +86,9 @@ def train(
     valid = jnp.ones(stage.batch, bool)
     samples = folder / "samples" / stage.agent
     samples.mkdir(parents=True, exist_ok=True)
-    title = f"training the {stage.agent} agent" if stage.agent == "answer" else "training the manager"
+    title = (
+        f"training the {stage.agent} agent" if stage.agent == "answer" else "training the manager"
+    )
     with progress_bar(stage.steps, title, start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()

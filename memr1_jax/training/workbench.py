@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.templates import load_template
 from memr1_jax.agents.tools import Tools, create_tools
@@ -16,8 +17,9 @@ from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.memory.embedder import Embedder, concatenate_embedders
+from memr1_jax.evals.pipeline import Evaluation, make_evaluator
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
+from memr1_jax.memory.embedder import Embedder, concatenate_embedders
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.hf_weights import load_params
@@ -26,7 +28,8 @@ from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tok
 from memr1_jax.models.wheels import wheel_member
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
-from memr1_jax.training.config import AgentConfig, DataConfig
+from memr1_jax.training.config import AgentConfig, DataConfig, EvalConfig
+from memr1_jax.training.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,56 @@ class Workbench:
     answerer: AnswerAgent
     tools: Tools
     encoder: Encoder
+
+
+class Pipeline:
+    """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
+
+    def __init__(self, options: EvalConfig, bench: Workbench, manager: Model, answerer: Model):
+        """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
+        self._bench = bench
+        self._ingest_turn = add_everything
+        if options.bank_builder == "manager":
+            self._ingest_turn = make_ingest_turn(bench.manager, manager.decoder)
+        self._evaluate = make_evaluator(
+            bench.answerer,
+            answerer.decoder,
+            bench.tools,
+            bench.encoder,
+            answerer.tokenizer,
+            batch=options.eval_batch,
+            limit=options.eval_questions,
+        )
+
+    def banks(self, params: dict, dialogues: list[Conversation], what: str) -> Ingestion:
+        """Banks of all speakers of `dialogues`, built with the manager's `params`."""
+        with progress_bar(1, f"building banks, {what}") as progress:
+
+            def on_turn(done, total, turn):
+                progress.resize(total)
+                progress.update(done)
+
+            return ingest(
+                self._ingest_turn,
+                params,
+                self._bench.tools,
+                self._bench.encoder,
+                dialogues,
+                on_turn,
+            )
+
+    def evaluate(
+        self, manager: dict, answerer: dict, dialogues: list[Conversation], what: str
+    ) -> Evaluation:
+        """Builds the banks, answers the questions and scores the answers."""
+        banks = self.banks(manager, dialogues, what)
+        with progress_bar(1, f"answering, {what}") as progress:
+
+            def on_batch(done, total):
+                progress.resize(total)
+                progress.update(done)
+
+            return self._evaluate(answerer, dialogues, banks, on_batch)
 
 
 def compute_dtype(name: str):
@@ -88,6 +141,25 @@ def load_dialogues(
         path = find_locomo(options.data_path or None)
     conversations = load_conversations(path)
     return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def load_models(options: AgentConfig) -> tuple[Model, Model]:
+    """The manager's and the Answer Agent's model, which may be one and the same.
+
+    Raises:
+      UserError: their tokenizers differ; memories travel between the agents as tokens.
+    """
+    manager = load_model(options.model, options)
+    if options.answer_model in ("", options.model):
+        return manager, manager
+    answerer = load_model(options.answer_model, options)
+    if manager.tokenizer.get_vocab() != answerer.tokenizer.get_vocab():
+        raise UserError(
+            f"--answer_model={options.answer_model} has another tokenizer than"
+            f" --model={options.model}. Memories travel between the agents as tokens: use models of"
+            " one family."
+        )
+    return manager, answerer
 
 
 def build_workbench(
@@ -161,7 +233,7 @@ def build_embedder(
             "tokenizers/l2_supercat_tokenizer_config.json",
         )
     ]
-    static = build_static(model.tokenizer, vocab, *files)
+    static = build_static(model.tokenizer, vocab, texts, *files)
     return static if options.embedder == "static" else concatenate_embedders(tfidf, static)
 
 

@@ -63,9 +63,9 @@ def tfidf(tokenizer):
 
 
 def test_tfidf_equals_the_sum_over_a_dictionary(tfidf, tokenizer):
-    """At 4,096 features none of these stems collide, so inner products are those of dictionaries."""
+    """None of these stems collide in 4,096 features, so the products are those of dictionaries."""
     texts = [
-        "Painting a lake, painting!",
+        "Painted a lake, paintings!",
         "the dogs of Ana",
         "Zebras in 2021",
         "dog dog dog zebras",
@@ -76,7 +76,7 @@ def test_tfidf_equals_the_sum_over_a_dictionary(tfidf, tokenizer):
         ["zebras", "2021"],  # a word that nobody knows stays as it is
         ["dog", "dog", "dog", "zebras"],
     ]
-    documents = {"paint": 2, "lake": 2, "dog": 2, "ana": 2, "zebras": 0, "2021": 1}
+    documents = {"paint": 2, "lake": 2, "dog": 2, "ana": 3, "zebras": 0, "2021": 1}
     weight = {word: math.log(5 / (count + 0.5)) for word, count in documents.items()}
     vectors = [
         {word: weight[word] * (1 + math.log(n)) for word, n in Counter(words).items()}

@@ -52,17 +52,17 @@ def test_a_question_finds_its_memory():
     from experiments.retrieval_recall import train_tokenizer
 
     texts = [
-        "Ana: I adopted a dog called Oscar last spring.",
+        "Ana: I adopted two dogs called Oscar and Otto.",
         "Ana: We hiked around the lake with friends.",
         "Ana: My sister is moving to Lisbon.",
         "Ana: Thanks!",
         "Ana: I started to learn the violin.",
     ]
     queries = {
-        "When did Ana adopt her dogs?": 0,
-        "Where did Ana go hiking?": 1,
-        "To which city does the sister of Ana move?": 2,
-        "What is Ana learning?": 4,
+        "When were the dogs adopted by Ana?": 0,
+        "Which friend hiked with Ana?": 1,
+        "To which city does the sister of Ana moving?": 2,
+        "What does Ana learn?": 4,
     }
     tokenizer = train_tokenizer(texts)
     embedder = build_tfidf(tokenizer, len(tokenizer), texts)

@@ -1,0 +1,34 @@
+"""The evaluation of a pair of models as a job of its own."""
+
+from memr1_jax.evals.metrics import results_table
+from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.report import write_evaluation
+from memr1_jax.training.config import EvaluationConfig
+from memr1_jax.training.files import prepare_run_folder
+from memr1_jax.training.workbench import Pipeline, build_workbench, load_dialogues, load_models
+
+
+def evaluate(options: EvaluationConfig) -> Evaluation:
+    """Evaluates `options.model` and `options.answer_model` on `options.eval_split`.
+
+    Writes scores and predictions to `options.output` and prints the table. The word statistics of
+    the embedder come from the training conversations, as in training.
+    """
+    from rich.console import Console
+
+    folder = prepare_run_folder(options.output, resume=True)
+    manager, answerer = load_models(options)
+    train, dialogues = load_dialogues(options, options.seed, folder)
+    bench = build_workbench(options, manager, train)
+    pipeline = Pipeline(options, bench, manager, answerer)
+    evaluation = pipeline.evaluate(
+        manager.params, answerer.params, dialogues, f"{options.eval_split} split"
+    )
+    write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
+    console = Console()
+    console.print(results_table(evaluation.summary))
+    console.print(
+        "The manager: " + ", ".join(f"{k} {v:g}" for k, v in evaluation.ingestion.items())
+    )
+    console.print(f"Everything is in {folder}")
+    return evaluation

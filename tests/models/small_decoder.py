@@ -1,0 +1,56 @@
+"""A decoder of few parameters, with weights that are far from a flat distribution."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.models.config import DecoderConfig, RopeScaling
+from memr1_jax.models.decoder import Block, init_params
+
+CONFIG = DecoderConfig(
+    vocab_size=61,
+    num_layers=2,
+    model_width=32,
+    num_heads=4,
+    num_kv_heads=2,
+    head_size=8,
+    mlp_width=48,
+)
+CONFIGS = {
+    "tied": CONFIG,
+    "untied": dataclasses.replace(CONFIG, tie_embeddings=False),
+    "bias": dataclasses.replace(CONFIG, qkv_bias=True),
+    "rope scaling": dataclasses.replace(
+        CONFIG, rope_scaling=RopeScaling(factor=4.0, original_positions=16)
+    ),
+}
+
+
+def random_params(config, seed=0):
+    """Parameters of which every leaf is random, biases and scales too."""
+    params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        values = rng.normal(size=leaf.shape).astype(np.float32)
+        is_scale = path[-1].key == "scale"
+        return jnp.asarray(1 + 0.2 * values if is_scale else 0.3 * values)
+
+    return jax.tree_util.tree_map_with_path(fill, params)
+
+
+def random_block(rng, shape, low, vocab=61):
+    """Random tokens of `shape`, padding included, and lengths from `low` to the last axis."""
+    tokens = rng.integers(0, vocab, shape).astype(np.int32)
+    return Block(tokens, rng.integers(low, shape[-1] + 1, shape[:-1]).astype(np.int32))
+
+
+def random_chain(rng, cases=(), *, instruction=4, prompt=6, response=5, prompts=2, group=3):
+    """Blocks [T0] -> [B, P] -> [B, G, R] with leading `cases`; only prompts are never empty."""
+    return (
+        random_block(rng, (*cases, instruction), 0),
+        random_block(rng, (*cases, prompts, prompt), 1),
+        random_block(rng, (*cases, prompts, group, response), 0),
+    )

@@ -1,0 +1,258 @@
+"""A tiny model folder made on the spot, with which whole experiments run in seconds."""
+
+import atexit
+import dataclasses
+import functools
+import importlib.resources
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memr1_jax.agents.ingest import add_everything, ingest
+from memr1_jax.agents.rollout import FrozenAnswerer
+from memr1_jax.data.batches import AnswerData, Facts, ManagerData
+from memr1_jax.data.encode import encode_answer_data, encode_manager_data
+from memr1_jax.data.synthetic import generate
+from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.types import Conversation
+from memr1_jax.memory.bank import MemoryBank, bank_from_facts
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import init_params
+from memr1_jax.models.hf_weights import export_params
+from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.experiment import algorithm_of
+from memr1_jax.training.step import Frozen, Policy, make_train_step
+from memr1_jax.training.workbench import (
+    Model,
+    Workbench,
+    build_workbench,
+    load_dialogues,
+    load_model,
+)
+
+CONFIG = DecoderConfig(
+    vocab_size=1024,  # more than the tokenizer has, as in published models
+    num_layers=2,
+    model_width=64,
+    num_heads=4,
+    num_kv_heads=2,
+    head_size=16,
+    mlp_width=128,
+    max_positions=4096,
+)
+END = "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SIZES = {
+    "data": "synthetic",
+    "batch": 2,
+    "group": 2,
+    "manager_steps": 2,
+    "answer_steps": 2,
+    "learning_rate": 1e-3,
+    "kl_weight": 0.001,
+    "constrained": True,
+    "memories": 4,
+    "neighbours": 2,
+    "memories_shown": 4,
+    "max_prompt_length": 640,
+    "manager_response_length": 40,
+    "answer_response_length": 12,
+    "memory_width": 24,
+    "bank_capacity": 16,
+    "facts_per_turn": 2,
+    "questions_per_turn": 2,
+    "features": 64,
+    "synthetic_train": 1,
+    "synthetic_eval": 1,
+    "synthetic_sessions": 2,
+    "synthetic_facts": 3,
+    "eval_questions": 3,
+    "eval_batch": 2,
+    "checkpoint_every": 1,
+    "reward": "token_f1",
+}
+
+
+def write_model(folder: Path, config: DecoderConfig = CONFIG) -> Path:
+    """A model with random weights and a tokenizer of 1,000 tokens."""
+    tokenizer = _train_tokenizer()
+    source = folder.with_name(f"{folder.name}_tokenizer")
+    tokenizer.save_pretrained(source)
+    return export_params(folder, random_params(config), config, tokenizer_folder=source)
+
+
+def random_params(config: DecoderConfig = CONFIG) -> dict:
+    """Random weights by NumPy, which has nothing to compile."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(centre, 0.05, leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.cache
+def tiny_folder() -> Path:
+    """The folder of the tiny model, made once for all tests of this process."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return write_model(Path(folder.name) / "tiny")
+
+
+def options(output: Path | str = "", **changes) -> ExperimentConfig:
+    """Options of a small experiment with the tiny model."""
+    return ExperimentConfig(**SIZES | {"model": str(tiny_folder()), "output": str(output)} | changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """The tiny model with agents and dialogues around it."""
+
+    options: ExperimentConfig
+    model: Model
+    conversations: list[Conversation]
+    bench: Workbench
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text as it is."""
+        return self.model.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, tokens) -> str:
+        """Tokens as text, special ones included."""
+        return self.model.tokenizer.decode(tokens)
+
+
+@functools.cache
+def make_tiny(**changes) -> Tiny:
+    """The workbench of the tiny model under changed options."""
+    made = options(**changes)
+    model = load_model(made.model, made)
+    with tempfile.TemporaryDirectory() as folder:
+        conversations, _ = load_dialogues(made, made.seed, Path(folder))
+    return Tiny(made, model, conversations, build_workbench(made, model, conversations))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    return make_tiny()
+
+
+def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> MemoryBank:
+    """A bank on the device that holds the texts in slots 0, 1, ..."""
+    encoder, sizes = tiny.bench.encoder, tiny.bench.encoder.sizes
+    bank = bank_from_facts(
+        [encoder.tokenize(text) for text in texts],
+        encoder.keys(texts or [""])[: len(texts)],
+        times or [0] * len(texts),
+        list(range(len(texts))),
+        capacity=sizes.bank_capacity,
+        width=sizes.memory_width,
+    )
+    return jax.tree.map(jnp.asarray, bank)
+
+
+def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
+    """The facts of one turn on the device."""
+    encoder, count = tiny.bench.encoder, tiny.bench.encoder.sizes.facts
+    tokens, length = encoder.rows(
+        texts + [""] * (count - len(texts)), encoder.sizes.memory_width
+    )
+    length = np.where(np.arange(count) < len(texts), length, 0).astype(np.int32)
+    return Facts(jnp.asarray(tokens), jnp.asarray(length), jnp.int32(1), jnp.int32(7))
+
+
+def texts_of(tiny: Tiny, bank: MemoryBank) -> dict[int, str]:
+    """The live memories of a bank by slot."""
+    alive, tokens, length = map(np.asarray, (bank.alive, bank.tokens, bank.length))
+    return {int(m): tiny.decode(tokens[m, : length[m]]) for m in np.flatnonzero(alive)}
+
+
+def row_of(tiny: Tiny, text: str, width: int, stop: bool = True) -> tuple[np.ndarray, int]:
+    """A response as a padded row of tokens, and its length."""
+    tokens = tiny.encode(text) + list(tiny.model.stop_tokens[:1]) * stop
+    assert len(tokens) <= width, f"{len(tokens)} tokens do not fit into {width}"
+    return np.pad(np.array(tokens, np.int32), (0, width - len(tokens))), len(tokens)
+
+
+def stack(trees):
+    """Pytrees as one with a new leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One agent's compiled step and what goes into it."""
+
+    policy: Policy
+    algorithm: GRPO
+    optimizer: Any
+    step: Callable
+    frozen: Frozen
+    data: AnswerData | ManagerData
+
+    def state(self, seed: int = 0) -> TrainState:
+        """A fresh state, which may be donated."""
+        return create_state(jax.tree.map(jnp.copy, make_tiny().model.params), self.optimizer, seed)
+
+    def run(self, state: TrainState, rows: list[int], valid: list[bool] | None = None):
+        """One step on the given rows of the data."""
+        valid = [True] * len(rows) if valid is None else valid
+        rows, valid = jnp.array(rows, jnp.int32), jnp.array(valid)
+        return self.step(state, self.frozen, make_tiny().bench.tools, self.data, rows, valid)
+
+
+@functools.cache
+def make_training(agent: str) -> Training:
+    """The step of the tiny model, compiled once for all tests of this process."""
+    tiny = make_tiny()
+    bench, decoder, params = tiny.bench, tiny.model.decoder, tiny.model.params
+    if agent == "manager":
+        answerer = FrozenAnswerer(bench.answerer, decoder)
+        policy = Policy(bench.manager, decoder, answerer)
+        tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
+        data = encode_manager_data(bench.encoder, tiny.conversations, tuples)
+    else:
+        policy = Policy(bench.answerer, decoder)
+        banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
+        data = encode_answer_data(bench.encoder, tiny.conversations, banks)
+    algorithm, optimizer = algorithm_of(tiny.options), create_optimizer(1e-3)
+    step = make_train_step(policy, algorithm, optimizer, reward=tiny.options.reward)
+    frozen = Frozen(params, params if agent == "manager" else None)
+    data = jax.tree.map(jnp.asarray, data)
+    return Training(policy, algorithm, optimizer, step, frozen, data)
+
+
+@functools.cache
+def _train_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|im_start|>", END],
+        show_progress=False,
+    )
+    prompts = importlib.resources.files("memr1_jax.agents") / "prompts"
+    texts = [file.read_text(encoding="utf-8") for file in prompts.iterdir()]
+    texts += [json.dumps(record["conversation"]) for record in generate(1, 4)]
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=END, pad_token=END, chat_template=CHATML
+    )
