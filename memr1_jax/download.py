@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 
 def download(url: str, path: Path, sha256: str, description: str, advice: str) -> None:
-    """Fetches `url` to `path`, which never holds a partial or wrong file; does nothing if it exists.
+    """Fetches `url` to `path`, which never holds a partial or wrong file.
 
-    What has arrived stays in `<path>.part` for the next call, which asks for the rest with a Range
-    request (RFC 9110, section 14) and starts anew where the server cannot serve that. A POSIX lock
-    on that file makes a second process wait for the first and then find its result.
+    An existing file is left as it is. What has arrived stays in `<path>.part` for the next call,
+    which asks for the rest with a Range request (RFC 9110, section 14) and starts anew where the
+    server cannot serve that. A lock on that file (flock, so POSIX systems only) makes a second
+    process wait for the first and then find its result.
 
     Args:
       url: an http, https or file address.
@@ -58,9 +59,10 @@ def download(url: str, path: Path, sha256: str, description: str, advice: str) -
             os.fsync(file.fileno())
             part.replace(path)
     except (OSError, http.client.HTTPException) as error:
-        kept = f" What has arrived is kept in {part} for the next try." if part.exists() else ""
+        kept = f" What has arrived is kept in {part} for the next try."
         raise UserError(
-            f"{description} could not be stored at {path} from {url}: {error}.{kept} {advice}"
+            f"{description} could not be stored at {path} from {url}: {error}."
+            f"{kept if os.path.exists(part) else ''} {advice}"
         ) from error
 
 
@@ -76,7 +78,7 @@ def retry(action: Callable[[], T]) -> T:
             if error.code < 500 and error.code not in _WORTH_ANOTHER_TRY:
                 raise
         except (OSError, http.client.HTTPException):
-            pass
+            pass  # an error of the disk too: the reports of the two are not told apart
         time.sleep(pause)
     return action()
 
@@ -90,7 +92,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
         with part.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # While we waited, its last owner may have renamed or removed it.
-            if not (part.exists() and part.samefile(f"/dev/fd/{file.fileno()}")):
+            if not _is_at(part, file):
                 continue
             try:
                 yield file
@@ -98,6 +100,13 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
                 if file.seek(0, os.SEEK_END) == 0:
                     part.unlink()
             return
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _digest(file: BinaryIO) -> str:
@@ -143,9 +152,10 @@ def _rest(url: str, file: BinaryIO):
     start = file.seek(0, os.SEEK_END)
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), None, TIMEOUT)
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if not start or error.code != http.HTTPStatus.RANGE_NOT_SATISFIABLE:
+        if not start or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         error.close()
         file.truncate(0)

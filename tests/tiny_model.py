@@ -6,6 +6,7 @@ import functools
 import importlib.resources
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state
+from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.experiment import algorithm_of
 from memr1_jax.training.step import Frozen, Policy, make_train_step
@@ -185,6 +187,13 @@ def row_of(tiny: Tiny, text: str, width: int, stop: bool = True) -> tuple[np.nda
     tokens = tiny.encode(text) + list(tiny.model.stop_tokens[:1]) * stop
     assert len(tokens) <= width, f"{len(tokens)} tokens do not fit into {width}"
     return np.pad(np.array(tokens, np.int32), (0, width - len(tokens))), len(tokens)
+
+
+def word_f1(prediction: str, gold: str) -> float:
+    """F1 of the multisets of normalised words, in plain Python."""
+    first, second = (Counter(normalize_text(text).split()) for text in (prediction, gold))
+    total = first.total() + second.total()
+    return 2 * (first & second).total() / total if total else 0.0
 
 
 def stack(trees):

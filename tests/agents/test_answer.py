@@ -3,13 +3,12 @@
 import dataclasses
 import os
 import random
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import bank_of, row_of, stack
+from tiny_model import bank_of, row_of, stack, word_f1
 
 from memr1_jax.agents.answer import answer_prompt, judge_answer, retrieve_memories
 from memr1_jax.data.batches import Query, Scene
@@ -138,12 +137,6 @@ def _random_pairs(count):
     return pairs
 
 
-def _f1(prediction, gold):
-    first, second = (Counter(normalize_text(text).split()) for text in (prediction, gold))
-    total = first.total() + second.total()
-    return 2 * (first & second).total() / total if total else 0.0
-
-
 def test_the_verdict_is_that_of_the_metrics(tiny):
     pairs = HAND_WRITTEN + _random_pairs(CASES)
     width, words = 64, tiny.bench.answerer.answer_words
@@ -161,7 +154,7 @@ def test_the_verdict_is_that_of_the_metrics(tiny):
     expected = [exact_match(answer, wanted) for (answer, _), wanted in found]
     assert 0.2 < np.mean(expected) < 0.8
     np.testing.assert_array_equal(verdict.exact_match, expected)
-    expected = [_f1(answer, wanted) for (answer, _), wanted in found]
+    expected = [word_f1(answer, wanted) for (answer, _), wanted in found]
     np.testing.assert_allclose(verdict.token_f1, expected, atol=1e-6)
     expected = [
         f" {normalize_text(wanted)} " in f" {normalize_text(answer)} " and normalize_text(wanted) != ""

