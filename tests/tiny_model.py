@@ -49,6 +49,7 @@ CONFIG = DecoderConfig(
     head_size=16,
     mlp_width=128,
     max_positions=4096,
+    tie_embeddings=False,  # else random weights echo the last token
 )
 END = "<|im_end|>"
 CHATML = (
@@ -100,7 +101,7 @@ def random_params(config: DecoderConfig = CONFIG) -> dict:
 
     def draw(path, leaf):
         centre = 1.0 if path[-1].key == "scale" else 0.0
-        return rng.normal(centre, 0.05, leaf.shape).astype(np.float32)
+        return rng.normal(centre, 0.15, leaf.shape).astype(np.float32)
 
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     return jax.tree_util.tree_map_with_path(draw, shapes)

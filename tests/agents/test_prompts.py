@@ -193,6 +193,15 @@ def test_a_whole_prompt(tokenizer):
         "<|im_start|>assistant\n"
         "**Answer:** nurse<|im_end|>\n"
         "<|im_start|>user\n"
+        "Memories of Lea:\n"
+        "- 2:30 pm on 7 June, 2022: Lea hates cold water.\n"
+        "- 8:15 pm on 2 July, 2022: Lea has a brother in Rome.\n"
+        "Memories of Max:\n"
+        "(empty)\n"
+        "Question: Would Lea enjoy a swim in a mountain lake?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+        "**Answer:** No<|im_end|>\n"
+        "<|im_start|>user\n"
         "Memories of Tom:\n"
         "(empty)\n"
         "Memories of Ann:\n"
@@ -323,6 +332,6 @@ def test_the_base_variants_differ_only_in_the_selection():
     assert {re.sub(r"^\d+\. ", "", line) for line in base} <= unnumbered
 
     compact = source_of("answer_compact")
-    sentence = re.search("First copy .*? then write", compact)[0]
-    without = re.sub(r"\[assistant\]\n- .*\n", "[assistant]\n", compact)
-    assert source_of("answer_compact_base") == without.replace(sentence, "Write")
+    without = re.sub(r"(\[assistant\]\n).* (\*\*Answer:\*\*)", r"\1\2", compact)
+    without = without.replace("Write the memory that holds the answer, then ", "Write ")
+    assert source_of("answer_compact_base") == without != compact

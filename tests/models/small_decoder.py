@@ -20,10 +20,11 @@ CONFIG = DecoderConfig(
 )
 CONFIGS = {
     "tied": CONFIG,
-    "untied": dataclasses.replace(CONFIG, tie_embeddings=False),
-    "bias": dataclasses.replace(CONFIG, qkv_bias=True),
-    "rope scaling": dataclasses.replace(
-        CONFIG, rope_scaling=RopeScaling(factor=4.0, original_positions=16)
+    "untied, bias, scaling": dataclasses.replace(
+        CONFIG,
+        tie_embeddings=False,
+        qkv_bias=True,
+        rope_scaling=RopeScaling(factor=4.0, original_positions=16),
     ),
 }
 

@@ -94,11 +94,10 @@ def chain_gradients(decoder, params, blocks, weights):
         chosen = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
         return jnp.where(valid, chosen * weights, 0).sum()
 
-    both = [
+    return tuple(
         jax.vmap(jax.grad(partial(loss, forward)), (None, 0, 0))(params, blocks, weights)
         for forward in (logits_of_chain, logits_of_long_rows)
-    ]
-    return tuple(both)
+    )
 
 
 def assert_close_per_case(actual, expected):

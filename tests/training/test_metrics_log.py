@@ -9,10 +9,12 @@ from memr1_jax.errors import UserError
 from memr1_jax.training.metrics_log import MetricsLog, read_metrics
 
 
-def _write(folder, steps, resume_step=None):
-    with MetricsLog(folder, resume_step) as log:
+def _write(folder, steps, rewind=None, agent="manager"):
+    with MetricsLog(folder) as log:
+        if rewind is not None:
+            log.rewind(agent, rewind)
         for step in steps:
-            log.write(step, "train", "manager", {"reward": step / 10, "loss": -1.5})
+            log.write(step, "train", agent, {"reward": step / 10, "loss": -1.5})
 
 
 def _steps(folder):
@@ -62,19 +64,20 @@ def test_opening_again_appends(tmp_path):
     assert _steps(tmp_path) == [1, 2, 3]
 
 
-def test_resume_cuts_off_later_steps(tmp_path):
+def test_rewinding_cuts_off_later_steps_of_one_agent(tmp_path):
     _write(tmp_path, [1, 2, 3, 4])
-    _write(tmp_path, [3], resume_step=2)
-    assert _steps(tmp_path) == [1, 2, 3]
-    _write(tmp_path, [], resume_step=-1)
-    assert _steps(tmp_path) == []
+    _write(tmp_path, [1, 2], agent="answer")
+    _write(tmp_path, [3], rewind=2)
+    assert _steps(tmp_path) == [1, 2, 1, 2, 3]
+    _write(tmp_path, [], rewind=0)
+    assert _steps(tmp_path) == [1, 2]
 
 
-def test_resume_keeps_values(tmp_path):
+def test_rewinding_keeps_values(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(1, "train", "manager", {"reward": 0.1, "loss": jnp.nan})
     before = (tmp_path / "metrics.jsonl").read_text()
-    MetricsLog(tmp_path, resume_step=1).close()
+    _write(tmp_path, [], rewind=1)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
@@ -113,12 +116,12 @@ def test_tensorboard_gets_the_same_values(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     _write(tmp_path, [1, 2])
-    (events,) = (tmp_path / "tensorboard").iterdir()
+    (events,) = (tmp_path / "tensorboard" / "manager").iterdir()
     data, found, offset = events.read_bytes(), [], 0
     while offset < len(data):  # records: length (8), checksum (4), event, checksum (4)
         length = int.from_bytes(data[offset : offset + 8], "little")
         event = Event.FromString(data[offset + 12 : offset + 12 + length])
         found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         offset += length + 16
-    assert (2, "manager/train/reward", pytest.approx(0.2)) in found
+    assert (2, "train/reward", pytest.approx(0.2)) in found
     assert len(found) == 4

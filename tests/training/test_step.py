@@ -1,0 +1,97 @@
+"""The compiled step: one program, nothing of the host in it, the same every time."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import make_tiny, make_training
+
+AGENTS = ("answer", "manager")
+HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
+
+
+def _equal(first, second):
+    for left, right in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if jnp.issubdtype(left.dtype, jax.dtypes.prng_key):
+            left, right = jax.random.key_data(left), jax.random.key_data(right)
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_one_program_without_the_host(agent):
+    training = make_training(agent)
+    rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
+    arguments = (training.frozen, make_tiny().bench.tools, training.data, rows, valid)
+    compiled = training.step.lower(training.state(), *arguments).compile().as_text()
+    instructions = re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = .*", compiled, re.MULTILINE)
+    assert len(instructions) > 1000
+    # Names and source locations may say anything; opcodes and call targets may not.
+    bare = [re.sub(r", metadata=\{.*", "", line).split(" = ", 1)[1] for line in instructions]
+    assert [line for line in bare if HOST.search(line)] == []
+
+    state, _, first = training.run(training.state(), [0, 1])
+    _, _, second = training.run(state, [2, 3], [True, False])
+    assert training.step._cache_size() == 1
+    assert not np.array_equal(first.prompt.tokens, second.prompt.tokens)
+
+
+def test_the_search_for_the_host_finds_a_callback():
+    def loud(x):
+        jax.debug.callback(lambda value: None, x)
+        return x + 1
+
+    assert HOST.search(jax.jit(loud).lower(jnp.ones(3)).compile().as_text())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_state_is_donated(agent):
+    training = make_training(agent)
+    before = training.state()
+    after, _, _ = training.run(before, [0, 1])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.opt_state)))
+    assert int(after.step) == 1
+    jax.block_until_ready(make_tiny().model.params)  # the base model is still there
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_same_seed_gives_the_same_bits(agent):
+    training = make_training(agent)
+    runs = []
+    for _ in range(2):
+        state, results = training.state(seed=4), []
+        for rows in ([0, 1], [2, 3]):
+            state, metrics, rollout = training.run(state, rows)
+            results.append((metrics, rollout))
+        runs.append((results, state))
+    _equal(*runs)
+    _, _, other = training.run(training.state(seed=5), [0, 1])
+    assert not np.array_equal(other.samples.tokens, runs[0][0][0][1].samples.tokens)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_each_step_draws_its_own_samples(agent):
+    training = make_training(agent)
+    drawn = []
+    for step in (0, 1):
+        state = training.state().replace(step=jnp.int32(step))
+        drawn.append(training.run(state, [0, 1])[2])
+    np.testing.assert_array_equal(drawn[0].prompt.tokens, drawn[1].prompt.tokens)
+    assert not np.array_equal(drawn[0].samples.tokens, drawn[1].samples.tokens)
+    tokens = drawn[0].samples.tokens
+    assert not np.array_equal(tokens[:, 0], tokens[:, 1])  # nor does a group repeat itself
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_update_sees_what_the_sampler_did(agent):
+    training = make_training(agent)
+    state, metrics, _ = training.run(training.state(), [0, 1])
+    assert float(metrics["sampler_gap"].value()) < 1e-4
+    assert abs(float(metrics["kl"].value())) < 1e-4  # the reference is where training starts
+    for name, mean in metrics.items():
+        assert np.isfinite(float(mean.value())), name
+    moved = jax.tree.map(
+        lambda new, old: bool(jnp.any(new != old)), state.params, make_tiny().model.params
+    )
+    assert all(jax.tree.leaves(moved))
