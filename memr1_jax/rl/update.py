@@ -13,8 +13,12 @@ from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import response_statistics
-from memr1_jax.rl.advantages import group_advantages, informative_groups
-from memr1_jax.rl.kl import kl_estimate
+from memr1_jax.rl.advantages import (
+    group_advantages,
+    informative_groups,
+    last_token_rewards,
+)
+from memr1_jax.rl.kl import kl_in_reward
 from memr1_jax.rl.losses import (
     LossTerms,
     denominators,
@@ -155,9 +159,11 @@ def update(
             )
         )
     if algorithm.kl_weight and algorithm.kl_placement == "reward":
-        kl = kl_estimate(experience.logprobs, ref_logp, "k1")
-        scores = scores - algorithm.kl_weight * jnp.where(mask, kl, 0.0).sum(-1)
-        metrics["kl"] = masked_mean(kl, mask)
+        rewards = last_token_rewards(experience.rewards, mask)
+        scores = kl_in_reward(
+            rewards, experience.logprobs, ref_logp, mask, algorithm.kl_weight
+        ).sum(-1)
+        metrics["kl"] = masked_mean(experience.logprobs - ref_logp, mask)
     advantages = group_advantages(scores, algorithm.advantage)
     counts = denominators(mask)
 

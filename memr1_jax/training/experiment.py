@@ -13,7 +13,7 @@ from memr1_jax.evals.report import read_evaluation, write_evaluation
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, create_optimizer, create_state
 from memr1_jax.training.checkpoints import Checkpoints
-from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.config import AgentConfig, ExperimentConfig, TrainConfig
 from memr1_jax.training.files import prepare_run_folder, write_text_atomic
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.metrics_log import MetricsLog, read_metrics
@@ -100,12 +100,7 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
-            identity={
-                "data": fingerprint(data),
-                "model": str(options.model),
-                **dataclasses.asdict(self.algorithm),
-                **{name: getattr(options, name) for name in _IDENTITY},
-            },
+            identity={"data": fingerprint(data), "seed": options.seed, **_identity(options)},
         )
         # A copy: the state is donated to the step, the base model is needed again.
         state = create_state(jax.tree.map(jnp.copy, base), self.optimizer, options.seed)
@@ -153,8 +148,10 @@ class Experiment:
     def _evaluation(self, when: str, params: dict) -> Evaluation | None:
         if not self.options.evaluate:
             return None
-        if self.options.resume and (done := read_evaluation(self.folder, when)):
-            return done
+        # That of the base models stays true; training may have gone on since the other.
+        if when == "before" and self.options.resume:
+            if done := read_evaluation(self.folder, when):
+                return done
         evaluation = self.pipeline.evaluate(
             params["manager"], params["answer"], self.eval_dialogues, f"{when} training"
         )
@@ -179,7 +176,11 @@ class Experiment:
         for agent in agents:
             rewards = [record["reward"] for record in records if record["agent"] == agent]
             if rewards:
-                rows.append((f"reward of the {agent}, first step", rewards[0], rewards[-1]))
+                few = max(1, len(rewards) // 5)
+                first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
+                rows.append(
+                    (f"training reward of the {agent}, {few} of {len(rewards)} steps", first, last)
+                )
         if before is not None:
             for metric in ("f1_set_of_words", "bleu1_method1", "exact_match"):
                 name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"
@@ -188,15 +189,8 @@ class Experiment:
         print(f"Everything is in {self.folder}")
 
 
-_IDENTITY = (
-    "batch",
-    "seed",
-    "learning_rate",
-    "warmup_steps",
-    "weight_decay",
-    "gradient_clip",
-    "reward",
-    "constrained",
-    "manager_prompt",
-    "answer_prompt",
-)
+def _identity(options: ExperimentConfig) -> dict:
+    """The options that a resumed run must share: all of agents and training but length and cost."""
+    free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
+    fields = (*dataclasses.fields(AgentConfig), *dataclasses.fields(TrainConfig))
+    return {f.name: getattr(options, f.name) for f in fields if f.name not in free}
