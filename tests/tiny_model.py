@@ -117,7 +117,9 @@ def tiny_folder() -> Path:
 
 def options(output: Path | str = "", **changes) -> ExperimentConfig:
     """Options of a small experiment with the tiny model."""
-    return ExperimentConfig(**SIZES | {"model": str(tiny_folder()), "output": str(output)} | changes)
+    return ExperimentConfig(
+        **SIZES | {"model": str(tiny_folder()), "output": str(output)} | changes
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,9 +172,7 @@ def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> Mem
 def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
     """The facts of one turn on the device."""
     encoder, count = tiny.bench.encoder, tiny.bench.encoder.sizes.facts
-    tokens, length = encoder.rows(
-        texts + [""] * (count - len(texts)), encoder.sizes.memory_width
-    )
+    tokens, length = encoder.rows(texts + [""] * (count - len(texts)), encoder.sizes.memory_width)
     length = np.where(np.arange(count) < len(texts), length, 0).astype(np.int32)
     return Facts(jnp.asarray(tokens), jnp.asarray(length), jnp.int32(1), jnp.int32(7))
 

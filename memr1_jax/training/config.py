@@ -3,6 +3,16 @@
 import dataclasses
 from typing import Any
 
+from memr1_jax.errors import UserError
+
+_SPLITS = ("train", "validation", "test")
+_AT_LEAST_ONE = (
+    *("batch", "group", "micro_batches", "logit_chunk", "eval_batch", "checkpoint_every", "keep"),
+    *("samples_every", "memories", "neighbours", "memories_shown", "memory_width", "features"),
+    *("bank_capacity", "facts_per_turn", "questions_per_turn"),
+    *("manager_response_length", "answer_response_length"),
+)
+
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
     """A field with a help text, and the values it may take."""
@@ -17,8 +27,8 @@ class DataConfig:
     data_path: str = option(
         "", "LoCoMo file, or a file in its format. Empty: the cache, else a download."
     )
-    train_split: str = option("train", "Conversations to learn from.")
-    eval_split: str = option("validation", "Conversations to evaluate on.")
+    train_split: str = option("train", "Conversations to learn from.", _SPLITS)
+    eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)
     window: int = option(50, "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).")
     link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
     synthetic_train: int = option(4, "Generated conversations to learn from.")
@@ -80,7 +90,17 @@ class TrainConfig:
     clip_low: float = option(0.2, "How far below 1 the ratio may earn.")
     clip_high: float = option(0.2, "How far above 1 the ratio may earn.")
     dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
-    aggregation: str = option("token-mean", "How token losses are averaged.")
+    aggregation: str = option(
+        "token-mean",
+        "How token losses are averaged.",
+        (
+            "token-mean",
+            "token-sum",
+            "seq-mean-token-sum",
+            "seq-mean-token-sum-norm",
+            "seq-mean-token-mean",
+        ),
+    )
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
     kl_kind: str = option("k3", "Estimator of a KL loss.", ("k1", "abs", "k2", "k3", "k1+", "k3+"))
     kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
@@ -127,5 +147,17 @@ class ExperimentConfig(DataConfig, AgentConfig, EvalConfig, TrainConfig, RunConf
 class EvaluationConfig(DataConfig, AgentConfig, EvalConfig):
     """All options of an evaluation."""
 
-    eval_split: str = option("test", "Conversations to evaluate on.")
+    eval_split: str = option("test", "Conversations to evaluate on.", _SPLITS)
     output: str = option("runs/locomo_eval", "Folder for scores and predictions.")
+
+
+def check_options(options: Any) -> None:
+    """Raises UserError for numbers that no job can work with, before anything is loaded."""
+    for name in _AT_LEAST_ONE:
+        if getattr(options, name, 1) < 1:
+            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    if isinstance(options, TrainConfig) and options.batch % options.micro_batches:
+        raise UserError(
+            f"--batch={options.batch} does not divide into --micro_batches="
+            f"{options.micro_batches} equal parts. Change one of them."
+        )

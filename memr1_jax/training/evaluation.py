@@ -3,7 +3,7 @@
 from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import write_evaluation
-from memr1_jax.training.config import EvaluationConfig
+from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.files import prepare_run_folder
 from memr1_jax.training.workbench import Pipeline, build_workbench, load_dialogues, load_models
 
@@ -16,6 +16,7 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     """
     from rich.console import Console
 
+    check_options(options)
     folder = prepare_run_folder(options.output, resume=True)
     manager, answerer = load_models(options)
     train, dialogues = load_dialogues(options, options.seed, folder)

@@ -13,7 +13,7 @@ from memr1_jax.evals.report import read_evaluation, write_evaluation
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, create_optimizer, create_state
 from memr1_jax.training.checkpoints import Checkpoints
-from memr1_jax.training.config import AgentConfig, ExperimentConfig, TrainConfig
+from memr1_jax.training.config import AgentConfig, ExperimentConfig, TrainConfig, check_options
 from memr1_jax.training.files import prepare_run_folder, write_text_atomic
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.metrics_log import MetricsLog, read_metrics
@@ -40,6 +40,7 @@ class Experiment:
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads models and data; UserError for bad input."""
+        check_options(options)
         self.options = options
         self.folder = prepare_run_folder(options.output, options.resume)
         text = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())

@@ -122,7 +122,21 @@ HAND_WRITTEN = [
 
 def _random_pairs(count):
     rng = random.Random(5)
-    words = ["Rex", "the", "a", "An", "Lyon", "7", "May", "2023", "tea,", "green", "Chloé", "ß", "x-y"]
+    words = [
+        "Rex",
+        "the",
+        "a",
+        "An",
+        "Lyon",
+        "7",
+        "May",
+        "2023",
+        "tea,",
+        "green",
+        "Chloé",
+        "ß",
+        "x-y",
+    ]
     marks = ["**Answer:** ", "**Answer**: ", "Answer:", "<answer>", "", "\n", " ", "- "]
 
     def phrase(most):
@@ -157,7 +171,8 @@ def test_the_verdict_is_that_of_the_metrics(tiny):
     expected = [word_f1(answer, wanted) for (answer, _), wanted in found]
     np.testing.assert_allclose(verdict.token_f1, expected, atol=1e-6)
     expected = [
-        f" {normalize_text(wanted)} " in f" {normalize_text(answer)} " and normalize_text(wanted) != ""
+        f" {normalize_text(wanted)} " in f" {normalize_text(answer)} "
+        and normalize_text(wanted) != ""
         for (answer, _), wanted in found
     ]
     np.testing.assert_array_equal(verdict.contains, expected)

@@ -60,8 +60,10 @@ def test_neighbours_of_all_facts_are_merged_best_first(tiny, shown):
     scores = np.where(bank.alive, queries @ np.asarray(bank.key).T, -np.inf)
     # Slots with equal scores come in their order.
     nearest = [np.argsort(-row, kind="stable")[: tiny.bench.manager.neighbours] for row in scores]
-    best = {m: max(row[m] for row, near in zip(scores, nearest, strict=True) if m in near)
-            for m in np.unique(nearest)}
+    best = {
+        m: max(row[m] for row, near in zip(scores, nearest, strict=True) if m in near)
+        for m in np.unique(nearest)
+    }
     expected = sorted(best, key=lambda m: (-best[m], m))[: tiny.bench.manager.shown]
     assert {0, 1} <= set(expected[:2]) and 2 not in expected
     assert list(prompt.slots[: prompt.shown]) == expected
@@ -121,7 +123,9 @@ def _full(*entries):
 NOTHING: dict = {}
 CASES = {
     "update": (
-        _entry("UPDATE", 1, "Ana lives in Oslo."), {1: " Ana lives in Oslo."}, {"update": 1}
+        _entry("UPDATE", 1, "Ana lives in Oslo."),
+        {1: " Ana lives in Oslo."},
+        {"update": 1},
     ),
     "delete": (_entry("DELETE", 0), {0: None}, {"delete": 1}),
     "add": (_entry("ADD", None, "Rex is ill."), {2: " Rex is ill."}, {"add": 1}),
@@ -131,23 +135,34 @@ CASES = {
         {"delete": 1, "add": 1},
     ),
     "none": (_entry("NONE"), NOTHING, {"none": 1}),
-    "id that was not shown": (_entry("UPDATE", 9, "Ana sings."), NOTHING, {"update": 1, "unknown": 1}),
+    "id that was not shown": (
+        _entry("UPDATE", 9, "Ana sings."),
+        NOTHING,
+        {"update": 1, "unknown": 1},
+    ),
     "deleted twice": (
-        _entry("DELETE", 0) + "\n" + _entry("DELETE", 0), {0: None}, {"delete": 2, "gone": 1}
+        _entry("DELETE", 0) + "\n" + _entry("DELETE", 0),
+        {0: None},
+        {"delete": 2, "gone": 1},
     ),
     "no text": (_entry("ADD"), NOTHING, {"skipped": 1}),
     "no id": (_entry("DELETE"), NOTHING, {"skipped": 1}),
     "prose": ("I would add this fact.", NOTHING, {"invalid": 1}),
     "cut off": ('{"op": "ADD", "text": "Rex is', NOTHING, {"invalid": 1}),
     "full schema": (
-        _full(("0", "Rex is ill.", "UPDATE"), ("1", "Ana lives in Lyon.", "NONE"),
-              ("4", "Ana left Lyon.", "ADD")),
+        _full(
+            ("0", "Rex is ill.", "UPDATE"),
+            ("1", "Ana lives in Lyon.", "NONE"),
+            ("4", "Ana left Lyon.", "ADD"),
+        ),
         {0: " Rex is ill.", 2: " Ana left Lyon."},
         {"update": 1, "none": 1, "add": 1},
     ),
     "full schema, delete": (_full(("1", "Ana lives in Lyon.", "DELETE")), {1: None}, {"delete": 1}),
     "full schema, cut off": (
-        _full(("1", "Ana lives in Lyon.", "DELETE"))[:-2], NOTHING, {"invalid": 1}
+        _full(("1", "Ana lives in Lyon.", "DELETE"))[:-2],
+        NOTHING,
+        {"invalid": 1},
     ),
     "empty": ("", NOTHING, {"invalid": 1}),
 }
@@ -242,9 +257,7 @@ def test_with_a_grammar_every_sample_is_readable(schema):
     assert samples.stopped.all()
     for count in ("invalid", "skipped", "unknown"):
         bad = np.argwhere(np.asarray(getattr(reports, count)) > 0)
-        shown = [
-            tiny.decode(samples.tokens[b, g, : samples.length[b, g]]) for b, g in bad[:3]
-        ]
+        shown = [tiny.decode(samples.tokens[b, g, : samples.length[b, g]]) for b, g in bad[:3]]
         assert not len(bad), (count, len(bad), shown)
     # The samples are not all alike: every kind of operation was drawn.
     for count in ("add", "update", "delete", "none"):

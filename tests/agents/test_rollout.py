@@ -43,7 +43,12 @@ def test_an_answer_that_is_the_gold_one_earns_1(tiny):
     )
     data = training.data.replace(query=query.replace(gold=gold))
     _, metrics, second = training.step(
-        training.state(), training.frozen, tiny.bench.tools, data, jnp.array(ROWS), jnp.ones(2, bool)
+        training.state(),
+        training.frozen,
+        tiny.bench.tools,
+        data,
+        jnp.array(ROWS),
+        jnp.ones(2, bool),
     )
     # What is sampled does not depend on the gold answer; the reward does.
     np.testing.assert_array_equal(first.samples.tokens, second.samples.tokens)
@@ -120,9 +125,7 @@ def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
     answers = _answers(tiny, samples)
     # The first sample's answers become the gold ones, so that there is something to earn.
     queries = training.data.queries
-    new = jax.tree.map(
-        lambda x: x.reshape(2, -1, *x.shape[1:]), _gold(tiny, answers[:, 0].ravel())
-    )
+    new = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), _gold(tiny, answers[:, 0].ravel()))
     gold = jax.tree.map(lambda x, y: x.at[jnp.array(rows)].set(y), queries.gold, new)
     asked = training.data.asked.at[jnp.array(rows)].set(jnp.array([[True, True], [True, False]]))
     data = training.data.replace(queries=queries.replace(gold=gold), asked=asked)
@@ -133,8 +136,10 @@ def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
     assert (np.asarray(second.rewards[:, 0]) == 1).all(), answers
     expected = np.array(
         [
-            [float(np.mean([word_f1(answers[b, g, q], answers[b, 0, q]) for q in range(2 - b)]))
-             for g in range(group)]
+            [
+                float(np.mean([word_f1(answers[b, g, q], answers[b, 0, q]) for q in range(2 - b)]))
+                for g in range(group)
+            ]
             for b in range(2)
         ]
     )

@@ -9,6 +9,11 @@ import numpy as np
 from memr1_jax.models.config import DecoderConfig, RopeScaling
 from memr1_jax.models.decoder import Block, init_params
 
+# Tiny programs spend their time in the compiler.
+QUICK_COMPILE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 CONFIG = DecoderConfig(
     vocab_size=61,
     num_layers=2,

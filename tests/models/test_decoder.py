@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_decoder import CONFIG, CONFIGS, random_block, random_chain, random_params
+from small_decoder import (
+    CONFIG,
+    CONFIGS,
+    QUICK_COMPILE,
+    random_block,
+    random_chain,
+    random_params,
+)
 
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Block, Decoder, empty_cache, init_params
@@ -83,7 +90,7 @@ def chain_error(decoder, params, blocks):
     return jax.vmap(one)(blocks)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK_COMPILE)
 def chain_gradients(decoder, params, blocks, weights):
     """Gradients of a weighted sum of response log-probabilities, by chain and by long rows."""
 
@@ -237,7 +244,7 @@ def test_stored_context_equals_recomputation():
 
 
 def test_rematerialisation_keeps_gradients():
-    params, blocks = random_params(CONFIG), random_chain(np.random.default_rng(6))
+    params, blocks = random_params(CONFIG), (random_block(np.random.default_rng(6), (3, 6), 1),)
 
     def gradient(remat):
         decoder = Decoder(CONFIG, remat=remat)

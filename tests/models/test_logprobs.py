@@ -13,8 +13,6 @@ from small_decoder import CONFIG, random_chain, random_params
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.logprobs import response_statistics, shift_hidden, token_statistics
 
-PROMPTS, GROUP, RESPONSE = 2, 3, 5
-
 
 def allowed(state):
     """A mask of tokens that changes with the state; at least one token in seven is allowed."""
@@ -29,49 +27,51 @@ def plain_statistics(logits, tokens, mask):
     return chosen, -terms.sum(-1)
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
 @pytest.mark.parametrize("masked", [False, True])
-def test_chunks_equal_plain_form(temperature, masked):
+def test_chunks_equal_plain_form(masked):
     decoder, params = Decoder(CONFIG), random_params(CONFIG)
     rng = np.random.default_rng(0)
-    blocks = random_chain(rng, prompts=PROMPTS, group=GROUP, response=RESPONSE)
-    tokens = blocks[-1].tokens
-    state = rng.integers(0, 50, tokens.shape)
-    mask = np.array(allowed(state)) if masked else np.ones((*tokens.shape, CONFIG.vocab_size), bool)
+    shape = (2, 3, 5)
+    tokens = rng.integers(0, CONFIG.vocab_size, shape).astype(np.int32)
+    state = rng.integers(0, 50, shape)
+    mask = np.ones((*shape, CONFIG.vocab_size), bool)
+    options = {}
     if masked:
+        mask = np.array(allowed(state))
         tokens = mask.argmax(-1).astype(np.int32)  # sampled tokens are always allowed
-    weights = rng.normal(size=(2, *tokens.shape)).astype(np.float32)
+        options = {"allowed": allowed, "allowed_inputs": (state,)}
+    hidden = rng.normal(size=(*shape, CONFIG.model_width)).astype(np.float32)
+    weights = rng.normal(size=(2, *shape)).astype(np.float32)
 
-    def plain(params):
-        hidden = decoder.apply({"params": params}, blocks)
-        hidden = shift_hidden(hidden, blocks[1].length)
+    def plain(params, hidden, temperature):
         logits = decoder.apply({"params": params}, hidden, method=Decoder.logits)
         return jnp.stack(plain_statistics(logits / temperature, tokens, mask))
 
-    def chunked(params, chunk):
-        options = {"allowed": allowed, "allowed_inputs": (state,)} if masked else {}
-        hidden = shift_hidden(decoder.apply({"params": params}, blocks), blocks[1].length)
+    def chunked(chunk, params, hidden, temperature):
         found = token_statistics(
             decoder, params, hidden, tokens, temperature, chunk=chunk, **options
         )
         return jnp.stack(found)
 
     def with_gradient(function):
-        def loss(params):
-            found = function(params)
+        def loss(*args):
+            found = function(*args)
             return (found * weights).sum(), found
 
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
 
-    (_, expected), expected_gradient = with_gradient(plain)
+    reference = with_gradient(plain)
     for chunk in (7, 1000):  # of 30 tokens: neither divides
-        (_, actual), gradient = with_gradient(partial(chunked, chunk=chunk))
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max()),
-            gradient,
-            expected_gradient,
-        )
+        run = with_gradient(partial(chunked, chunk))
+        for temperature in (0.7, 1.0, 1.3):
+            (_, expected), expected_gradient = reference(params, hidden, temperature)
+            (_, actual), gradient = run(params, hidden, temperature)
+            np.testing.assert_allclose(actual, expected, atol=1e-4)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max()),
+                gradient,
+                expected_gradient,
+            )
 
 
 def test_hand_written_distribution():
@@ -96,30 +96,33 @@ def test_hidden_states_are_shifted_by_one():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_all_logits_never_exist():
-    decoder, params = Decoder(CONFIG), random_params(CONFIG)
-    prompts, group, response = 2, 4, 32
-    blocks = random_chain(
-        np.random.default_rng(0), prompts=prompts, group=group, response=response
+def largest_logits(gradient, *args):
+    """Elements of the largest compiled buffer with a vocabulary axis that is not the table's."""
+    text = jax.jit(gradient).lower(*args).compile().as_text()
+    shapes = {
+        tuple(map(int, shape.split(","))) for shape in re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)
+    }
+    table = {CONFIG.vocab_size, CONFIG.model_width}
+    return max(
+        math.prod(shape)
+        for shape in shapes
+        if CONFIG.vocab_size in shape and set(shape) - {1} != table
     )
 
-    def loss(params, blocks, chunk):
-        found = response_statistics(decoder, params, blocks, 1.0, chunk=chunk)
-        return (found.logprobs + found.entropy).sum()
 
-    def largest(chunk):
-        """Elements of the largest buffer with a vocabulary axis that is not the table."""
-        gradient = jax.jit(jax.grad(loss), static_argnums=2)
-        text = gradient.lower(params, blocks, chunk).compile().as_text()
-        shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)
-        shapes = {tuple(map(int, shape.split(","))) for shape in shapes}
-        table = {CONFIG.vocab_size, CONFIG.model_width}
-        return max(
-            math.prod(shape)
-            for shape in shapes
-            if CONFIG.vocab_size in shape and set(shape) - {1} != table
-        )
+def test_all_logits_never_exist():
+    decoder, params = Decoder(CONFIG), random_params(CONFIG)
+    blocks = random_chain(np.random.default_rng(0), prompts=2, group=4, response=32)
+    tokens = blocks[-1].tokens
 
-    everything = prompts * group * response * CONFIG.vocab_size
-    assert largest(chunk=8) == 8 * CONFIG.vocab_size
-    assert largest(chunk=10_000) == everything  # the same search finds it where it does exist
+    def chain_loss(params, blocks):
+        return sum(response_statistics(decoder, params, blocks, 1.0, chunk=8)).sum()
+
+    def plain_loss(hidden, params):
+        return sum(token_statistics(decoder, params, hidden, tokens, 1.0, chunk=10_000)).sum()
+
+    assert largest_logits(jax.grad(chain_loss), params, blocks) == 8 * CONFIG.vocab_size
+    # The same search finds them where they do exist.
+    hidden = jnp.zeros((*tokens.shape, CONFIG.model_width))
+    found = largest_logits(jax.grad(plain_loss), hidden, params)
+    assert found == tokens.size * CONFIG.vocab_size

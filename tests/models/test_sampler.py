@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from small_decoder import CONFIG, random_chain, random_params
+from small_decoder import CONFIG, QUICK_COMPILE, random_chain, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import response_statistics
@@ -34,7 +34,7 @@ def blocks():
     return random_chain(np.random.default_rng(0), prompts=PROMPTS)[:2]
 
 
-@partial(jax.jit, static_argnames=("stop_tokens",))
+@partial(jax.jit, static_argnames="stop_tokens", compiler_options=QUICK_COMPILE)
 def sample(params, blocks, sampling, stop_tokens=(), **options):
     options = {"group": GROUP, "max_tokens": RESPONSE, "stop_tokens": stop_tokens} | options
     return generate(DECODER, params, blocks, jax.random.key(3), sampling, **options)
@@ -103,7 +103,6 @@ def test_constrained_logprobs_equal_trainer(params, blocks):
         chosen = np.take_along_axis(np.asarray(masks), np.asarray(samples.tokens)[..., None], -1)
         assert chosen[real(samples)].all()
         assert np.asarray(samples.stopped).all()  # the last token must be the stop
-        assert len(np.unique(samples.length)) > 1
 
 
 def test_greedy_takes_the_likeliest(params, blocks):
@@ -153,9 +152,7 @@ def test_inactive_rows_are_empty(params, blocks):
     everyone = sample(params, blocks, Sampling.create(), STOPS)
     samples = sample(params, blocks, Sampling.create(), STOPS, active=active)
     np.testing.assert_array_equal(samples.length, np.where(active, everyone.length, 0))
-    np.testing.assert_array_equal(
-        samples.tokens, np.where(active[..., None], everyone.tokens, 0)
-    )
+    np.testing.assert_array_equal(samples.tokens, np.where(active[..., None], everyone.tokens, 0))
     nobody = sample(params, blocks, Sampling.create(), STOPS, active=np.zeros_like(active))
     assert not nobody.length.any() and not nobody.tokens.any() and not nobody.logprobs.any()
 
