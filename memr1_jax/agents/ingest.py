@@ -105,11 +105,16 @@ def ingest(
       on_turn: called after each turn with its number, their total and what happened.
     """
     sizes = encoder.sizes
-    streams = [(c, stream) for c in conversations for stream in fact_streams(c)]
+    streams = [(c, stream) for c in conversations for stream in fact_streams(c, sizes.facts)]
     total = max(len(stream) for _, stream in streams)
     bank = empty_bank(sizes.bank_capacity, sizes.memory_width, embedding_width(encoder.embedder))
     banks = jax.tree.map(lambda x: jnp.stack([x] * len(streams)), bank)
-    counts: dict[str, float] = {"turns": 0.0, "responses_cut": 0.0}
+    long = sum(
+        len(encoder.tokenize(fact.text)) > sizes.memory_width
+        for conversation in conversations
+        for fact in conversation.facts
+    )
+    counts: dict[str, float] = {"turns": 0.0, "responses_cut": 0.0, "facts_cut": float(long)}
     for index in range(total):
         facts, active = [], []
         for conversation, stream in streams:
@@ -120,7 +125,7 @@ def ingest(
         facts = jax.tree.map(lambda *x: np.stack(x), *facts)
         active = np.array(active)
         banks, turn = ingest_turn(params, tools, banks, facts, active)
-        counts["turns"] += active.sum()
+        counts["turns"] += float(active.sum())
         if turn is not None:
             _count(counts, turn, active)
         on_turn(index + 1, total, turn)

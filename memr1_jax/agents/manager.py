@@ -18,10 +18,10 @@ from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import merge_unique, retrieve
 from memr1_jax.models.sampler import Constraint
 from memr1_jax.text.events import Event
-from memr1_jax.text.grammar import Grammar, advance, allowed
+from memr1_jax.text.grammar import LONGEST_TOKEN, Grammar, advance, allowed
 from memr1_jax.text.json_scanner import scan_operations
 
-BYTES_PER_TOKEN = 6  # room for the bytes of a response, on average; what is beyond is not read
+BYTES_PER_TOKEN = 8  # room for the bytes of a free response; what is beyond is not read, counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Report:
     unknown: jax.Array  # ids that were not shown
     gone: jax.Array  # ids that the same response had deleted before
     refused: jax.Array  # ADDs into a full bank
+    dropped: jax.Array  # operations beyond O
+    cut: jax.Array  # texts longer than W
+    unread: jax.Array  # 1 where the response had more bytes than are read
 
 
 def manager_prompt(
@@ -114,6 +117,8 @@ def apply_response(
     cannot be read is no operation and is counted.
     """
     capacity, width = bank.tokens.shape
+    # A constrained response is read whole, whatever its tokens.
+    room = BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN
     scanned = scan_operations(
         tools.scanner,
         tools.byte_table,
@@ -121,7 +126,7 @@ def apply_response(
         length,
         max_operations=manager.operations,
         max_text=width,
-        capacity=tokens.shape[-1] * BYTES_PER_TOKEN,
+        capacity=tokens.shape[-1] * room,
     )
     known = (scanned.id >= 0) & (scanned.id < prompt.shown)
     slot = prompt.slots[jnp.clip(scanned.id, 0, manager.shown - 1)]
@@ -153,4 +158,7 @@ def apply_response(
         unknown=unknown,
         gone=(after.unknown - bank.unknown) - unknown,
         refused=(after.refused - bank.refused).astype(jnp.float32),
+        dropped=scanned.dropped.astype(jnp.float32),
+        cut=scanned.cut.astype(jnp.float32),
+        unread=scanned.overflow.astype(jnp.float32),
     )

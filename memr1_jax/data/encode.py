@@ -5,6 +5,7 @@ width, n questions of a turn, S sessions, A words of a gold answer.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -188,30 +189,41 @@ def encode_answer_data(
     )
 
 
-def fact_streams(conversation: Conversation) -> tuple[list, list]:
-    """For each speaker, the turns that bring facts, in order: `[(turn, session, facts), ...]`.
+def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
+    """For each speaker, what there is to remember, in order: `[(turn, session, facts), ...]`.
 
-    Turns whose facts are only their own raw text, because nobody noted any, are left out.
+    A turn with more than `most` facts comes as several items. Turns of which nobody noted any fact
+    are left out.
     """
-    noted = {fact.sources[-1] for fact in conversation.facts}
     streams = [], []
-    for session in conversation.sessions:
-        for turn in session.turns:
-            if turn.dia_id not in noted:
-                continue
-            position = conversation.positions[turn.dia_id]
-            about = {
-                index: [
-                    fact
-                    for fact in conversation.facts
-                    if fact.sources[-1] == turn.dia_id and fact.speaker == name
-                ]
-                for index, name in enumerate(conversation.speakers)
-            }
-            for index, facts in about.items():
-                if facts:
-                    streams[index].append((position, session.number, facts))
+    for stream, name in zip(streams, conversation.speakers, strict=True):
+        own = (fact for fact in conversation.facts if fact.speaker == name)
+        for turn, facts in itertools.groupby(own, key=lambda fact: turn_of(conversation, fact)):
+            facts = tuple(facts)
+            for start in range(0, len(facts), most):
+                stream.append((turn, facts[0].session, facts[start : start + most]))
     return streams
+
+
+def left_out(encoder: Encoder, tuples: Sequence[ManagerTuple]) -> dict[str, int]:
+    """What of the manager's tuples the fixed sizes leave out, by the option that would keep it."""
+    sizes = encoder.sizes
+
+    def longer(texts, width):
+        return sum(len(encoder.tokenize(text)) > width for text in texts)
+
+    facts = {fact.text for t in tuples for bank in (t.facts, *t.banks) for fact in bank}
+    questions = {question.question for t in tuples for question in t.questions}
+    return {
+        f"facts cut at --memory_width={sizes.memory_width}": longer(facts, sizes.memory_width),
+        f"questions cut at {sizes.question_width} tokens": longer(questions, sizes.question_width),
+        f"facts beyond --facts_per_turn={sizes.facts}": sum(
+            max(0, len(t.facts) - sizes.facts) for t in tuples
+        ),
+        f"questions beyond --questions_per_turn={sizes.questions}": sum(
+            max(0, len(t.questions) - sizes.questions) for t in tuples
+        ),
+    }
 
 
 def session_index(conversation: Conversation) -> dict[int, int]:

@@ -15,6 +15,7 @@ from memr1_jax.text.byte_table import ByteTable
 from memr1_jax.text.canonical_json import SCHEMAS, TWINS, enter, enumerate_states
 
 ILLEGAL = 255
+LONGEST_TOKEN = 16  # bytes of a token that a grammar uses
 
 
 @flax.struct.dataclass
@@ -86,11 +87,17 @@ def _distances(lifted: np.ndarray, needed: np.ndarray, twin: np.ndarray, refuses
 
 
 def build_grammar(
-    schema: str, table: ByteTable, stop_tokens: list[int], max_entries: int
+    schema: str,
+    table: ByteTable,
+    stop_tokens: list[int],
+    max_entries: int,
+    longest_token: int = LONGEST_TOKEN,
 ) -> Grammar:
     """Build the `Grammar` of a schema, "compact" or "full", as NumPy arrays.
 
-    `table` holds NumPy arrays; ids run from 0 to `max_entries` - 1.
+    `table` holds NumPy arrays; ids run from 0 to `max_entries` - 1. Tokens of more than
+    `longest_token` bytes, mostly runs of spaces, are left out: a response of R tokens then has at
+    most R times as many bytes, which a scanner can make room for.
 
     Raises:
         UserError: if the vocabulary cannot spell the schema, or there are too many entries.
@@ -100,7 +107,8 @@ def build_grammar(
     if not 0 < max_entries < ILLEGAL:
         raise UserError(f"max_entries is {max_entries}, but must lie between 1 and {ILLEGAL - 1}.")
     index, following, needs = enumerate_states(schema, max_entries)
-    lifted, needed = _lift(following, needs, table)
+    short = np.where(table.length <= longest_token, table.length, 0)
+    lifted, needed = _lift(following, needs, table.replace(length=short))
 
     twin = np.arange(len(index) + 1, dtype=np.int16)
     if "any id" in {node.body for node in SCHEMAS[schema].values()}:

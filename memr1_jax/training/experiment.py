@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from memr1_jax.agents.rollout import FrozenAnswerer, Rollout
-from memr1_jax.data.encode import encode_answer_data, encode_manager_data
+from memr1_jax.data.encode import encode_answer_data, encode_manager_data, left_out
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import read_evaluation, write_evaluation
@@ -43,8 +43,6 @@ class Experiment:
         check_options(options)
         self.options = options
         self.folder = prepare_run_folder(options.output, options.resume)
-        text = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())
-        write_text_atomic(self.folder / "flags.txt", text)
         self.model, self.answer_model = load_models(options)
         self.train_dialogues, self.eval_dialogues = load_dialogues(
             options, options.seed, self.folder
@@ -83,6 +81,10 @@ class Experiment:
                 for dialogue in self.train_dialogues
                 for item in manager_tuples(dialogue, options.window or None, options.link)
             ]
+            if lost := [
+                f"{n} {what}" for what, n in left_out(self.bench.encoder, tuples).items() if n
+            ]:
+                print(f"Of {len(tuples)} turns, left out: {', '.join(lost)}.")
             data = encode_manager_data(self.bench.encoder, self.train_dialogues, tuples)
             answerer = FrozenAnswerer(self.bench.answerer, self.answer_model.decoder)
             policy = Policy(self.bench.manager, self.model.decoder, answerer)
@@ -108,6 +110,7 @@ class Experiment:
         with Checkpoints(self.folder / "checkpoints" / agent, options.keep) as checkpoints:
             if options.resume:
                 state = resume(checkpoints, stage, state)
+            self._write_flags()  # only now: a refused resume changes nothing
             log.rewind(agent, int(state.step))
             train_step = make_train_step(
                 policy, self.algorithm, self.optimizer, reward=options.reward
@@ -125,6 +128,11 @@ class Experiment:
                 describe=self._describe,
             )
         return state.params
+
+    def _write_flags(self) -> None:
+        options = dataclasses.asdict(self.options).items()
+        text = "".join(f"--{name}={value}\n" for name, value in options)
+        write_text_atomic(self.folder / "flags.txt", text)
 
     def _describe(self, rollout: Rollout) -> list[dict]:
         """The first prompt of a rollout and all its responses, as text."""

@@ -130,13 +130,14 @@ def load_dialogues(
         path = folder / "dialogues.json"
         counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
         counts[options.eval_split] = options.synthetic_eval
-        write_synthetic(
-            path,
-            seed,
-            **counts,
-            num_sessions=options.synthetic_sessions,
-            facts_per_session=options.synthetic_facts,
-        )
+        if not path.exists():  # a resumed run goes on with its own
+            write_synthetic(
+                path,
+                seed,
+                **counts,
+                num_sessions=options.synthetic_sessions,
+                facts_per_session=options.synthetic_facts,
+            )
     else:
         path = find_locomo(options.data_path or None)
     conversations = load_conversations(path)

@@ -155,15 +155,17 @@ def test_a_batch_of_turns_is_those_turns(encoder, conversations):
     jax.tree.map(np.testing.assert_array_equal, batch.scene, scene)
 
 
-def test_streams_hold_every_noted_fact_once_in_order(conversations):
+@pytest.mark.parametrize("most", [1, 4])
+def test_streams_hold_every_noted_fact_once_in_order(conversations, most):
     for conversation in conversations:
-        streams = encode.fact_streams(conversation)
+        streams = encode.fact_streams(conversation, most)
         for name, stream in zip(conversation.speakers, streams, strict=True):
             noted = [fact for _, _, facts in stream for fact in facts]
             assert noted == [fact for fact in conversation.facts if fact.speaker == name]
             positions = [position for position, _, _ in stream]
-            assert positions == sorted(set(positions))
+            assert positions == sorted(positions)
             for position, session, facts in stream:
+                assert 0 < len(facts) <= most
                 assert {fact.sources[-1] for fact in facts} == {conversation.turns[position].dia_id}
                 assert {fact.session for fact in facts} == {session}
 
