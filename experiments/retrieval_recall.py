@@ -22,6 +22,7 @@ from memr1_jax.memory.bank import bank_from_facts
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders, embed
 from memr1_jax.memory.retrieval import retrieve
+from memr1_jax.models.sources import resolve_model
 from memr1_jax.models.tokenizer import load_tokenizer
 from memr1_jax.models.wheels import wheel_member
 from memr1_jax.training.progress import table
@@ -30,7 +31,7 @@ DEPTHS = (5, 10, 30)
 CAPACITY, WIDTH, BATCH = 768, 128, 256  # turns, tokens in a turn, questions
 
 _DATA_PATH = flags.DEFINE_string("data_path", None, "LoCoMo's JSON file; default: the cache.")
-_MODEL = flags.DEFINE_string("model", None, "Folder of a tokenizer; default: train one.")
+_MODEL = flags.DEFINE_string("model", None, "Model whose tokenizer is used; default: train one.")
 _FEATURES = flags.DEFINE_integer("features", 512, "Width of the TF-IDF vectors.")
 _MIX = flags.DEFINE_float("mix", 0.8, "Share of TF-IDF in the concatenation.")
 _STATIC = flags.DEFINE_bool("static", True, "Measure static vectors too (16 MB from PyPI).")
@@ -122,7 +123,7 @@ def main(_):
     known = split(conversations, "train") + split(conversations, "validation")
     texts = [text for conversation in known for text in memories(conversation)]
     if _MODEL.value:
-        tokenizer, name = load_tokenizer(_MODEL.value), _MODEL.value
+        tokenizer, name = load_tokenizer(resolve_model(_MODEL.value)), _MODEL.value
     else:
         tokenizer = train_tokenizer(texts)
         name = "a byte-level BPE of 4,096 tokens, trained here on train and validation turns"
