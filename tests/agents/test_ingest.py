@@ -27,7 +27,11 @@ def tiny():
 
 
 def test_without_a_manager_a_bank_is_the_list_of_facts(tiny):
-    lengths = [len(stream) for c in tiny.conversations for stream in fact_streams(c, tiny.bench.encoder.sizes.facts)]
+    lengths = [
+        len(stream)
+        for c in tiny.conversations
+        for stream in fact_streams(c, tiny.bench.encoder.sizes.facts)
+    ]
     assert len(set(lengths)) > 1 and min(lengths) > 0
     told = []
     ingestion = ingest(
