@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*"]),
+    packages=find_packages(include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]),
     package_data={"memr1_jax.agents": ["prompts/*.txt"]},
     python_requires=">=3.11",
     install_requires=[
@@ -42,6 +42,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "hypothesis", "rank-bm25", "ruff"],
+        "aot": ["libtpu"],
         "tpu": [JAX.format(extra="[tpu]")],
         "cuda": [JAX.format(extra="[cuda12]")],
         "parity": ["torch", "accelerate", "gguf"],

@@ -24,6 +24,7 @@ from flax import struct
 from memr1_jax.models.attention import Source, attend
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.rope import apply_rope, rope_tables
+from memr1_jax.parallel.activations import gather_weights, split
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -103,7 +104,11 @@ class Attention(nn.Module):
         """Rotated queries `[*lead, T, N, H]`, and keys and values `[*lead, K, T, H]`."""
         key = jnp.swapaxes(apply_rope(self.key(x), *rope), -2, -3)
         value = jnp.swapaxes(self.value(x), -2, -3)
-        return apply_rope(self.query(x), *rope), key, value
+        query = apply_rope(self.query(x), *rope)
+        rows = _rows(x)
+        return split(query, rows=rows, heads=-2), *(
+            split(array, rows=rows, heads=-3) for array in (key, value)
+        )
 
     def __call__(self, query, sources):
         """Attends with `[*lead, T, N, H]` and mixes the heads into `[*lead, T, D]`."""
@@ -177,7 +182,8 @@ class Layer(nn.Module):
 
     def _finish(self, x, query, sources):
         x = x + self.attention(query, sources)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.mlp(self.mlp_norm(x))
+        return split(x, rows=_rows(x))
 
 
 @struct.dataclass
@@ -187,6 +193,11 @@ class Geometry:
     ropes: tuple
     lengths: tuple
     past_lengths: tuple
+
+
+def _rows(hidden):
+    """The axis of prompts in `[*lead, T, D]`; an instruction has none."""
+    return 0 if hidden.ndim > 2 else None
 
 
 def _sources(past, lengths):
@@ -246,13 +257,16 @@ class Decoder(nn.Module):
     def _layer(self):
         return Layer(self.config, self.dtype, parent=None)
 
+    def _apply_layer(self, params, *inputs, **options):
+        params = gather_weights(params, self.dtype)
+        return self._layer().apply({"params": params}, *inputs, **options)
+
     def __call__(self, blocks: tuple[Block, ...]) -> tuple[jax.Array, ...]:
         """Final hidden states `[*lead, T, D]` of every block of a chain; for training."""
         geometry = _geometry(self.config, blocks, ())
-        layer = self._layer()
 
         def run(hidden, params):
-            return layer.apply({"params": params}, hidden, (), geometry)[0], None
+            return self._apply_layer(params, hidden, (), geometry)[0], None
 
         if self.remat != "none":
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
@@ -269,11 +283,10 @@ class Decoder(nn.Module):
         `past` holds blocks above that were computed before; they lead the returned contexts.
         """
         geometry = _geometry(self.config, blocks, past)
-        layer = self._layer()
 
         def run(hidden, inputs):
             params, above = inputs
-            return layer.apply({"params": params}, hidden, above, geometry)
+            return self._apply_layer(params, hidden, above, geometry)
 
         above = tuple((context.key, context.value) for context in past)
         hidden, kept = jax.lax.scan(run, self._embed(blocks), (self.layers, above))
@@ -298,13 +311,12 @@ class Decoder(nn.Module):
         """
         block = Block(tokens[..., None], jnp.ones(tokens.shape, jnp.int32))
         geometry = _geometry(self.config, (block,), past, offset=step)
-        layer = self._layer()
 
         def run(carry, inputs):
             x, cache = carry
             params, above, index = inputs
-            return layer.apply(
-                {"params": params}, x, above, geometry, cache, index, step, method=Layer.decode
+            return self._apply_layer(
+                params, x, above, geometry, cache, index, step, method=Layer.decode
             ), None
 
         above = tuple((context.key, context.value) for context in past)
@@ -320,14 +332,16 @@ class Decoder(nn.Module):
         )
 
     def _embed(self, blocks):
-        table = self.embed()
-        return tuple(table[block.tokens].astype(self.dtype) for block in blocks)
+        table = gather_weights({"embedding": self.embed()}, self.dtype)["embedding"]
+        hidden = (table[block.tokens].astype(self.dtype) for block in blocks)
+        return tuple(split(x, rows=_rows(x)) for x in hidden)
 
 
 def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype) -> tuple:
     """Zeroed response keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
-    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+    key, value = (split(jnp.zeros(shape, dtype), rows=1, heads=-3) for _ in range(2))
+    return key, value
 
 
 def _geometry(config, blocks, past, offset=0):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.parallel.activations import split_tokens
 
 
 class TokenStatistics(NamedTuple):
@@ -61,6 +62,8 @@ def token_statistics(
         ),
         flat,
     )
+
+    flat = (split_tokens(flat[0]), *flat[1:])
 
     @jax.checkpoint
     def one_chunk(inputs):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache
+from memr1_jax.parallel.activations import spread
 
 _BLOCK = 256  # entries a block of the two-level inverse CDF
 
@@ -98,7 +99,7 @@ def generate(
     state = None if constraint is None else constraint.state
 
     def sample(hidden, state, step):
-        logits = decoder.apply({"params": params}, hidden, method=Decoder.logits)
+        logits = spread(decoder.apply({"params": params}, hidden, method=Decoder.logits))
         allowed = None
         if constraint is not None:
             allowed = constraint.allowed(state, max_tokens - step)

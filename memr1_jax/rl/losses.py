@@ -1,4 +1,4 @@
-"""Loss terms of the policy: clipped surrogate, KL penalty, entropy bonus.
+"""Loss terms: clipped surrogate, KL penalty and entropy bonus of the policy, loss of the critic.
 
 Every term is a weighted sum over tokens, and the weights use counts of the *whole* mini-batch. The
 sum over micro-batches is therefore the loss of the whole, and so is its gradient:
@@ -21,6 +21,7 @@ AGGREGATIONS = (
     "seq-mean-token-sum-norm",
     "seq-mean-token-mean",
 )
+RATIOS = ("token", "sequence")
 
 
 @flax.struct.dataclass
@@ -113,14 +114,20 @@ def policy_loss(
     clip_low: float,
     clip_high: float,
     dual_clip: float | None = None,
+    ratio: str = "token",
+    weights: jax.Array | float = 1.0,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
-    """Clipped surrogate loss of PPO and GRPO, with verl's definitions.
+    """Clipped surrogate loss of PPO, GRPO and GSPO, with verl's definitions.
 
     The log-ratio is clamped to 20 in absolute value, the ratio clipped to
     [1 - clip_low, 1 + clip_high] (arXiv 1707.06347). Where the advantage is negative, `dual_clip`
     bounds the loss by -dual_clip * advantage (arXiv 1912.09729).
+
+    With `ratio` "sequence" every token of a response has the geometric mean of its token ratios in
+    value, and its own log-probability in gradient (GSPO's token form, arXiv 2507.18071, section
+    4.3); the paper aggregates by "seq-mean-token-mean" and clips at a few 1e-4.
 
     Args:
         logp: [..., R], current log-probabilities, at the sampling temperature.
@@ -130,6 +137,8 @@ def policy_loss(
         clip_low: how far below 1 the ratio may earn.
         clip_high: how far above 1.
         dual_clip: larger than 1, or None for no dual clip.
+        ratio: one of `RATIOS`.
+        weights: [..., R], factors of the token losses, see `sampler_weights`; constants.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
@@ -138,16 +147,23 @@ def policy_loss(
         of tokens, and `ppo_kl`, nats per token between the behaviour and the current policy.
 
     Raises:
-        ValueError: for an unknown aggregation or a dual clip of at most 1.
+        ValueError: for an unknown aggregation or ratio, or a dual clip of at most 1.
     """
     if dual_clip is not None and dual_clip <= 1.0:
         raise ValueError(f"dual_clip is {dual_clip}: it must be larger than 1, or None.")
+    if ratio not in RATIOS:
+        raise ValueError(f"Unknown ratio {ratio!r}: choose one of {', '.join(RATIOS)}.")
     advantages = jax.lax.stop_gradient(advantages).astype(jnp.float32)
-    log_ratio = _masked(logp, mask) - jax.lax.stop_gradient(_masked(old_logp, mask))
+    logp = _masked(logp, mask)
+    log_ratio = logp - jax.lax.stop_gradient(_masked(old_logp, mask))
+    if ratio == "sequence":
+        length = jnp.maximum(mask.astype(bool).sum(-1, keepdims=True), 1)
+        mean = jax.lax.stop_gradient(log_ratio.sum(-1, keepdims=True) / length)
+        log_ratio = mean + (logp - jax.lax.stop_gradient(logp))
     log_ratio = jnp.clip(log_ratio, -20.0, 20.0)
-    ratio = jnp.exp(log_ratio)
-    plain = -advantages * ratio
-    clipped = -advantages * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
+    importance = jnp.exp(log_ratio)
+    plain = -advantages * importance
+    clipped = -advantages * jnp.clip(importance, 1.0 - clip_low, 1.0 + clip_high)
     loss = jnp.maximum(plain, clipped)
     bounded = jnp.zeros_like(loss)
     if dual_clip is not None:
@@ -155,13 +171,35 @@ def policy_loss(
         bounded = (loss > bound) & (advantages < 0)
         loss = jnp.where(bounded, bound, loss)
     return LossTerms(
-        aggregate(loss, mask, aggregation, denominators),
+        aggregate(loss * jax.lax.stop_gradient(weights), mask, aggregation, denominators),
         {
             "clip_fraction": masked_mean(clipped > plain, mask),
             "clip_fraction_lower": masked_mean(bounded, mask),
             "ppo_kl": masked_mean(-log_ratio, mask),
         },
     )
+
+
+def sampler_weights(
+    old_logp: jax.Array, sampler_logp: jax.Array, mask: jax.Array, cap: float
+) -> jax.Array:
+    """Truncated importance weights min(exp(old - sampler), cap) of the tokens, constants.
+
+    Sampler and trainer compute the same policy with different arithmetic, so what was sampled is
+    slightly off-policy; the weight corrects for it (F. Yao et al., "Your Efficient RL Framework
+    Secretly Brings You Off-Policy RL Training", 2025; verl's token-level rollout correction).
+
+    Args:
+        old_logp: [..., R], of the trainer before the update.
+        sampler_logp: [..., R], as the sampler gave them.
+        mask: [..., R]; masked tokens get weight 1.
+        cap: the largest weight, in that work 2.
+
+    Returns:
+        [..., R] float32.
+    """
+    gap = jnp.clip(_masked(old_logp, mask) - _masked(sampler_logp, mask), -20.0, 20.0)
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(gap), cap))
 
 
 def kl_loss(
@@ -216,6 +254,47 @@ def entropy_bonus(
     """
     bonus = aggregate(entropy, mask, aggregation, denominators)
     return LossTerms(-coefficient * bonus, {"entropy": masked_mean(entropy, mask)})
+
+
+def value_loss(
+    values: jax.Array,
+    old_values: jax.Array,
+    returns: jax.Array,
+    mask: jax.Array,
+    *,
+    clip: float | None,
+    aggregation: str,
+    denominators: Denominators,
+) -> LossTerms:
+    """Half the squared error of the critic, clipped as in PPO, with verl's definitions.
+
+    A value that moved by more than `clip` from its old one gains nothing by moving on: the loss is
+    the larger of the errors of the value and of the clipped value.
+
+    Args:
+        values: [..., R], of the current critic.
+        old_values: [..., R], of the critic before the update.
+        returns: [..., R].
+        mask: [..., R].
+        clip: in units of reward, or None for the plain squared error.
+        aggregation: one of `AGGREGATIONS`.
+        denominators: counts of the whole mini-batch.
+
+    Returns:
+        Loss, and the metrics `value`, its mean, and `value_clip_fraction`, a share of tokens.
+    """
+    values = _masked(values, mask)
+    old_values, returns = (jax.lax.stop_gradient(_masked(x, mask)) for x in (old_values, returns))
+    error = jnp.square(values - returns)
+    clipped = error
+    if clip is not None:
+        clipped = jnp.square(jnp.clip(values, old_values - clip, old_values + clip) - returns)
+    loss = 0.5 * aggregate(jnp.maximum(error, clipped), mask, aggregation, denominators)
+    metrics = {
+        "value": masked_mean(values, mask),
+        "value_clip_fraction": masked_mean(clipped > error, mask),
+    }
+    return LossTerms(loss, metrics)
 
 
 def _masked(logp: jax.Array, mask: jax.Array) -> jax.Array:

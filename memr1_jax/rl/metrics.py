@@ -31,3 +31,8 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
     counts = jnp.broadcast_to(mask, values.shape).astype(bool)
     kept = jnp.where(counts, jax.lax.stop_gradient(values).astype(jnp.float32), 0.0)
     return Mean(kept.sum(), counts.sum().astype(jnp.float32))
+
+
+def once(value: jax.Array) -> Mean:
+    """One observation as a `Mean`."""
+    return Mean(jnp.asarray(value, jnp.float32), jnp.float32(1))

@@ -26,6 +26,7 @@ from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
+from memr1_jax.parallel.activations import gather_weights
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.update import GRPO, Experience, TrainState, update
 
@@ -61,12 +62,12 @@ class Policy:
         **options,
     ) -> Rollout:
         """Samples from the policy with its arithmetic's own number format."""
-        params = _cast(params, self.decoder.dtype)
+        params = _for_rollout(params, self.decoder.dtype)
         if isinstance(self.agent, AnswerAgent):
             return answer_rollout(
                 self.agent, self.decoder, params, tools, batch, key, sampling, **options
             )
-        answer_params = _cast(frozen.answerer, self.answerer.decoder.dtype)
+        answer_params = _for_rollout(frozen.answerer, self.answerer.decoder.dtype)
         return manager_rollout(
             self.agent,
             self.decoder,
@@ -144,5 +145,6 @@ def experience_of(rollout: Rollout) -> Experience:
     )
 
 
-def _cast(params, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype), params)
+def _for_rollout(params, dtype):
+    """Cast, and gathered over fsdp, once: a decode loop would do it again for every token."""
+    return gather_weights(jax.tree.map(lambda x: x.astype(dtype), params), dtype)

@@ -1,0 +1,140 @@
+"""Compiles a step for a TPU with the real TPU compiler, on a machine that has none.
+
+libtpu holds the compiler: `pip install libtpu`. Nothing is run and no weights are made: arguments
+are shapes with shardings.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from memr1_jax.errors import UserError
+
+# Bytes of high-bandwidth memory a chip, by the name that libtpu gives its devices
+# (cloud.google.com/tpu/docs, the pages v4, v5e, v5p and v6e).
+CHIP_MEMORY = {
+    "TPU v4": 32 * 2**30,
+    "TPU v5 lite": 16 * 2**30,
+    "TPU v5": 95 * 2**30,
+    "TPU v5p": 95 * 2**30,
+    "TPU v6 lite": 32 * 2**30,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileReport:
+    """What the compiler says of a program; bytes are those of one chip.
+
+    `outputs` are those that do not reuse a donated argument; `peak` is arguments, outputs,
+    temporaries and code together, which all live while the program runs.
+    """
+
+    device_kind: str
+    devices: int
+    seconds: float
+    arguments: int
+    outputs: int
+    temporaries: int
+    code: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes in use at most."""
+        return self.arguments + self.outputs + self.temporaries + self.code
+
+    @property
+    def capacity(self) -> int | None:
+        """Bytes that a chip has, where known."""
+        return CHIP_MEMORY.get(self.device_kind)
+
+    def __str__(self) -> str:
+        """A few lines to print."""
+        size = "{:.3f} GiB".format
+        lines = [
+            f"compiled for {self.devices} x {self.device_kind} in {self.seconds:.1f} s",
+            "HBM per chip: "
+            + ", ".join(
+                f"{name} {size(getattr(self, name) / 2**30)}"
+                for name in ("arguments", "outputs", "temporaries", "code", "peak")
+            ),
+        ]
+        if self.capacity:
+            fits = "fits" if self.peak <= self.capacity else "does not fit"
+            lines.append(f"{fits} into {size(self.capacity / 2**30)}")
+        return "\n".join(lines)
+
+
+def topology_devices(name: str) -> Sequence[Any]:
+    """The devices of a TPU topology such as "v5e:2x2" or "v5p:2x2x1", for `make_mesh`.
+
+    Raises:
+      UserError: libtpu is missing, or knows no such topology.
+    """
+    from jax.experimental import topologies
+
+    # There is no TPU to ask, on the network or beside the processor.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        import libtpu  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "Compiling for a TPU needs its compiler, which is not installed. Run: pip install"
+            " libtpu"
+        ) from error
+    try:
+        return topologies.get_topology_desc(name, platform="tpu").devices
+    except Exception as error:  # libtpu raises several types for a name that it does not know.
+        raise UserError(
+            f"libtpu does not know --topology={name} ({str(error).splitlines()[0][:200]}). Give a"
+            " chip and its grid, such as v5e:2x2, v6e:2x4 or v5p:2x2x1."
+        ) from error
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes and number formats of a pytree, with shardings; no array is made."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+
+
+def compile_ahead(step: Any, arguments: tuple) -> tuple[CompileReport, Any]:
+    """Compiles a jitted `step` for the devices that its abstract `arguments` lie on.
+
+    Returns:
+      The report, and the compiled program.
+
+    Raises:
+      UserError: the program does not fit into the chips' memory.
+    """
+    devices = next(leaf.sharding.device_set for leaf in jax.tree.leaves(arguments) if leaf.sharding)
+    began = time.perf_counter()
+    lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = next((line for line in str(error).splitlines() if "Used" in line), str(error))
+        raise UserError(
+            f"The step does not fit into the memory of a chip: {needed.strip()[:300]}. Use more"
+            " chips, more --micro_batches, --remat=full or a smaller --logit_chunk."
+        ) from error
+    memory = compiled.memory_analysis()
+    report = CompileReport(
+        device_kind=next(iter(devices)).device_kind,
+        devices=len(devices),
+        seconds=time.perf_counter() - began,
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+    )
+    return report, compiled

@@ -1,0 +1,77 @@
+"""Device meshes from a flag such as `--mesh=data:1,fsdp:8,tensor:1`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from memr1_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+REST = -1
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """Sizes of all three axes, in the order of `AXES`, from "data:1,fsdp:8,tensor:1".
+
+    An axis that is left out has size 1. One size may be -1: all devices that the others leave.
+
+    Raises:
+      UserError: an unknown or repeated axis, or a size that is no size.
+    """
+    sizes = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, size = (piece.strip() for piece in part.partition(":"))
+        if name not in AXES:
+            raise UserError(
+                f"--mesh={text} names the axis {name!r}. The axes are {', '.join(AXES)}: write"
+                " for example --mesh=data:1,fsdp:8,tensor:1."
+            )
+        if name in sizes:
+            raise UserError(f"--mesh={text} gives the axis {name} twice. Give it once.")
+        try:
+            sizes[name] = int(size)
+        except ValueError:
+            sizes[name] = 0
+        if sizes[name] < 1 and sizes[name] != REST:
+            raise UserError(
+                f"--mesh={text} gives the axis {name} the size {size!r}. Give a number from 1 on,"
+                " or -1 for all devices that the other axes leave."
+            )
+    if list(sizes.values()).count(REST) > 1:
+        raise UserError(f"--mesh={text} leaves more than one axis open. Only one may be -1.")
+    return {name: sizes.get(name, 1) for name in AXES}
+
+
+def make_mesh(spec: str | dict[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all `devices` with the axes data, fsdp and tensor, sharded by the compiler.
+
+    Args:
+      spec: text for `parse_mesh`, or its result.
+      devices: by default all devices of all hosts; those of a topology for ahead-of-time
+        compilation.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    sizes = parse_mesh(spec) if isinstance(spec, str) else dict(spec)
+    devices = list(jax.devices() if devices is None else devices)
+    text = ",".join(f"{name}:{size}" for name, size in sizes.items())
+    known = math.prod(size for size in sizes.values() if size != REST)
+    sizes = {
+        name: max(len(devices) // known, 1) if size == REST else size
+        for name, size in sizes.items()
+    }
+    if math.prod(sizes.values()) != len(devices):
+        raise UserError(
+            f"--mesh={text} does not fit {len(devices)} devices. Choose sizes whose product is"
+            f" {len(devices)}, or -1 for one of them."
+        )
+    return jax.make_mesh(
+        tuple(sizes[name] for name in AXES),
+        AXES,
+        devices=devices,
+        axis_types=(AxisType.Auto,) * len(AXES),
+    )

@@ -1,0 +1,85 @@
+"""Passes over one rollout: epochs of shuffled mini-batches, each the sum of micro-batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.rl.losses import LossTerms
+
+
+def run_mini_batches(
+    step: Callable[[Any, Any], tuple[Any, dict]],
+    state: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    epochs: int,
+    mini_batches: int,
+) -> tuple[Any, dict]:
+    """Runs `state, metrics = step(state, part)` over the mini-batches of every epoch, as one scan.
+
+    Each epoch deals the prompts out anew. One epoch of one mini-batch is one plain call.
+
+    Args:
+        step: one optimiser step.
+        state: what the steps change.
+        batch: leaves `[B, ...]`, where `mini_batches` divides B.
+        key: decides the order of the prompts.
+        epochs: passes over the batch.
+        mini_batches: steps per pass.
+
+    Returns:
+        The state after the last step, and metrics added over all steps.
+    """
+    if epochs == mini_batches == 1:
+        return step(state, batch)
+    prompts = jax.tree.leaves(batch)[0].shape[0]
+    orders = jax.vmap(lambda key: jax.random.permutation(key, prompts))(
+        jax.random.split(key, epochs)
+    )
+
+    def one_step(state, rows):
+        return step(state, jax.tree.map(lambda x: x[rows], batch))
+
+    rows = orders.reshape(epochs * mini_batches, -1)
+    state, metrics = jax.lax.scan(one_step, state, rows)
+    return state, jax.tree.map(lambda x: x.sum(0), metrics)
+
+
+def accumulate_gradients(
+    loss: Callable[[Any, Any], LossTerms], params: Any, batch: Any, parts: int
+) -> tuple[Any, LossTerms]:
+    """Gradient and terms of a loss, added over `parts` slices of the batch, one at a time.
+
+    Equal to those of the whole where `loss` divides by counts of the whole.
+    """
+
+    def value(params, part):
+        terms = loss(params, part)
+        return terms.loss, terms
+
+    def one_part(part):
+        (_, terms), gradient = jax.value_and_grad(value, has_aux=True)(params, part)
+        return gradient, terms
+
+    slices = split(batch, parts)
+    shapes = jax.eval_shape(one_part, jax.tree.map(lambda x: x[0], slices))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, one_part(part)), None), zeros, slices
+    )
+    return total
+
+
+def map_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """`function` of the whole batch, computed slice by slice."""
+    return jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, split(batch, parts))
+    )
+
+
+def split(batch: Any, parts: int) -> Any:
+    """`[B, ...]` leaves to `[parts, B / parts, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)

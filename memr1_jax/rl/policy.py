@@ -1,0 +1,244 @@
+"""What GRPO and PPO share: options, experience, and the policy's part of an update.
+
+Axis letters: B prompts in a batch, G samples a prompt, P prompt length, R response length.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.logprobs import TokenStatistics, response_statistics
+from memr1_jax.rl.advantages import last_token_rewards
+from memr1_jax.rl.kl import kl_in_reward
+from memr1_jax.rl.losses import (
+    Denominators,
+    LossTerms,
+    denominators,
+    entropy_bonus,
+    kl_loss,
+    policy_loss,
+    sampler_weights,
+)
+from memr1_jax.rl.metrics import Mean, masked_mean, once
+from memr1_jax.rl.minibatches import accumulate_gradients, map_parts
+from memr1_jax.text.grammar import Grammar, allowed, states_along
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyOptions:
+    """Options of the policy's update; static under `jit`.
+
+    Defaults follow Memory-R1 where it speaks (temperature 1, group of 5 seen in its run names) and
+    verl otherwise. `kl_placement` is "loss" (with estimator `kl_kind`) or "reward" (k1). `ratio`
+    "sequence" is GSPO; `sampler_cap` truncates importance weights against the sampler, None turns
+    them off. A rollout is passed over `epochs` times in `mini_batches` optimiser steps, each of
+    which adds up `micro_batches`.
+    """
+
+    group: int = 5
+    temperature: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    ratio: str = "token"
+    sampler_cap: float | None = None
+    aggregation: str = "token-mean"
+    kl_weight: float = 0.001
+    kl_kind: str = "k3"
+    kl_placement: str = "reward"
+    entropy_weight: float = 0.0
+    mask_truncated: bool = False
+    epochs: int = 1
+    mini_batches: int = 1
+    micro_batches: int = 1
+    logit_chunk: int = 128
+
+    @property
+    def parts(self) -> int:
+        """Into how many micro-batches a rollout is cut."""
+        return self.mini_batches * self.micro_batches
+
+    @property
+    def single_step(self) -> bool:
+        """Whether one optimiser step follows a rollout, which is then exactly on-policy."""
+        return self.epochs == self.mini_batches == 1
+
+
+@struct.dataclass
+class Experience:
+    """The part of a rollout that is learned from; leaves `[B, ...]`.
+
+    `logprobs` `[B, G, R]` are the sampler's; `rewards` `[B, G]`; `stopped` `[B, G]`; `valid` `[B]`;
+    `shown` `[B]` bounds the ids that a grammar allows.
+    """
+
+    prompt: Block
+    response: Block
+    logprobs: jax.Array
+    rewards: jax.Array
+    stopped: jax.Array
+    valid: jax.Array
+    shown: jax.Array
+
+
+@struct.dataclass
+class PolicyBatch:
+    """Experience and what the policy's loss needs beside it; leaves `[B, ...]`.
+
+    `mask` `[B, G, R]`; `advantages` `[B, G, R]` or `[B, G, 1]`; `old_logp` `[B, G, R]` from before
+    the update, None where a single step follows: then they are those of the step itself, so that
+    the ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
+    """
+
+    experience: Experience
+    mask: jax.Array
+    advantages: jax.Array
+    old_logp: jax.Array | None
+    ref_logp: jax.Array | None
+
+
+Statistics = Callable[[dict, Experience], TokenStatistics]
+
+
+def response_mask(experience: Experience, mask_truncated: bool) -> jax.Array:
+    """`[B, G, R]`: 1 up to and including the end token; 0 for padding rows of the batch."""
+    length = experience.response.length
+    mask = jnp.arange(experience.response.tokens.shape[-1]) < length[..., None]
+    mask &= experience.valid[:, None, None]
+    return mask & experience.stopped[..., None] if mask_truncated else mask
+
+
+def policy_statistics(
+    options: PolicyOptions, decoder: Decoder, instruction: Block, grammar: Grammar | None
+) -> Statistics:
+    """A function from parameters and experience to `TokenStatistics`, under the grammar if any."""
+
+    def statistics(params, experience):
+        prompt, response, shown = experience.prompt, experience.response, experience.shown
+        constraint = {}
+        if grammar is not None:
+            tokens = response.tokens
+            shape = tokens.shape
+            remaining = jnp.broadcast_to(shape[-1] - jnp.arange(shape[-1]), shape)
+            shown = jnp.broadcast_to(shown[:, None, None], shape)
+            constraint = {
+                "allowed": lambda state, remaining, shown: allowed(
+                    grammar, state, remaining, shown
+                ),
+                "allowed_inputs": (states_along(grammar, tokens, shown[..., 0]), remaining, shown),
+            }
+        return response_statistics(
+            decoder,
+            params,
+            (instruction, prompt, response),
+            options.temperature,
+            chunk=options.logit_chunk,
+            **constraint,
+        )
+
+    return statistics
+
+
+def fixed_logprobs(
+    options: PolicyOptions,
+    statistics: Statistics,
+    params: dict,
+    reference: dict | None,
+    experience: Experience,
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Log-probabilities that stay as they are through the update: the old and the reference's.
+
+    Returns:
+        `old_logp` and `ref_logp` as in `PolicyBatch`; what is not needed is None and costs nothing.
+
+    Raises:
+        ValueError: the batch does not divide into parts, or a reference is missing.
+    """
+    prompts = experience.valid.shape[0]
+    if prompts % options.parts:
+        raise ValueError(f"{prompts} prompts do not divide into {options.parts} parts.")
+    if options.kl_weight and reference is None:
+        raise ValueError("A KL weight above 0 needs the parameters of a reference policy.")
+
+    def logprobs(params):
+        return map_parts(lambda part: statistics(params, part).logprobs, experience, options.parts)
+
+    old_logp = None if options.single_step else logprobs(params)
+    return old_logp, logprobs(reference) if options.kl_weight else None
+
+
+def token_rewards(
+    options: PolicyOptions, experience: Experience, ref_logp: jax.Array | None, mask: jax.Array
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """Rewards `[B, G, R]`: the outcome on the last token, less the KL penalty if placed here."""
+    rewards = last_token_rewards(experience.rewards, mask)
+    if not options.kl_weight or options.kl_placement != "reward":
+        return rewards, {}
+    penalised = kl_in_reward(rewards, experience.logprobs, ref_logp, mask, options.kl_weight)
+    return penalised, {"kl": masked_mean(experience.logprobs - ref_logp, mask)}
+
+
+def policy_terms(
+    options: PolicyOptions, found: TokenStatistics, batch: PolicyBatch, counts: Denominators
+) -> LossTerms:
+    """Surrogate, entropy and KL of a part of a mini-batch with the counts of the whole."""
+    mask, sampled = batch.mask, batch.experience.logprobs
+    old_logp = found.logprobs if batch.old_logp is None else batch.old_logp
+    shared = {"aggregation": options.aggregation, "denominators": counts}
+    weights = 1.0
+    if options.sampler_cap is not None:
+        weights = sampler_weights(old_logp, sampled, mask, options.sampler_cap)
+    terms = policy_loss(
+        found.logprobs,
+        old_logp,
+        batch.advantages,
+        mask,
+        clip_low=options.clip_low,
+        clip_high=options.clip_high,
+        dual_clip=options.dual_clip,
+        ratio=options.ratio,
+        weights=weights,
+        **shared,
+    )
+    terms = terms.add(
+        entropy_bonus(found.entropy, mask, coefficient=options.entropy_weight, **shared)
+    )
+    if options.kl_weight and options.kl_placement == "loss":
+        terms = terms.add(
+            kl_loss(
+                found.logprobs,
+                batch.ref_logp,
+                mask,
+                kind=options.kl_kind,
+                coefficient=options.kl_weight,
+                **shared,
+            )
+        )
+    gap = jnp.abs(old_logp - sampled)
+    return terms.add(LossTerms(jnp.float32(0), {"sampler_gap": masked_mean(gap, mask)}))
+
+
+def policy_step(
+    options: PolicyOptions,
+    statistics: Statistics,
+    optimizer: optax.GradientTransformation,
+    params: dict,
+    opt_state: Any,
+    batch: PolicyBatch,
+) -> tuple[dict, Any, dict[str, Mean]]:
+    """One optimiser step of the policy on one mini-batch; new parameters, state and metrics."""
+    counts = denominators(batch.mask)
+
+    def loss(params, part):
+        return policy_terms(options, statistics(params, part.experience), part, counts)
+
+    gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.global_norm(gradient))}
+    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics

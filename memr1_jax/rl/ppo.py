@@ -1,0 +1,208 @@
+"""PPO with a critic, from a rollout to new weights of both networks (arXiv 1707.06347)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from memr1_jax.models.critic import init_critic, response_values
+from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.rl.gae import generalised_advantages, whiten
+from memr1_jax.rl.losses import denominators, value_loss
+from memr1_jax.rl.metrics import Mean, masked_mean, once
+from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, run_mini_batches
+from memr1_jax.rl.policy import (
+    Experience,
+    PolicyBatch,
+    PolicyOptions,
+    fixed_logprobs,
+    policy_statistics,
+    policy_step,
+    response_mask,
+    token_rewards,
+)
+from memr1_jax.rl.update import TrainState
+from memr1_jax.text.grammar import Grammar
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO(PolicyOptions):
+    """Options of proximal policy optimisation; static under `jit`.
+
+    Defaults beyond `PolicyOptions` are verl's: no discount, lambda 1, values clipped at 0.5,
+    advantages whitened over the rollout. A group of one sample per prompt is enough, more are fine.
+    `value_clip` None turns value clipping off.
+    """
+
+    group: int = 1
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+    value_clip: float | None = 0.5
+
+
+class Optimizers(NamedTuple):
+    """The two optimisers, each with its own learning rate."""
+
+    policy: optax.GradientTransformation
+    critic: optax.GradientTransformation
+
+
+@struct.dataclass
+class PPOState(TrainState):
+    """`TrainState` of the policy, with the critic's parameters and optimiser state beside it."""
+
+    critic: dict
+    critic_opt_state: Any
+
+
+@struct.dataclass
+class ValueBatch:
+    """What the critic learns from: experience, and mask, old values and returns `[B, G, R]`."""
+
+    experience: Experience
+    mask: jax.Array
+    old_values: jax.Array
+    returns: jax.Array
+
+
+def create_ppo_state(params: dict, optimizers: Optimizers, seed: int) -> PPOState:
+    """The state before the first step; the critic starts from the policy's parameters."""
+    # The numbers next to 0 and to the largest belong to rollouts and to orders of mini-batches.
+    key = jax.random.key(seed)
+    critic = init_critic(params, jax.random.fold_in(key, jnp.uint32(2**31)))
+    return PPOState(
+        params=params,
+        opt_state=optimizers.policy.init(params),
+        step=jnp.int32(0),
+        key=key,
+        critic=critic,
+        critic_opt_state=optimizers.critic.init(critic),
+    )
+
+
+def ppo_update(
+    algorithm: PPO,
+    decoder: Decoder,
+    optimizers: Optimizers,
+    state: PPOState,
+    reference: dict | None,
+    instruction: Block,
+    experience: Experience,
+    grammar: Grammar | None = None,
+) -> tuple[PPOState, dict[str, Mean]]:
+    """Learns from one rollout: `epochs` x `mini_batches` steps of the policy and of the critic.
+
+    Old log-probabilities, old values, reference and advantages are computed once, over the whole
+    rollout. Every loss term is divided by counts of its whole mini-batch, so the number of
+    micro-batches does not matter.
+
+    Args:
+        algorithm: options.
+        decoder: the network of the policy; the critic has the same without an output head.
+        optimizers: of policy and critic.
+        state: the state before; its random key is left alone.
+        reference: parameters of the reference policy; needed only where `kl_weight` is not 0.
+        instruction: the block above all prompts.
+        experience: the rollout.
+        grammar: the grammar that sampling was constrained by, if any.
+
+    Returns:
+        The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
+        `value`, `value_clip_fraction`, `return` and `advantage` (before whitening, per token).
+
+    Raises:
+        ValueError: the batch does not divide into mini- and micro-batches, or a reference is
+            missing.
+    """
+    statistics = policy_statistics(algorithm, decoder, instruction, grammar)
+    old_logp, ref_logp = fixed_logprobs(algorithm, statistics, state.params, reference, experience)
+
+    def values(critic, part):
+        return response_values(decoder, critic, (instruction, part.prompt, part.response))
+
+    old_values = map_parts(lambda part: values(state.critic, part), experience, algorithm.parts)
+    mask = response_mask(experience, algorithm.mask_truncated)
+    rewards, penalty = token_rewards(algorithm, experience, ref_logp, mask)
+    advantages, returns = generalised_advantages(
+        rewards, old_values, mask, gamma=algorithm.gamma, gae_lambda=algorithm.gae_lambda
+    )
+    whole = {"return": masked_mean(returns, mask), "advantage": masked_mean(advantages, mask)}
+    if algorithm.whiten:
+        advantages = whiten(advantages, mask)
+
+    def step(carry, part):
+        (params, opt_state), critic = carry
+        actions, outcomes = part
+        *policy, metrics = policy_step(
+            algorithm, statistics, optimizers.policy, params, opt_state, actions
+        )
+        *critic, critic_metrics = critic_step(
+            algorithm, values, optimizers.critic, *critic, outcomes
+        )
+        return (tuple(policy), tuple(critic)), metrics | critic_metrics
+
+    (policy, critic), metrics = run_mini_batches(
+        step,
+        ((state.params, state.opt_state), (state.critic, state.critic_opt_state)),
+        (
+            PolicyBatch(experience, mask, advantages, old_logp, ref_logp),
+            ValueBatch(experience, mask, old_values, returns),
+        ),
+        state.order_key(),
+        epochs=algorithm.epochs,
+        mini_batches=algorithm.mini_batches,
+    )
+    reward = masked_mean(experience.rewards, experience.valid[:, None])
+    after = state.replace(
+        params=policy[0],
+        opt_state=policy[1],
+        step=state.step + 1,
+        critic=critic[0],
+        critic_opt_state=critic[1],
+    )
+    return after, metrics | penalty | whole | {"reward": reward}
+
+
+def critic_step(
+    algorithm: PPO,
+    values: Callable[[dict, Experience], jax.Array],
+    optimizer: optax.GradientTransformation,
+    params: dict,
+    opt_state: Any,
+    batch: ValueBatch,
+) -> tuple[dict, Any, dict[str, Mean]]:
+    """One optimiser step of the critic on one mini-batch; new parameters, state and metrics.
+
+    Args:
+        algorithm: options.
+        values: function from the critic's parameters and experience to values `[B, G, R]`.
+        optimizer: the critic's.
+        params: of the critic.
+        opt_state: of the optimiser.
+        batch: the mini-batch.
+    """
+    counts = denominators(batch.mask)
+
+    def loss(params, part):
+        return value_loss(
+            values(params, part.experience),
+            part.old_values,
+            part.returns,
+            part.mask,
+            clip=algorithm.value_clip,
+            aggregation=algorithm.aggregation,
+            denominators=counts,
+        )
+
+    gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    metrics = {
+        "value_loss": once(terms.loss),
+        "value_gradient_norm": once(optax.global_norm(gradient)),
+    }
+    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics

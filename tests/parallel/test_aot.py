@@ -1,0 +1,74 @@
+"""Ahead-of-time compilation: with the real TPU compiler where it is installed."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from tiny_model import SIZES, tiny_folder
+
+from memr1_jax.errors import UserError
+from memr1_jax.parallel.aot import CompileReport, abstract, compile_ahead, topology_devices
+from memr1_jax.parallel.mesh import make_mesh
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is missing"
+)
+
+
+def test_a_report_adds_up():
+    gib = 2**30
+    report = CompileReport("TPU v5 lite", 4, 1.5, 9 * gib, gib, 7 * gib, 0)
+    assert report.peak == 17 * gib
+    assert "does not fit into 16.000 GiB" in str(report)
+    assert "4 x TPU v5 lite in 1.5 s" in str(report)
+
+
+def test_without_libtpu_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(UserError, match="pip install libtpu"):
+        topology_devices("v5e:2x2")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_unknown_topology_is_refused():
+    with pytest.raises(UserError, match="--topology=v99:2x2"):
+        topology_devices("v99:2x2")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_matrix_product_for_four_chips():
+    mesh = make_mesh("fsdp:2,tensor:2", topology_devices("v5e:2x2"))
+    x = jnp.zeros((512, 512), jnp.bfloat16)
+    x = abstract(x, NamedSharding(mesh, PartitionSpec("fsdp", "tensor")))
+    report, compiled = compile_ahead(jax.jit(lambda x: x @ x), (x,))
+    assert report.devices == 4
+    assert report.arguments == 512 * 512 * 2 // 4
+    assert "all-gather" in compiled.as_text()
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_steps_of_a_small_experiment_for_four_chips():
+    sizes = {**SIZES, "batch": 8}
+    given = [
+        f"--{name}={value}" if not isinstance(value, bool) else f"--{'' if value else 'no'}{name}"
+        for name, value in sizes.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tpu_scripts.aot_compile", *given, f"--model={tiny_folder()}"]
+        + ["--topology=v5e:2x2", "--mesh=fsdp:2,tensor:2"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for agent in ("manager", "answer"):
+        assert f"{agent}: compiled for 4 x TPU v5 lite" in done.stdout
+    assert done.stdout.count("fits into 16.000 GiB") == 2

@@ -1,0 +1,60 @@
+"""The real step on eight forced CPU devices, in one process of its own for each job."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("mesh_worker.py")
+MESHES = ("data:8", "fsdp:8", "tensor:4", "data:2,fsdp:2,tensor:2")
+SPLIT = dict(zip(MESHES, (0, 9, 7, 9), strict=True))  # weights; two key heads do not divide by four
+AGENTS = ("answer", "manager")
+
+
+@functools.cache
+def report(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, WORKER, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.rsplit("REPORT ", 1)[1])
+
+
+def check(found, mesh):
+    assert found["size"] > 1e-4  # there is a gradient to compare
+    here = found[mesh]
+    assert here["tokens"], "the mesh sampled other tokens"
+    assert here["loss"] < 1e-5
+    assert here["gradient"] < 1e-5
+    assert here["params"] < 1e-5
+    assert here["moments"], "moments do not lie where their parameters do"
+    assert here["split"] == SPLIT[mesh]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_mesh_gives_what_one_device_gives(agent, mesh):
+    check(report("steps", agent, *MESHES), mesh)
+
+
+def test_a_mixed_mesh_gives_what_one_device_gives():
+    check(report("steps", "answer", MESHES[-1]), MESHES[-1])
+
+
+@pytest.mark.slow
+def test_no_weight_is_gathered_inside_the_decode_loop():
+    found = report("loops")
+    assert found["gathered_once"] == []
+    assert found["left_split"] != []  # else the search is blind
+
+
+def test_moments_lie_where_their_parameters_do():
+    found = report("moments")
+    assert found["same"]
+    assert found["split"] > 5
