@@ -18,7 +18,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]),
+    packages=find_packages(
+        include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]
+    ),
     package_data={"memr1_jax.agents": ["prompts/*.txt"]},
     python_requires=">=3.11",
     install_requires=[
