@@ -27,6 +27,8 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     )
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a file has no width; 80 columns would break the table's words
     console.print(results_table(evaluation.summary))
     console.print(
         "The manager: " + ", ".join(f"{k} {v:g}" for k, v in evaluation.ingestion.items())
