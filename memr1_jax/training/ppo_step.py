@@ -2,16 +2,10 @@
 
 from collections.abc import Callable
 
-import jax
-
-from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.rollout import Rollout
-from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerData, ManagerData
-from memr1_jax.models.sampler import Sampling
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.ppo import PPO, Optimizers, PPOState, ppo_update
-from memr1_jax.training.step import Frozen, Policy, experience_of
+from memr1_jax.training.step import Policy, compile_step
 
 
 def make_ppo_step(
@@ -21,35 +15,4 @@ def make_ppo_step(
 
     The same contract as `make_train_step`, with a `PPOState`; the rollout is the same one too.
     """
-
-    def train_step(
-        state: PPOState,
-        frozen: Frozen,
-        tools: Tools,
-        data: AnswerData | ManagerData,
-        rows: jax.Array,
-        valid: jax.Array,
-    ):
-        rollout = policy.rollout(
-            state.params,
-            frozen,
-            tools,
-            data.select(rows, valid),
-            jax.random.fold_in(state.key, state.step),
-            Sampling.create(algorithm.temperature),
-            group=algorithm.group,
-            reward=reward,
-        )
-        state, metrics = ppo_update(
-            algorithm,
-            policy.decoder,
-            optimizers,
-            state,
-            frozen.reference,
-            policy.agent.template.instruction_block,
-            experience_of(rollout),
-            grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
-        )
-        return state, metrics | rollout.metrics, rollout
-
-    return jax.jit(train_step, donate_argnums=0)
+    return compile_step(ppo_update, policy, algorithm, optimizers, reward)

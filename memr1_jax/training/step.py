@@ -9,6 +9,7 @@ The two agents differ only in the rollout.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -94,6 +95,16 @@ def make_train_step(
     `data` stays on the device; `rows` `[B]` picks the batch, `valid` `[B]` marks padding. The state
     is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
     what the uninterrupted one would have drawn.
+    """
+    return compile_step(update, policy, algorithm, optimizer, reward)
+
+
+def compile_step(
+    update: Callable, policy: Policy, algorithm: Any, optimizer: Any, reward: str
+) -> Callable:
+    """Compiles rollout and `update` into one program; algorithms differ in `update` alone.
+
+    `update` takes what `rl.update.update` takes, with its own options, optimiser and state.
     """
 
     def train_step(
