@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
 from memr1_jax.models.config import DecoderConfig
@@ -27,7 +28,10 @@ from memr1_jax.models.rope import apply_rope, rope_tables
 from memr1_jax.parallel.activations import gather_weights, split
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("adapted"),  # by Projection
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -50,7 +54,11 @@ class Context:
 
 
 class Projection(nn.Module):
-    """A linear map from the last `inputs` axes to `outputs`, kernel `[*inputs, *outputs]`."""
+    """A linear map from the last `inputs` axes to `outputs`, kernel `[*inputs, *outputs]`.
+
+    Where its parameters have adapters (`models/lora.py`), what they compute is added: `lora_a` is
+    `[*inputs, r]`, and `lora_b` `[r, *outputs]`, for any rank r.
+    """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -65,6 +73,12 @@ class Projection(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), self.outputs)
             y = y + bias.astype(self.dtype)
+        if self.has_variable("params", "lora_a"):
+            lora_a, lora_b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
+            low = jnp.tensordot(x, lora_a.astype(self.dtype), axes=len(self.inputs))
+            y = y + jnp.tensordot(low, lora_b.astype(self.dtype), axes=1)
+            # Both parts need not be kept for the backward pass where their sum is.
+            y = checkpoint_name(y, "adapted")
         return y
 
 
@@ -159,7 +173,7 @@ class Layer(nn.Module):
         above = _sources(past, geometry.past_lengths)
         outputs, kept = [], []
         for x, rope, length in zip(hidden, geometry.ropes, geometry.lengths, strict=True):
-            query, key, value = self.attention.project(self.attention_norm(x), rope)
+            query, key, value = self.attention.project(_whole(self.attention_norm(x)), rope)
             own = Source(key, value, jnp.arange(x.shape[-2]) + 1, causal=True)
             outputs.append(self._finish(x, query, [*above, own]))
             above.append(Source(key, value, length, causal=False))
@@ -172,7 +186,7 @@ class Layer(nn.Module):
         `cache` is `(key, value)`, each `[L, *lead, K, R, H]`, of all layers: as the carry of the
         scan over layers it is updated in place.
         """
-        query, *new = self.attention.project(self.attention_norm(x), geometry.ropes[0])
+        query, *new = self.attention.project(_whole(self.attention_norm(x)), geometry.ropes[0])
         cache = tuple(
             _write(array, value, layer, step) for array, value in zip(cache, new, strict=True)
         )
@@ -181,9 +195,8 @@ class Layer(nn.Module):
         return self._finish(x, query, [*above, own]), cache
 
     def _finish(self, x, query, sources):
-        x = x + self.attention(query, sources)
-        x = x + self.mlp(self.mlp_norm(x))
-        return split(x, rows=_rows(x))
+        x = _resting(x + self.attention(query, sources))
+        return _resting(x + self.mlp(_whole(self.mlp_norm(x))))
 
 
 @struct.dataclass
@@ -198,6 +211,20 @@ class Geometry:
 def _rows(hidden):
     """The axis of prompts in `[*lead, T, D]`; an instruction has none."""
     return 0 if hidden.ndim > 2 else None
+
+
+def _whole(hidden):
+    """`[*lead, T, D]` as the projections need it: all tokens on each device of the tensor axis."""
+    return split(hidden, rows=_rows(hidden))
+
+
+def _resting(hidden):
+    """`[*lead, T, D]` as it rests between the halves of a layer, and is kept for the backward pass.
+
+    What the tensor axis adds up is scattered over tokens there (sequence parallelism, arXiv
+    2205.05198): as much communication, and activations are held once.
+    """
+    return split(hidden, rows=_rows(hidden), heads=-2)
 
 
 def _sources(past, lengths):
@@ -242,7 +269,11 @@ class Decoder(nn.Module):
         self.embed = Table(shape)
         if not config.tie_embeddings:
             self.head = Table(shape)
-        self.layers = self.param("layers", self._init_layers)
+        if self.has_variable("params", "layers"):
+            # Read, not declared: adapters stand beside what the initialiser would make.
+            self.layers = self.get_variable("params", "layers")
+        else:
+            self.layers = self.param("layers", self._init_layers)
         self.final_norm = RMSNorm(config.model_width, config.rms_epsilon, self.dtype)
 
     def _init_layers(self, key):
@@ -334,7 +365,7 @@ class Decoder(nn.Module):
     def _embed(self, blocks):
         table = gather_weights({"embedding": self.embed()}, self.dtype)["embedding"]
         hidden = (table[block.tokens].astype(self.dtype) for block in blocks)
-        return tuple(split(x, rows=_rows(x)) for x in hidden)
+        return tuple(_resting(x) for x in hidden)
 
 
 def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype) -> tuple:

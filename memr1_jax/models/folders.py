@@ -12,16 +12,18 @@ from memr1_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterator[Path]:
     """Yields an empty temporary sibling that takes the name `folder` when the block succeeds.
 
-    A block that fails leaves `folder` as it was. An existing model folder is replaced; anything
-    else of that name is refused with a UserError, so that a slip of the keyboard deletes nothing.
+    A block that fails leaves `folder` as it was. An existing folder that has the file `mark` is of
+    the same kind, and is replaced; anything else of that name is refused with a UserError, so that
+    a slip of the keyboard deletes nothing.
     """
     target = Path(folder).expanduser().resolve()
-    if target.exists() and not _replaceable(target):
+    if target.exists() and not _replaceable(target, mark):
+        kind = "a model folder" if mark == "config.json" else "a folder of the same kind"
         raise UserError(
-            f"{target} exists and is not a model folder (it has no config.json). "
+            f"{target} exists and is not {kind} (it has no {mark}). "
             "Name another folder, or remove this one first."
         )
     try:
@@ -64,7 +66,7 @@ def write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _replaceable(target: Path) -> bool:
+def _replaceable(target: Path, mark: str) -> bool:
     if not target.is_dir():
         return False
-    return (target / "config.json").is_file() or not any(target.iterdir())
+    return (target / mark).is_file() or not any(target.iterdir())

@@ -24,6 +24,13 @@ RULES: tuple[tuple[str, tuple], ...] = (
     (r"(gate|up)/kernel", ("fsdp", HEADS)),  # [D, F]
     (r"down/kernel", (HEADS, "fsdp")),  # [F, D]
     (r"scale", (None,)),  # [D]
+    # Adapters: where the kernel's inputs or outputs lie, and the rank r whole.
+    (r"(query|key|value|gate|up)/lora_a", ("fsdp", None)),  # [D, r]
+    (r"attention/output/lora_a", (HEADS, None, None)),  # [N, H, r]
+    (r"down/lora_a", (HEADS, None)),  # [F, r]
+    (r"(query|key|value)/lora_b", (None, HEADS, None)),  # [r, N, H] or [r, K, H]
+    (r"(gate|up)/lora_b", (None, HEADS)),  # [r, F]
+    (r"(attention/output|down)/lora_b", (None, "fsdp")),  # [r, D]
 )
 
 

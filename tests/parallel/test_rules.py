@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import init_params
+from memr1_jax.models.lora import TARGETS, LoRA, abstract_adapters
 from memr1_jax.parallel.activations import gather_weights, split, split_tokens, spread
 from memr1_jax.parallel.mesh import AXES
 from memr1_jax.parallel.rules import RULES, fitted, partition_spec
@@ -73,6 +74,22 @@ def test_moments_and_single_layers_follow_the_same_rule():
     assert partition_spec(mesh, "mlp/up/kernel", (8, 8), without=("fsdp",)) == P(None, "tensor")
     assert partition_spec(mesh, "opt_state/1/0/count", ()) == P()
     assert partition_spec(mesh, "opt_state/mu/up/kernel", (1,)) == P()  # a factored moment
+
+
+def test_adapters_lie_where_their_kernels_lie():
+    config, mesh = PRESETS["llama-3.1-8b"], mesh_of(2, 4, 2)
+    adapters = abstract_adapters(config, LoRA(rank=16, alpha=32.0))["layers"]
+    seen = set()
+    for part, targets in adapters.items():
+        for target, leaves in targets.items():
+            name = f"layers/{part}/{target}"
+            a, b = leaves["lora_a"].shape, leaves["lora_b"].shape
+            kernel = partition_spec(mesh, f"{name}/kernel", a[:-1] + b[2:])
+            inputs, outputs = kernel[1 : len(a) - 1], kernel[len(a) - 1 :]
+            assert partition_spec(mesh, f"{name}/lora_a", a) == P(None, *inputs, None)
+            assert partition_spec(mesh, f"opt_state/mu/{name}/lora_b", b) == P(None, None, *outputs)
+            seen.add(target)
+    assert seen == set(TARGETS)
 
 
 def test_a_spec_that_uses_an_axis_twice_is_refused():
