@@ -1,8 +1,12 @@
 """Settings of all tests; the environment is set before a test file imports anything."""
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import settings
+
+sys.path.append(str(Path(__file__).parent))  # shared helpers, in every import mode of pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch, so that test processes can share cores

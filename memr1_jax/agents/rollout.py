@@ -17,29 +17,31 @@ from memr1_jax.agents.answer import (
     judge_answer,
     retrieve_memories,
 )
+from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
 from memr1_jax.agents.manager import (
+    ManagerPrompt,
     MemoryManager,
     Report,
     apply_response,
     grammar_constraint,
     manager_prompt,
 )
+from memr1_jax.agents.reward import EXACT_MATCH, Reward, answer_reward, manager_reward
 from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerBatch, ManagerBatch
+from memr1_jax.data.batches import AnswerBatch, ManagerBatch, Query
 from memr1_jax.memory.bank import bank_size
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Samples, Sampling, generate
 from memr1_jax.rl.metrics import Mean, masked_mean
-
-REWARDS = ("exact_match", "token_f1", "contains")
+from memr1_jax.text.segments import Packed
 
 
 @struct.dataclass
 class Rollout:
     """What an update needs, and what a reader wants to see.
 
-    `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`; `valid` `[B]`; `shown` `[B]`, the
-    number of memory ids in a manager's prompt.
+    `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`, 0 in padding; `valid` `[B]`;
+    `shown` `[B]`, the number of memory ids in a manager's prompt.
     """
 
     prompt: Block
@@ -50,9 +52,21 @@ class Rollout:
     metrics: dict[str, Mean]
 
 
-def reward_of(verdict: Verdict, reward: str) -> jax.Array:
-    """The reward, one of `REWARDS`; the paper's is exact match (section 3.3)."""
-    return getattr(verdict, reward)
+def answer_prompts(agent: AnswerAgent, tools: Tools, batch: AnswerBatch) -> Packed:
+    """Retrieves from both banks and writes the prompt `[B, P]` of every question."""
+
+    def prompt_of(banks, scene, query):
+        retrieved = tuple(retrieve_memories(agent, tools, bank, query) for bank in banks)
+        return answer_prompt(agent, scene, retrieved, query)
+
+    return jax.vmap(prompt_of)(batch.banks, batch.scene, batch.query)
+
+
+def manager_prompts(manager: MemoryManager, tools: Tools, batch: ManagerBatch) -> ManagerPrompt:
+    """Retrieves similar memories and writes the prompt `[B, P]` of every turn."""
+    return jax.vmap(lambda bank, facts: manager_prompt(manager, tools, bank, facts))(
+        batch.own, batch.facts
+    )
 
 
 def answer_rollout(
@@ -65,15 +79,15 @@ def answer_rollout(
     sampling: Sampling,
     *,
     group: int,
-    reward: str = "exact_match",
+    reward: Reward = EXACT_MATCH,
+    judge: Judge | None = None,
+    judge_params: dict | None = None,
 ) -> Rollout:
-    """Samples `group` answers to every question and scores them against the gold answer."""
+    """Samples `group` answers to every question and scores them against the gold answer.
 
-    def prompt_of(banks, scene, query):
-        retrieved = tuple(retrieve_memories(agent, tools, bank, query) for bank in banks)
-        return answer_prompt(agent, scene, retrieved, query)
-
-    packed = jax.vmap(prompt_of)(batch.banks, batch.scene, batch.query)
+    `judge` and its parameters are needed where the reward's outcome is theirs.
+    """
+    packed = answer_prompts(agent, tools, batch)
     prompt = Block(packed.tokens, packed.length)
     rows = (*batch.valid.shape, group)
     samples = generate(
@@ -88,21 +102,24 @@ def answer_rollout(
         active=jnp.broadcast_to(batch.valid[:, None], rows),
     )
 
-    def judge(tokens, length, gold):
-        return judge_answer(agent, tools, tokens, length, gold)
+    def read(tokens, length, gold):
+        return _read_answer(agent, tools, tokens, length, gold)
 
-    over_group = jax.vmap(judge, (0, 0, None))
-    verdict = jax.vmap(over_group)(samples.tokens, samples.length, batch.query.gold)
+    over_group = jax.vmap(read, (0, 0, None))
+    verdict, answer = jax.vmap(over_group)(samples.tokens, samples.length, batch.query.gold)
     valid = batch.valid[:, None]
-    metrics = {name: masked_mean(value, valid) for name, value in _fields(verdict).items()}
+    query = jax.tree.map(lambda x: x[:, None], batch.query)
+    outcome, metrics = _outcome(reward, judge, judge_params, tools, query, verdict, answer, valid)
+    parts = answer_reward(reward, outcome, verdict)
+    metrics |= _means(parts | _fields(verdict), valid)
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
-    rewards = reward_of(verdict, reward)
+    rewards = jnp.where(valid, sum(parts.values()), 0.0)
     return Rollout(prompt, samples, rewards, batch.valid, jnp.zeros_like(prompt.length), metrics)
 
 
 @dataclasses.dataclass(frozen=True)
 class FrozenAnswerer:
-    """The Answer Agent as the judge of a manager's edits: its sizes and its decoder."""
+    """The Answer Agent that answers from a manager's edits: its sizes and its decoder."""
 
     agent: AnswerAgent
     decoder: Decoder
@@ -120,16 +137,17 @@ def manager_rollout(
     sampling: Sampling,
     *,
     group: int,
-    reward: str = "exact_match",
+    reward: Reward = EXACT_MATCH,
+    judge: Judge | None = None,
+    judge_params: dict | None = None,
 ) -> Rollout:
     """Samples `group` edits of every bank; the frozen Answer Agent then answers from each result.
 
-    The reward of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
-    Algorithm 1). With a grammar in `tools` decoding is constrained.
+    The outcome of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
+    Algorithm 1). With a grammar in `tools` decoding is constrained. `judge` and its parameters are
+    needed where the reward's outcome is theirs.
     """
-    prompts = jax.vmap(lambda bank, facts: manager_prompt(manager, tools, bank, facts))(
-        batch.own, batch.facts
-    )
+    prompts = manager_prompts(manager, tools, batch)
     prompt = Block(prompts.tokens, prompts.length)
     rows = (*batch.valid.shape, group)
     samples = generate(
@@ -153,15 +171,18 @@ def manager_rollout(
         batch.own, prompts, batch.facts, samples.tokens, samples.length
     )
 
-    verdict = _consult(answerer, answer_params, tools, batch, edited)
+    verdict, answer = _consult(answerer, answer_params, tools, batch, edited)
     asked = (batch.asked & batch.valid[:, None])[:, None, :]  # [B, 1, n]
-    scores = jnp.where(asked, reward_of(verdict, reward), 0.0)
-    rewards = scores.sum(-1) / jnp.maximum(asked.sum(-1), 1)
+    queries = jax.tree.map(lambda x: x[:, None], batch.queries)
+    scores, metrics = _outcome(reward, judge, judge_params, tools, queries, verdict, answer, asked)
+    outcome = jnp.where(asked, scores, 0.0).sum(-1) / jnp.maximum(asked.sum(-1), 1)
 
     valid = batch.valid[:, None]
-    metrics = {name: masked_mean(value, valid) for name, value in _fields(report).items()}
-    metrics |= {name: masked_mean(value, asked) for name, value in _fields(verdict).items()}
-    metrics["bank_size"] = masked_mean(bank_size(edited), valid)
+    memories = bank_size(edited)
+    parts = manager_reward(reward, outcome, report, memories, edited.alive.shape[-1])
+    rewards = jnp.where(valid, sum(parts.values()), 0.0)
+    metrics |= _means(parts | _fields(report) | {"bank_size": memories}, valid)
+    metrics |= _means(_fields(verdict), asked)
     metrics["memories_shown"] = masked_mean(prompts.shown, batch.valid)
     metrics |= _shape_metrics(samples, batch.valid, prompts.dropped, prompts.overflow)
     return Rollout(prompt, samples, rewards, batch.valid, prompts.shown, metrics)
@@ -176,7 +197,7 @@ def manager_constraint(tools: Tools, shown: jax.Array, rows: tuple[int, ...]):
 
 
 def _consult(answerer, params, tools, batch, edited):
-    """Verdicts `[B, G, n]` of greedy answers from every edited bank `[B, G, M, ...]`."""
+    """Greedy answers `[B, G, n]` from every edited bank `[B, G, M, ...]`, and their verdicts."""
     agent = answerer.agent
 
     def prompt_of(own, other, speaker, scene, query):
@@ -201,11 +222,47 @@ def _consult(answerer, params, tools, batch, edited):
         active=jnp.broadcast_to(asked[:, None, :, None], (*packed.length.shape, 1)),
     )
 
-    def judge(tokens, length, gold):
-        return judge_answer(agent, tools, tokens[0], length[0], gold)
+    def read(tokens, length, gold):
+        return _read_answer(agent, tools, tokens[0], length[0], gold)
 
-    over_group = jax.vmap(jax.vmap(judge), (0, 0, None))
+    over_group = jax.vmap(jax.vmap(read), (0, 0, None))
     return jax.vmap(over_group)(samples.tokens, samples.length, batch.queries.gold)
+
+
+def _read_answer(agent, tools, tokens, length, gold):
+    """The verdict on one response `[R]`, and the answer in it."""
+    return judge_answer(agent, tools, tokens, length, gold), answer_block(tools, tokens, length)
+
+
+def _outcome(
+    reward: Reward,
+    judge: Judge | None,
+    judge_params: dict | None,
+    tools: Tools,
+    query: Query,
+    verdict: Verdict,
+    answer: Block,
+    counted: jax.Array,
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """What answers `[*rows]` are worth, and metrics over those that are `counted`.
+
+    The leaves of `query` and `counted` broadcast against the rows.
+    """
+    metrics = {"answer_tokens": answer.length}
+    if reward.outcome == "judge":
+        if judge is None:
+            raise ValueError("The outcome is that of a judge, but there is no judge.")
+        question = Block(query.tokens, query.length)
+        gold = Block(query.gold_tokens, query.gold_length)
+        outcome = judge_log_odds(judge, judge_params, tools, question, gold, answer)
+        metrics |= {"judge": outcome, "judge_yes": outcome > 0}
+    else:
+        outcome = getattr(verdict, reward.outcome)
+    return outcome, _means(metrics, counted)
+
+
+def _means(values, mask):
+    return {name: masked_mean(value, mask) for name, value in values.items()}
 
 
 def _shape_metrics(samples, valid, dropped, overflow):

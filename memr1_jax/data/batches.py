@@ -29,11 +29,13 @@ class Scene:
 
 @struct.dataclass
 class Query:
-    """A question: `tokens` `[W]`, `length`; and the words of its gold answer."""
+    """A question: `tokens` `[W]`, `length`; and its gold answer, in words and in tokens `[W]`."""
 
     tokens: jax.Array
     length: jax.Array
     gold: Words
+    gold_tokens: jax.Array
+    gold_length: jax.Array
 
 
 @struct.dataclass

@@ -31,6 +31,7 @@ class Sizes:
     questions: int = 4  # n
     question_width: int = 48  # W of questions, tokens
     gold_words: int = 48  # A
+    gold_width: int = 48  # W of gold answers, tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,8 @@ def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
     sizes = encoder.sizes
     tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
     words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
-    return Query(tokens, length, _stack(words))
+    gold = encoder.rows([q.answer for q in questions], sizes.gold_width)
+    return Query(tokens, length, _stack(words), *gold)
 
 
 def encode_bank(

@@ -1,14 +1,23 @@
 """Rollouts against a second reading of the same samples on the host."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import make_training, stack, word_f1
+from tiny_model import make_tiny, make_training, stack, word_f1
 
+from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
 from memr1_jax.agents.manager import apply_response, manager_prompt
-from memr1_jax.agents.rollout import answer_rollout
+from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.rollout import answer_rollout, manager_rollout
+from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import AnswerBatch
+from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.evals.metrics import exact_match
+from memr1_jax.memory.bank import bank_size
+from memr1_jax.models.decoder import Block
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.text.answer_span import extract_answer
 from memr1_jax.text.normalize import words_of_text
@@ -71,57 +80,66 @@ def test_padding_rows_stay_silent_and_do_not_count(agent):
     assert metric_values(padded)["reward"] == pytest.approx(float(partial.rewards[0].mean()))
 
 
+@functools.cache
+def _make_consult():
+    """`_consult` of the tiny model, compiled once."""
+    tiny = make_tiny()
+    return jax.jit(functools.partial(_consult, tiny.bench, tiny.model.decoder))
+
+
+def _consult(bench, decoder, params, tools, batch, samples):
+    """The answers `[B, G, n]` of the other agent's own rollout, one bank pair a question.
+
+    And the banks `[B, G, M, ...]` after the edits in `samples`, from which it answers.
+    """
+
+    def edit(bank, facts, tokens, length):
+        prompt = manager_prompt(bench.manager, tools, bank, facts)
+        one = lambda t, n: apply_response(bench.manager, tools, bank, prompt, facts, t, n)[0]  # noqa: E731
+        return jax.vmap(one)(tokens, length)
+
+    edited = jax.vmap(edit)(batch.own, batch.facts, samples.tokens, samples.length)
+    shape = (*samples.length.shape, batch.asked.shape[1])
+
+    def spread(x, axes):
+        """To one row for every question of every sample; `axes` of [B, G, n] that x has."""
+        index = tuple(slice(None) if a in axes else None for a in range(3))
+        rest = x.shape[len(axes) :]
+        return jnp.broadcast_to(x[index], (*shape, *rest)).reshape(-1, *rest)
+
+    own = jax.tree.map(lambda x: spread(x, (0, 1)), edited)
+    other = jax.tree.map(lambda x: spread(x, (0,)), batch.other)
+    scene = jax.tree.map(lambda x: spread(x, (0,)), batch.scene)
+    query = jax.tree.map(lambda x: spread(x, (0, 2)), batch.queries)
+    second = spread(batch.speaker, (0,)) == 1
+
+    def choose(a, b):
+        return jnp.where(second.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+    banks = jax.tree.map(choose, own, other), jax.tree.map(choose, other, own)
+    rollout = answer_rollout(
+        bench.answerer,
+        decoder,
+        params,
+        tools,
+        AnswerBatch(banks, scene, query, jnp.ones(len(second), bool)),
+        jax.random.key(0),
+        Sampling.create(temperature=0.0),
+        group=1,
+    )
+    answers = jax.tree.map(lambda x: x[:, 0].reshape(*shape, *x.shape[2:]), rollout.samples)
+    return answers, edited
+
+
 def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
     training = make_training("manager")
     speaker = np.asarray(training.data.speaker)
     rows = [int(np.flatnonzero(speaker == which)[0]) for which in (0, 1)]
     batch = training.data.select(jnp.array(rows), jnp.ones(2, bool))
-    agent, tools, params = tiny.bench.answerer, tiny.bench.tools, training.frozen.answerer
-    manager, group = tiny.bench.manager, training.algorithm.group
+    tools, params, group = tiny.bench.tools, training.frozen.answerer, training.algorithm.group
     _, _, first = training.run(training.state(), rows)
 
-    @jax.jit
-    def answers_of(params, tools, batch, samples):
-        """The answers `[B, G, n]` of the other agent's own rollout, one bank pair a question."""
-
-        def edit(bank, facts, tokens, length):
-            prompt = manager_prompt(manager, tools, bank, facts)
-            one = lambda t, n: apply_response(manager, tools, bank, prompt, facts, t, n)[0]  # noqa: E731
-            return jax.vmap(one)(tokens, length)
-
-        edited = jax.vmap(edit)(batch.own, batch.facts, samples.tokens, samples.length)
-        shape = (*samples.length.shape, batch.asked.shape[1])
-
-        def spread(x, axes):
-            """To one row for every question of every sample; `axes` of [B, G, n] that x has."""
-            index = tuple(slice(None) if a in axes else None for a in range(3))
-            rest = x.shape[len(axes) :]
-            return jnp.broadcast_to(x[index], (*shape, *rest)).reshape(-1, *rest)
-
-        own = jax.tree.map(lambda x: spread(x, (0, 1)), edited)
-        other = jax.tree.map(lambda x: spread(x, (0,)), batch.other)
-        scene = jax.tree.map(lambda x: spread(x, (0,)), batch.scene)
-        query = jax.tree.map(lambda x: spread(x, (0, 2)), batch.queries)
-        second = spread(batch.speaker, (0,)) == 1
-
-        def choose(a, b):
-            return jnp.where(second.reshape(-1, *[1] * (a.ndim - 1)), b, a)
-
-        banks = jax.tree.map(choose, own, other), jax.tree.map(choose, other, own)
-        rollout = answer_rollout(
-            agent,
-            tiny.model.decoder,
-            params,
-            tools,
-            AnswerBatch(banks, scene, query, jnp.ones(len(second), bool)),
-            jax.random.key(0),
-            Sampling.create(temperature=0.0),
-            group=1,
-            reward="token_f1",
-        )
-        return jax.tree.map(lambda x: x[:, 0].reshape(*shape, *x.shape[2:]), rollout.samples)
-
-    samples = answers_of(params, tools, batch, first.samples)
+    samples, _ = _make_consult()(params, tools, batch, first.samples)
     answers = _answers(tiny, samples)
     # The first sample's answers become the gold ones, so that there is something to earn.
     queries = training.data.queries
@@ -155,3 +173,157 @@ def test_a_constrained_manager_is_always_readable_in_training():
         values = metric_values(metrics)
         assert (values["invalid"], values["skipped"], values["unknown"]) == (0, 0, 0)
         assert values["truncated"] == 0 and bool(rollout.samples.stopped.all())
+
+
+def _batch(training, rows, valid=None):
+    return training.data.select(jnp.array(rows), jnp.array(valid or [True] * len(rows)))
+
+
+def test_the_default_reward_is_exact_match(tiny):
+    policy, batch = make_training("answer").policy, _batch(make_training("answer"), ROWS)
+
+    @jax.jit
+    def rollout(params, tools, batch):
+        network = policy.agent, policy.decoder, params
+        return answer_rollout(
+            *network, tools, batch, jax.random.key(3), Sampling.create(1.0), group=2
+        )
+
+    arguments = tiny.model.params, tiny.bench.tools
+    answers = _answers(tiny, rollout(*arguments, batch).samples)
+    gold = _gold(tiny, answers[:, 1])
+    found = rollout(*arguments, batch.replace(query=batch.query.replace(gold=gold)))
+    expected = [[exact_match(text, row[1]) for text in row] for row in answers]
+    np.testing.assert_array_equal(found.rewards, expected)
+    assert {0, 1} == {int(x) for x in found.rewards.ravel()}
+    values = metric_values(found.metrics)
+    assert values["reward_outcome"] == pytest.approx(np.mean(expected))
+    assert values["reward_format"] == 0 and "judge" not in values
+
+
+@pytest.fixture(scope="module")
+def judge(tiny):
+    """A judge on the tiny model, whose tokenizer has no token for yes: other words stand in."""
+    template = load_template("judge_compact", tiny.model.tokenizer)
+    return Judge(template, tiny.model.decoder, yes=(79, 379), no=(80, 300, 649), answer_width=8)
+
+
+@pytest.fixture(scope="module")
+def judge_params(tiny):
+    return jax.tree.map(lambda x: x * 1.05, tiny.model.params)
+
+
+@pytest.fixture(scope="module")
+def odds_of(tiny, judge, judge_params):
+    """What the judge says to one question, gold answer (texts) and response (tokens)."""
+    tools, encoder = tiny.bench.tools, tiny.bench.encoder
+
+    @jax.jit
+    def compiled(params, tools, question, gold, tokens, length):
+        answer = jax.tree.map(lambda x: x[None], answer_block(tools, tokens, length))
+        return judge_log_odds(judge, params, tools, question, gold, answer)[0], answer.length[0]
+
+    def odds(question, response):
+        texts = [question.question, question.answer]
+        asked, gold = (Block(*map(jnp.asarray, encoder.rows([text], 48))) for text in texts)
+        return [float(x) for x in compiled(judge_params, tools, asked, gold, *response)]
+
+    return odds
+
+
+def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
+    training = make_training("answer")
+    policy = training.policy
+
+    @jax.jit
+    def rollout(params, judge_params, tools, batch):
+        return answer_rollout(
+            *(policy.agent, policy.decoder, params, tools, batch),
+            *(jax.random.key(3), Sampling.create(1.0)),
+            group=2,
+            reward=Reward("judge", outcome_weight=0.5),
+            judge=judge,
+            judge_params=judge_params,
+        )
+
+    batch = _batch(training, [0, 3, 1], [True, True, False])
+    lowered = rollout.lower(tiny.model.params, judge_params, tiny.bench.tools, batch)
+    assert "callback" not in lowered.as_text()
+    found = lowered.compile()(tiny.model.params, judge_params, tiny.bench.tools, batch)
+    questions = [question for c in tiny.conversations for question in c.questions]
+    samples = found.samples
+    expected = np.array(
+        [
+            [odds_of(questions[row], (samples.tokens[b, g], samples.length[b, g])) for g in (0, 1)]
+            for b, row in enumerate([0, 3])
+        ]
+    )
+    odds, answer_tokens = expected[..., 0], expected[..., 1]
+    assert np.ptp(odds) > 1e-2
+    np.testing.assert_allclose(found.rewards[:2], 0.5 * odds, atol=1e-4)
+    np.testing.assert_array_equal(found.rewards[2], 0)
+    values = metric_values(found.metrics)
+    assert values["judge"] == pytest.approx(odds.mean(), abs=1e-4)
+    assert values["judge_yes"] == pytest.approx((odds > 0).mean())
+    assert values["reward_outcome"] == pytest.approx(float(found.rewards[:2].mean()), abs=1e-6)
+    assert values["answer_tokens"] == pytest.approx(answer_tokens.mean()) and answer_tokens.all()
+
+
+def test_a_judge_rewards_edits_beside_form_and_size(tiny, judge, judge_params, odds_of):
+    training = make_training("manager")
+    policy, tools, params = training.policy, tiny.bench.tools, tiny.model.params
+    reward = Reward("judge", format_weight=0.5, size_weight=2.0, size_free=1)
+
+    @jax.jit
+    def rollout(params, judge_params, tools, batch):
+        return manager_rollout(
+            *(policy.agent, policy.decoder, params, policy.answerer, params, tools, batch),
+            *(jax.random.key(3), Sampling.create(1.0)),
+            group=2,
+            reward=reward,
+            judge=judge,
+            judge_params=judge_params,
+        )
+
+    tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
+    sizes = np.asarray(training.data.own.alive.sum(-1))
+    rows = [int(sizes.argmin()), int(sizes.argmax()), 0]
+    batch = _batch(training, rows, [True, True, False])
+    found = rollout(params, judge_params, tools, batch)
+    answers, edited = _make_consult()(params, tools, batch, found.samples)
+    odds = [
+        [
+            np.mean(
+                [
+                    odds_of(question, (answers.tokens[b, g, q], answers.length[b, g, q]))[0]
+                    for q, question in enumerate(tuples[row].questions[:2])
+                ]
+            )
+            for g in (0, 1)
+        ]
+        for b, row in enumerate(rows[:2])
+    ]
+    excess = np.maximum(np.asarray(bank_size(edited))[:2] - 1, 0) / 16
+    assert excess.any() and not excess.all()
+    # Decoding is constrained: every response is readable.
+    np.testing.assert_allclose(found.rewards[:2], np.array(odds) + 0.5 - 2.0 * excess, atol=1e-4)
+    np.testing.assert_array_equal(found.rewards[2], 0)
+    values = metric_values(found.metrics)
+    assert values["reward_outcome"] == pytest.approx(np.mean(odds), abs=1e-4)
+    assert values["reward_format"] == pytest.approx(0.5)
+    assert values["reward_size"] == pytest.approx(-2.0 * excess.mean(), abs=1e-6)
+    asked = np.asarray(batch.asked)[:2].sum() * 2
+    assert float(found.metrics["judge"].weight) == asked == found.metrics["answer_tokens"].weight
+
+
+def test_a_judged_reward_needs_a_judge(tiny):
+    policy, batch = make_training("answer").policy, _batch(make_training("answer"), ROWS)
+    with pytest.raises(ValueError, match="there is no judge"):
+        jax.eval_shape(
+            lambda: answer_rollout(
+                *(policy.agent, policy.decoder, tiny.model.params, tiny.bench.tools, batch),
+                *(jax.random.key(3), Sampling.create(1.0)),
+                group=2,
+                reward=Reward("judge"),
+            )
+        )

@@ -14,7 +14,13 @@ from memr1_jax.memory.embedder import StaticVectors
 from memr1_jax.text.normalize import words_of_text
 
 SIZES = encode.Sizes(
-    memory_width=8, bank_capacity=6, facts=2, questions=2, question_width=16, gold_words=8
+    memory_width=8,
+    bank_capacity=6,
+    facts=2,
+    questions=2,
+    question_width=16,
+    gold_words=8,
+    gold_width=2,
 )
 
 
@@ -105,6 +111,8 @@ def test_manager_data_equal_their_tuples(words, encoder, conversations):
 
 def _assert_query(words, query, question):
     assert words.read(query.tokens, query.length) == question.question.split()[:16]
+    gold = question.answer.split()[: SIZES.gold_width]
+    assert words.read(query.gold_tokens, query.gold_length) == gold
     gold = words_of_text(question.answer, SIZES.gold_words)
     jax.tree.map(np.testing.assert_array_equal, query.gold, gold)
 

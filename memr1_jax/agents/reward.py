@@ -1,0 +1,77 @@
+"""What a response earns: the outcome, and on request its form and the size of the bank.
+
+Axis letters: B prompts, G samples a prompt.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.agents.answer import Verdict
+from memr1_jax.agents.manager import Report
+from memr1_jax.errors import UserError
+
+OUTCOMES = ("exact_match", "token_f1", "contains", "judge")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """Which outcome counts, and what each part weighs; static under `jit`.
+
+    The default is exact match alone (Memory-R1, section 3.3).
+    """
+
+    outcome: str = "exact_match"  # one of `OUTCOMES`
+    outcome_weight: float = 1.0
+    format_weight: float = 0.0  # earned by output in the form that was asked for
+    size_weight: float = 0.0  # what a bank full of memories costs a manager
+    size_free: int = 0  # memories that cost nothing
+
+    def __post_init__(self):
+        """Refuses an outcome that nobody computes."""
+        if self.outcome not in OUTCOMES:
+            raise UserError(f"There is no reward named {self.outcome!r}; choose one of {OUTCOMES}.")
+
+
+EXACT_MATCH = Reward()  # the paper's
+
+
+def answer_reward(reward: Reward, outcome: jax.Array, verdict: Verdict) -> dict[str, jax.Array]:
+    """The weighted parts of an answer's reward, which add up to it.
+
+    The form is right where the answer was marked as asked for.
+
+    Args:
+      reward: the weights.
+      outcome: `[B, G]`.
+      verdict: leaves `[B, G]`.
+    """
+    return {
+        "reward_outcome": reward.outcome_weight * outcome,
+        "reward_format": reward.format_weight * verdict.labelled,
+    }
+
+
+def manager_reward(
+    reward: Reward, outcome: jax.Array, report: Report, memories: jax.Array, capacity: int
+) -> dict[str, jax.Array]:
+    """The weighted parts of a manager's reward, which add up to it.
+
+    The form is right where the output was readable as a whole. The size is the share of the bank
+    that is filled beyond the free memories.
+
+    Args:
+      reward: the weights.
+      outcome: `[B, G]`, the mean over the turn's questions.
+      report: leaves `[B, G]`.
+      memories: `[B, G]`, those alive after the edits.
+      capacity: slots of a bank.
+    """
+    readable = (report.invalid == 0) & (report.skipped == 0)
+    excess = jnp.maximum(memories - reward.size_free, 0) / capacity
+    return {
+        "reward_outcome": reward.outcome_weight * outcome,
+        "reward_format": reward.format_weight * readable,
+        "reward_size": -reward.size_weight * excess,
+    }
