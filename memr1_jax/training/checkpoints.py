@@ -1,17 +1,20 @@
-"""Checkpoints of a run: saved in the background, complete or not at all, the last few kept."""
+"""Checkpoints of a run: saved in the background, complete or not at all; the last and the best."""
 
 import logging
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from memr1_jax.errors import UserError
+from memr1_jax.parallel.distributed import any_process, is_main
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
-_RESERVED = ("format", "arrays")
+_RESERVED = ("format", "arrays", "score")
 
 
 class Checkpoints:
@@ -20,14 +23,18 @@ class Checkpoints:
     A checkpoint appears under its step number only when it is complete, so a process that is killed
     while saving leaves the ones before it. Use as a context manager, or call `close`.
 
+    In a run of several processes all of them make the same calls in the same order.
+
     Args:
         folder: created if missing; on a file system that all processes of the run share.
-        keep: how many of the newest checkpoints stay. With 2 there is one to fall back on.
+        keep: how many of the newest checkpoints stay; the one with the best score stays beside
+            them. With 2 there is one to fall back on.
         read_only: only restore. Needed beside a running training: opening for writing clears away
             unfinished saves.
 
     Raises:
-        UserError: the folder cannot be created, or does not exist and `read_only` is on.
+        UserError: the folder cannot be created, does not exist and `read_only` is on, or is not
+            the same for all processes.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
@@ -35,31 +42,20 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self.folder = pathlib.Path(folder).expanduser().absolute()
-        try:
-            if not read_only:
-                self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"The checkpoint folder {self.folder} cannot be created"
-                f" ({error.strerror or error}). Give a folder in which you may create files."
-            ) from error
-        if not self.folder.is_dir():
-            raise UserError(
-                f"There is no checkpoint folder {self.folder}. Give the folder of a run that has"
-                " saved a checkpoint."
-            )
+        _open_folder(self.folder, create=not read_only)
+        self._scores: dict[int, float | None] = {}
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "meta"),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep,
+                preservation_policy=None if read_only else _LatestAndBest(keep, self._best_of),
                 read_only=read_only,
                 create=False,
                 cleanup_tmp_directories=not read_only,
             ),
         )
 
-    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], score: float | None = None) -> None:
         """Start saving, and return once the state may be changed or donated.
 
         Checkpoints of this step or later are removed first: after a return to an earlier step they
@@ -69,6 +65,8 @@ class Checkpoints:
             step: number of the checkpoint, at least 0.
             state: pytree of arrays; optax states and typed PRNG keys included.
             meta: values that JSON can hold: the agent, the data position, and the like.
+            score: what the best checkpoint has most of, such as a mean reward. None or a value
+                that is not finite makes the checkpoint no candidate.
 
         Raises:
             ValueError: `meta` uses a reserved name.
@@ -82,7 +80,11 @@ class Checkpoints:
         for later in self._steps():
             if later >= step:
                 self._manager.delete(later)
-        meta = {"format": FORMAT, "arrays": arrays, **meta}
+                self._scores.pop(later, None)
+        self.best_step()  # Reads all scores before one is being written.
+        score = float(score) if score is not None and math.isfinite(score) else None
+        self._scores[step] = score
+        meta = {"format": FORMAT, "arrays": arrays, "score": score, **meta}
         try:
             self._manager.save(
                 step,
@@ -99,8 +101,14 @@ class Checkpoints:
         steps = self._steps()
         return steps[0] if steps else None
 
+    def best_step(self) -> int | None:
+        """Step of the complete checkpoint with the highest score, the newest of equals, or None."""
+        return self._best_of(self._steps())
+
     def restore(self, example: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Load a checkpoint into the structure and onto the devices of `example`.
+
+        The mesh may be another one than that of the run which saved.
 
         Args:
             example: the state that is expected, as arrays or as `jax.ShapeDtypeStruct`; leaves
@@ -158,13 +166,38 @@ class Checkpoints:
         self.wait()
         return sorted(self._manager.all_steps(), reverse=True)
 
+    def _best_of(self, steps: Sequence[int]) -> int | None:
+        for step in steps:
+            if step not in self._scores:
+                self._scores[step] = self._saved_score(step)
+        scored = [(self._scores[step], step) for step in steps if self._scores[step] is not None]
+        return max(scored)[1] if scored else None
+
+    def _saved_score(self, step: int) -> float | None:
+        try:
+            return self._read_meta(step).get("score")
+        except _Unreadable:
+            return None  # Restoring it says why.
+
     def _restore(self, example: Any, step: int) -> tuple[Any, dict[str, Any]]:
         import orbax.checkpoint as ocp
 
+        meta = self._read_meta(step)
+        _check_arrays(self.folder / str(step), saved=meta["arrays"], expected=_describe(example))
+        arguments = ocp.args.StandardRestore(jax.tree.map(_abstract, example))
+        state = self._read(step, "state", ocp.StandardCheckpointHandler(), arguments)
+        # Without its file of types, orbax returns random keys as plain numbers.
+        if any_process(_describe(state) != meta["arrays"]):
+            raise self._unreadable(step)
+        return state, {name: value for name, value in meta.items() if name not in _RESERVED}
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        import orbax.checkpoint as ocp
+
         folder = self.folder / str(step)
-        if not folder.is_dir():
+        if any_process(not folder.is_dir()):
             raise _Unreadable(f"There is no checkpoint {folder}. {self._choices()}")
-        meta = self._read(step, folder, meta=ocp.args.JsonRestore())["meta"]
+        meta = self._read(step, "meta", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
         if not isinstance(meta, dict) or "arrays" not in meta or "format" not in meta:
             raise _Unreadable(f"{folder} was not saved by memr1_jax. Remove or move this folder.")
         if meta["format"] != FORMAT:
@@ -172,27 +205,35 @@ class Checkpoints:
                 f"The checkpoint {folder} has format {meta['format']}, and this version of"
                 f" memr1_jax reads format {FORMAT}. Use the version that saved it."
             )
-        _check_arrays(folder, saved=meta["arrays"], expected=_describe(example))
-        target = jax.tree.map(_abstract, example)
-        state = self._read(step, folder, state=ocp.args.StandardRestore(target))["state"]
-        return state, {name: value for name, value in meta.items() if name not in _RESERVED}
+        return meta
 
-    def _read(self, step: int, folder: pathlib.Path, **items) -> Any:
-        import orbax.checkpoint as ocp
+    def _read(self, step: int, item: str, handler: Any, arguments: Any) -> Any:
+        """One part of a checkpoint, if all processes can read it.
 
+        By its handler, since the manager's `restore` makes processes that succeed wait for those
+        that do not.
+        """
+        result, problem = None, None
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            result = handler.restore(self.folder / str(step) / item, args=arguments)
         except Exception as error:  # Damaged files surface as nearly any type of exception.
-            raise _Unreadable(
-                f"The checkpoint {folder} cannot be read: it is damaged, incomplete, or not one of"
-                " memr1_jax. Remove or move this folder."
-            ) from error
+            problem = error
+        if any_process(problem is not None):
+            raise self._unreadable(step) from problem
+        return result
+
+    def _unreadable(self, step: int) -> "_Unreadable":
+        return _Unreadable(
+            f"The checkpoint {self.folder / str(step)} cannot be read: it is damaged,"
+            " incomplete, or not one of memr1_jax. Remove or move this folder."
+        )
 
     def _choices(self) -> str:
         steps = ", ".join(map(str, reversed(self._steps())))
         return f"Choose one of the steps {steps}." if steps else "The folder holds none at all."
 
     def _cannot_save(self, error: Exception) -> UserError:
+        self._manager.reload()  # Orbax has forgotten those that it would have deleted afterwards.
         return UserError(
             f"A checkpoint could not be saved in {self.folder} ({_first_line(error)})."
             " Make room on the disk or check the rights of the folder, then go on with --resume."
@@ -201,6 +242,42 @@ class Checkpoints:
 
 class _Unreadable(Exception):
     """A checkpoint that another, older one may stand in for."""
+
+
+class _LatestAndBest:
+    """What orbax asks which checkpoints stay: the last `keep`, and the one that `best_of` picks."""
+
+    def __init__(self, keep: int, best_of):
+        self.keep, self.best_of = keep, best_of
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.keep :], self.best_of(steps)}
+        return [step in kept for step in steps]
+
+
+def _open_folder(folder: pathlib.Path, *, create: bool) -> None:
+    """Create the folder, by the first process alone, and check that every process sees it."""
+    problem = None
+    if create and is_main():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = error
+    if any_process(problem is not None):
+        reason = f" ({problem.strerror or problem})" if problem else ""
+        raise UserError(
+            f"The checkpoint folder {folder} cannot be created{reason}."
+            " Give a folder in which you may create files."
+        ) from problem
+    if any_process(not folder.is_dir()):
+        raise UserError(
+            f"Some processes of this run do not see the checkpoint folder {folder}. Give --output a"
+            " folder on a file system that all of them share."
+            if create
+            else f"There is no checkpoint folder {folder}. Give the folder of a run that has saved"
+            " a checkpoint."
+        )
 
 
 def _first_line(error: Exception) -> str:
