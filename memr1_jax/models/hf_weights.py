@@ -1,24 +1,34 @@
 """The decoder's parameters from and to Hugging Face folders of safetensors files."""
 
-import contextlib
+import functools
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import traverse_util
 from jax import numpy as jnp
+from jax.sharding import Mesh, Sharding
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.folders import read_json, whole_folder, write_json
 from memr1_jax.models.hf_config import config_from_hf, config_to_hf
+from memr1_jax.models.hf_tensors import (
+    INDEX,
+    SINGLE,
+    Slot,
+    find_tensors,
+    published,
+    read_leaf,
+    slots_of,
+)
+from memr1_jax.parallel.rules import param_shardings
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = ("F32", "F16", "BF16")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -41,18 +51,41 @@ def load_params(
     float16 or float32. `config` defaults to the folder's config.json. Raises UserError, naming file
     and tensor, for missing, unexpected or misshapen tensors and for missing or cut-off files.
     """
-    folder = Path(folder)
-    config = config or config_from_hf(read_json(folder / "config.json"))
-    slots = _slots(config)
-    leaves = {}
-    with contextlib.ExitStack() as stack:
-        tensors = _open(folder, stack)
-        _check_tensors(tensors, slots, folder, config)
-        for name, slot in slots.items():
-            if slot.leaf not in leaves:
-                leaves[slot.leaf] = np.empty(slot.leaf_shape, dtype)
-            slot.view(leaves[slot.leaf])[...] = tensors[name].file.get_tensor(name)
-    return traverse_util.unflatten_dict(leaves), config
+    config, leaves = _leaves(folder, config, dtype)
+    params = {
+        name: leaf.read(tuple(slice(size) for size in leaf.shape)) for name, leaf in leaves.items()
+    }
+    return traverse_util.unflatten_dict(params), config
+
+
+def load_sharded(
+    folder: str | os.PathLike,
+    shardings: Mesh | Any,
+    config: DecoderConfig | None = None,
+    dtype: Any = jnp.float32,
+) -> tuple[dict, DecoderConfig]:
+    """Reads parameters straight onto their devices, as `load_params` reads them to the host.
+
+    A process reads only what its own devices hold, one device's part of a leaf at a time; that
+    part and one tensor are all that is on the host beside what is already on devices.
+
+    Args:
+      folder: with config.json and safetensors files, the same for all processes.
+      shardings: a mesh, whose rules say where each parameter lies, or the shardings themselves as a
+        tree like that of the parameters.
+      config: by default the folder's config.json.
+      dtype: of the parameters; the files may hold another.
+
+    Raises:
+      UserError: as `load_params`.
+    """
+    config, leaves = _leaves(folder, config, dtype)
+    if isinstance(shardings, Mesh):
+        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, leaf in leaves.items()}
+        shardings = param_shardings(shardings, traverse_util.unflatten_dict(shapes))
+    shardings = traverse_util.flatten_dict(shardings)
+    params = {name: _on_devices(leaf, shardings[name]) for name, leaf in leaves.items()}
+    return traverse_util.unflatten_dict(params), config
 
 
 def export_params(
@@ -76,7 +109,7 @@ def export_params(
 
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"Weights are exported as float32 or bfloat16, not {dtype}.")
-    slots = _slots(config)
+    slots = slots_of(config)
     leaves = traverse_util.flatten_dict(params)
     found = {leaf: np.shape(array) for leaf, array in leaves.items()}
     expected = {slot.leaf: slot.leaf_shape for slot in slots.values()}
@@ -92,13 +125,13 @@ def export_params(
         weight_map = {}
         for number, names in enumerate(shards, start=1):
             several = f"model-{number:05}-of-{len(shards):05}.safetensors"
-            file = several if len(shards) > 1 else _SINGLE
+            file = several if len(shards) > 1 else SINGLE
             tensors = {name: _published(leaves, slots[name], dtype) for name in names}
             save_file(tensors, new / file, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(names, file)
         if len(shards) > 1:
             size = config.num_parameters * itemsize
-            write_json(new / _INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
+            write_json(new / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
         write_json(new / "config.json", config_to_hf(config, dtype) | ids)
         if generation:
             write_json(new / "generation_config.json", dict(generation))
@@ -111,117 +144,45 @@ def export_params(
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class _Slot(NamedTuple):
-    """Where a published tensor lives in the parameter tree."""
+class _Leaf(NamedTuple):
+    """A leaf that is still in its files."""
 
-    leaf: tuple[str, ...]
-    layer: int | None  # index on the leaf's L axis, None for a leaf without one
-    leaf_shape: tuple[int, ...]
-    shape: tuple[int, ...]  # in the file; [out, in] for kernels
-
-    def view(self, leaf):
-        """The tensor's part of its leaf, seen in the file's layout."""
-        part = leaf if self.layer is None else leaf[self.layer]
-        if self.leaf[-1] == "kernel":
-            return part.reshape(self.shape[::-1]).T
-        return part.reshape(self.shape)
+    shape: tuple[int, ...]
+    read: Callable[[tuple[slice, ...]], np.ndarray]  # an index of the leaf to its part
 
 
-def _slots(config: DecoderConfig) -> dict[str, _Slot]:
-    """The place of every tensor by its published name, in the order of the forward pass."""
-    d, f = config.model_width, config.mlp_width
-    n, k = (config.num_heads, config.head_size), (config.num_kv_heads, config.head_size)
-    layer: dict[str, tuple[tuple[str, ...], tuple, tuple]] = {}  # name -> leaf, inputs, outputs
-    layer["input_layernorm.weight"] = ("attention_norm", "scale"), (), (d,)
-    for ours, theirs, heads in (("query", "q", n), ("key", "k", k), ("value", "v", k)):
-        layer[f"self_attn.{theirs}_proj.weight"] = ("attention", ours, "kernel"), (d,), heads
-        if config.qkv_bias:
-            layer[f"self_attn.{theirs}_proj.bias"] = ("attention", ours, "bias"), (), heads
-    layer["self_attn.o_proj.weight"] = ("attention", "output", "kernel"), n, (d,)
-    layer["post_attention_layernorm.weight"] = ("mlp_norm", "scale"), (), (d,)
-    layer["mlp.gate_proj.weight"] = ("mlp", "gate", "kernel"), (d,), (f,)
-    layer["mlp.up_proj.weight"] = ("mlp", "up", "kernel"), (d,), (f,)
-    layer["mlp.down_proj.weight"] = ("mlp", "down", "kernel"), (f,), (d,)
-
-    table = (config.vocab_size, d)
-    slots = {"model.embed_tokens.weight": _Slot(("embed", "embedding"), None, table, table)}
-    for index in range(config.num_layers):
-        for name, (leaf, inputs, outputs) in layer.items():
-            shape = (math.prod(outputs), *([math.prod(inputs)] if inputs else []))
-            leaf_shape = (config.num_layers, *inputs, *outputs)
-            slots[f"model.layers.{index}.{name}"] = _Slot(
-                ("layers", *leaf), index, leaf_shape, shape
-            )
-    slots["model.norm.weight"] = _Slot(("final_norm", "scale"), None, (d,), (d,))
-    if not config.tie_embeddings:
-        slots["lm_head.weight"] = _Slot(("head", "embedding"), None, table, table)
-    return slots
-
-
-class _Tensor(NamedTuple):
-    path: Path
-    file: Any  # an open safetensors file
-
-
-def _open(folder: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
-    """Opens the folder's weight files and returns where each tensor stands."""
-    from safetensors import SafetensorError, safe_open
-
-    if (folder / _SINGLE).is_file():
-        names = [_SINGLE]
-    elif (folder / _INDEX).is_file():
-        names = sorted(set(read_json(folder / _INDEX).get("weight_map", {}).values()))
-    else:
-        raise UserError(f"{folder} has neither {_SINGLE} nor {_INDEX}. Name a folder that does.")
-    tensors = {}
-    for path in (folder / name for name in names):
-        if not path.is_file():
-            raise UserError(f"{folder / _INDEX} lists {path.name}, which is missing. Download it.")
-        try:
-            file = stack.enter_context(safe_open(path, "numpy"))
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path} is not a whole safetensors file ({error}). Download it again."
-            ) from error
-        tensors |= {name: _Tensor(path, file) for name in file.keys()}  # noqa: SIM118
-    return tensors
-
-
-def _check_tensors(tensors, slots, folder, config):
-    """Raises UserError unless the files hold exactly the tensors that the config asks for."""
-    advice = "The weights and config.json do not belong together, or a download is not complete."
-    if missing := [name for name in slots if name not in tensors]:
-        raise UserError(
-            f"{folder} lacks tensor {missing[0]}"
-            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}. {advice}"
+def _leaves(
+    folder: str | os.PathLike, config: DecoderConfig | None, dtype: Any
+) -> tuple[DecoderConfig, dict[tuple[str, ...], _Leaf]]:
+    folder = Path(folder)
+    config = config or config_from_hf(read_json(folder / "config.json"))
+    tensors = find_tensors(folder, config)
+    slots: dict[tuple, dict[str, Slot]] = {}
+    for name, slot in slots_of(config).items():
+        slots.setdefault(slot.leaf, {})[name] = slot
+    return config, {
+        leaf: _Leaf(
+            next(iter(parts.values())).leaf_shape,
+            functools.partial(read_leaf, tensors, parts, dtype=dtype),
         )
-    for name, (path, file) in tensors.items():
-        if name not in slots:
-            if _ignored(name, config):
-                continue
-            raise UserError(f"{path} holds tensor {name}, which this model has not. {advice}")
-        part = file.get_slice(name)
-        shape, dtype = tuple(part.get_shape()), part.get_dtype()
-        if shape != slots[name].shape:
-            raise UserError(
-                f"{path}: tensor {name} has shape {list(shape)} where config.json asks for "
-                f"{list(slots[name].shape)}. {advice}"
-            )
-        if dtype not in _DTYPES:
-            raise UserError(
-                f"{path}: tensor {name} is stored as {dtype}. Only {', '.join(_DTYPES)} are read; "
-                "take an unquantised checkpoint."
-            )
+        for leaf, parts in slots.items()
+    }
 
 
-def _ignored(name: str, config: DecoderConfig) -> bool:
-    """Copies that some published files carry: a tied head, the rotary frequencies."""
-    if name == "lm_head.weight":
-        return config.tie_embeddings
-    return name.endswith(".rotary_emb.inv_freq")
+def _on_devices(leaf: _Leaf, sharding: Sharding) -> jax.Array:
+    """The leaf as an array; each different part is read once and left before the next is read."""
+    owners: dict[tuple, list] = {}
+    for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
+        bounds = [part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True)]
+        owners.setdefault(tuple(bounds), []).append(device)
+    arrays = []
+    for bounds, devices in owners.items():
+        part = leaf.read(tuple(slice(*bound) for bound in bounds))
+        arrays += jax.block_until_ready([jax.device_put(part, device) for device in devices])
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
 
-def _shards(slots: dict[str, _Slot], itemsize: int, limit: int) -> list[list[str]]:
+def _shards(slots: dict[str, Slot], itemsize: int, limit: int) -> list[list[str]]:
     """Consecutive tensors, at most `limit` bytes in a shard unless one alone is larger."""
     shards, room = [], 0
     for name, slot in slots.items():
@@ -234,9 +195,9 @@ def _shards(slots: dict[str, _Slot], itemsize: int, limit: int) -> list[list[str
     return shards
 
 
-def _published(leaves: Mapping, slot: _Slot, dtype: str) -> np.ndarray:
+def _published(leaves: Mapping, slot: Slot, dtype: str) -> np.ndarray:
     part = leaves[slot.leaf] if slot.layer is None else leaves[slot.leaf][slot.layer]
-    return np.ascontiguousarray(slot._replace(layer=None).view(np.asarray(part)), jnp.dtype(dtype))
+    return np.ascontiguousarray(published(np.asarray(part), slot), jnp.dtype(dtype))
 
 
 def _optional_json(folder: Path | None, name: str) -> dict:

@@ -6,10 +6,11 @@ each function here returns its argument, so one device runs the plain program.
 
 import contextlib
 import functools
+import math
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from memr1_jax.parallel.mesh import AXES
 from memr1_jax.parallel.rules import BATCH, HEADS, fitted, partition_spec
@@ -25,12 +26,7 @@ def split(x: jax.Array, *, rows: int | None = 0, heads: int | None = None) -> ja
 
     An axis that does not divide evenly stays whole; all other axes are whole.
     """
-    axes: list = [None] * x.ndim
-    if rows is not None:
-        axes[rows] = BATCH
-    if heads is not None:
-        axes[heads] = HEADS
-    return _constrain(x, tuple(axes))
+    return _constrain(x, _axes(x, rows, heads))
 
 
 def spread(x: jax.Array) -> jax.Array:
@@ -84,6 +80,24 @@ def _move_backward(home, away, _, gradient):
 
 
 _move.defvjp(_move_forward, _move_backward)
+
+
+def splits(x: jax.Array, *, rows: int | None = 0, heads: int | None = None) -> int:
+    """Over how many devices `split` with the same axes lays an activation; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return 1
+    sharding = NamedSharding(mesh, fitted(mesh, _axes(x, rows, heads), x.shape))
+    return x.size // math.prod(sharding.shard_shape(x.shape))
+
+
+def _axes(x, rows, heads):
+    axes: list = [None] * x.ndim
+    if rows is not None:
+        axes[rows] = BATCH
+    if heads is not None:
+        axes[heads] = HEADS
+    return tuple(axes)
 
 
 def _constrain(x, axes):

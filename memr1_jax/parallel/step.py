@@ -1,9 +1,11 @@
 """A train step on a mesh: where its arguments lie, and the step compiled for them."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from memr1_jax.errors import UserError
@@ -44,11 +46,15 @@ def step_shardings(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -
 def place(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -> Placed:
     """Puts the arguments of a step where they lie on the mesh.
 
+    Of several processes each gives the same whole arrays, or arrays that already lie on the mesh.
     The result may share memory with what is given, and the state is donated to the step: give a
     copy of weights that are needed again.
     """
     shardings = step_shardings(mesh, state, frozen, tools, data)
-    return Placed(*jax.device_put((state, frozen, tools, data), tuple(shardings)))
+    arguments = Placed(state, frozen, tools, data)
+    if mesh.is_multi_process:
+        return jax.tree.map(_place_parts, arguments, shardings)
+    return jax.device_put(arguments, shardings)
 
 
 def shard_train_step(
@@ -84,14 +90,29 @@ def shard_train_step(
     )
 
 
-def check_batch(mesh: Mesh, batch: int, micro_batches: int) -> None:
-    """Raises UserError where micro-batches do not divide over the devices that split them."""
-    parts = 1
-    for name in BATCH:
-        parts *= mesh.shape[name]
-    if batch % micro_batches or batch // micro_batches % parts:
+def check_batch(mesh: Mesh, batch: int, micro_batches: int, mini_batches: int = 1) -> None:
+    """Raises UserError where micro-batches do not divide over the devices that split them.
+
+    A batch falls into `mini_batches` steps of the optimiser, each into `micro_batches`.
+    """
+    devices = math.prod(mesh.shape[name] for name in BATCH)
+    flags = f"--micro_batches={micro_batches}"
+    if mini_batches > 1:
+        flags = f"--mini_batches={mini_batches} of {flags}"
+    parts = mini_batches * micro_batches
+    if batch % (parts * devices):
         raise UserError(
-            f"--batch={batch} in --micro_batches={micro_batches} parts does not divide over the"
-            f" {parts} devices of the mesh axes {' and '.join(BATCH)}. Choose a batch that is a"
-            f" multiple of {parts} times the micro-batches, or give more devices to tensor."
+            f"--batch={batch} in {flags} does not divide over the {devices} devices of the mesh"
+            f" axes {' and '.join(BATCH)}. Choose a batch that is a multiple of {parts} x {devices}"
+            f" = {parts * devices}, fewer parts, or give more devices to tensor."
         )
+
+
+def _place_parts(leaf, sharding):
+    """On the devices of this process what they hold of an array that all processes have."""
+    if isinstance(leaf, jax.Array):
+        if not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])

@@ -16,7 +16,7 @@ SIZES = {"instruction": 2, "prompt": 3, "response": 3, "prompts": 2, "group": 2}
 def model(request):
     decoder = Decoder(CONFIGS[request.param], remat="none")
     params = random_params(CONFIGS[request.param])
-    critic = init_critic(params, jax.random.key(0))
+    critic = init_critic(params, jax.random.key(0), CONFIGS[request.param].model_width)
     critic["value_head"]["bias"] += 0.25
     return decoder, params, critic
 

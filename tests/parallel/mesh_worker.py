@@ -1,16 +1,21 @@
-"""Runs in a process of its own with eight forced CPU devices; prints its findings as JSON.
+"""The step on eight forced CPU devices against the step on one, in a process of its own.
 
-python mesh_worker.py steps AGENT MESH MESH ...    each mesh against one device
-python mesh_worker.py loops                        weights gathered in the loops of a rollout
+python tests/parallel/mesh_worker.py table                    all of it, as a table in Markdown
+python tests/parallel/mesh_worker.py steps ALGORITHM AGENT MESH MESH ...    each mesh, as JSON
+python tests/parallel/mesh_worker.py loops AGENT              weights gathered in a rollout's loops
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -28,13 +33,28 @@ from memr1_jax.parallel.activations import on_mesh  # noqa: E402
 from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding, replicated  # noqa: E402
 from memr1_jax.parallel.step import place, shard_train_step, step_shardings  # noqa: E402
+from memr1_jax.rl.ppo import PPO, Optimizers, PPOState, create_ppo_state  # noqa: E402
 from memr1_jax.rl.update import create_optimizer, create_state  # noqa: E402
 from memr1_jax.training import step as step_module  # noqa: E402
+from memr1_jax.training.ppo_step import make_ppo_step  # noqa: E402
 from memr1_jax.training.step import make_train_step  # noqa: E402
 
+MESHES = ("data:8", "fsdp:8", "tensor:4", "data:2,fsdp:2,tensor:2")
+ALGORITHMS, AGENTS = ("grpo", "ppo"), ("answer", "manager")
 ROWS = 8
 # SGD that keeps its last gradient: Adam would turn rounding of small gradients into whole steps.
 OPTIMIZER = optax.sgd(1e-2, momentum=0.0)
+LOSSES = ("loss", "value_loss")
+ERRORS = ("loss", "gradient", "params", "value_loss", "critic_gradient", "critic_params")
+TERMS = {"kl_weight": 0.1, "entropy_weight": 0.1}  # gradients do not hang on a lucky reward
+
+
+class Case(NamedTuple):
+    """One algorithm and agent: the step on one device, its arguments, a fresh state."""
+
+    step: Callable
+    state: Callable
+    inputs: tuple  # frozen weights, tools and data
 
 
 def mesh_of(text):
@@ -42,37 +62,46 @@ def mesh_of(text):
     return make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
 
 
-def arguments(agent):
-    """State, frozen weights, tools and data; gradients do not hang on a lucky reward."""
+def case_of(algorithm, agent):
     training = make_training(agent)
     params = jax.tree.map(np.asarray, make_tiny().model.params)
     reference = jax.tree.map(lambda x: x * np.float32(1.05), params)
-    frozen = training.frozen.replace(reference=reference)
-    state = create_state(jax.tree.map(jnp.asarray, params), OPTIMIZER, 0)
-    return jax.tree.map(np.asarray, state.params), frozen, make_tiny().bench.tools, training.data
-
-
-def step_of(agent):
-    training = make_training(agent)
-    algorithm = dataclasses.replace(
-        training.algorithm, kl_weight=0.1, entropy_weight=0.1, micro_batches=1
+    if algorithm == "grpo":
+        options = dataclasses.replace(training.algorithm, **TERMS, micro_batches=1)
+        step = make_train_step(training.policy, options, OPTIMIZER)
+        create = functools.partial(create_state, optimizer=OPTIMIZER, seed=0)
+    else:
+        options = PPO(group=2, **TERMS, mini_batches=2, logit_chunk=32)
+        optimizers = Optimizers(OPTIMIZER, OPTIMIZER)
+        step = make_ppo_step(training.policy, options, optimizers)
+        width = make_tiny().model.config.model_width
+        create = functools.partial(create_ppo_state, optimizers=optimizers, seed=0, width=width)
+    return Case(
+        step,
+        lambda: create(jax.tree.map(jnp.asarray, params)),
+        (training.frozen.replace(reference=reference), *training.arguments[1:]),
     )
-    return make_train_step(training.policy, algorithm, OPTIMIZER, reward="token_f1")
 
 
-def run(step, placed, rows):
-    state, found = placed[0], []
+def networks(state):
+    """Parameters and last gradient of the policy and, in PPO, of the critic."""
+    found = {"": (state.params, state.opt_state[0].trace)}
+    if isinstance(state, PPOState):
+        found["critic_"] = state.critic, state.critic_opt_state[0].trace
+    return found
+
+
+def run(step, state, inputs):
+    """Three steps: the metrics and tokens of each, the first gradients, and the last state."""
+    found = []
     for number in range(3):
-        batch = jnp.asarray((np.arange(ROWS) + number) % rows, jnp.int32)
-        state, metrics, rollout = step(state, *placed[1:], batch, jnp.ones(ROWS, bool))
-        found.append(
-            {
-                "loss": float(metrics["loss"].value()),
-                "tokens": np.asarray(rollout.samples.tokens),
-                "gradient": jax.tree.map(np.asarray, state.opt_state[0].trace),
-            }
-        )
-    return found, state
+        batch = jnp.asarray((np.arange(ROWS) + number) % inputs[-1].rows, jnp.int32)
+        state, metrics, rollout = step(state, *inputs, batch, jnp.ones(ROWS, bool))
+        losses = {name: float(metrics[name].value()) for name in LOSSES if name in metrics}
+        found.append((losses, np.asarray(rollout.samples.tokens)))
+        if not number:
+            first = jax.tree.map(np.asarray, networks(state))
+    return found, first, state
 
 
 def largest_error(found, expected):
@@ -83,50 +112,58 @@ def largest_error(found, expected):
     return max(jax.tree.leaves(errors))
 
 
-def steps(agent, texts):
-    params, frozen, tools, data = arguments(agent)
-
-    def fresh():
-        return create_state(jax.tree.map(jnp.asarray, params), OPTIMIZER, 0)
-
-    step = step_of(agent)
-    expected, last = run(step, (fresh(), frozen, tools, data), data.rows)
-    expected_params = jax.tree.map(np.asarray, last.params)
-    report = {"size": max(np.abs(x).max() for x in jax.tree.leaves(expected[0]["gradient"]))}
-    report["size"] = float(report["size"])
+def steps(algorithm, agent, texts):
+    """What each mesh finds against one device; `size` is that of the smaller of the gradients."""
+    case = case_of(algorithm, agent)
+    expected, first, last = run(case.step, case.state(), case.inputs)
+    last = jax.tree.map(np.asarray, networks(last))
+    sizes = [max(np.abs(x).max() for x in jax.tree.leaves(g)) for _, g in first.values()]
+    report = {"size": float(min(sizes))}
     for text in texts:
         mesh = mesh_of(text)
-        original = (fresh(), frozen, tools, data)
-        sharded = shard_train_step(step, mesh, *original)
-        found, state = run(sharded, place(mesh, *original), data.rows)
-        report[text] = {
-            "loss": max(
-                abs(a["loss"] - b["loss"]) / abs(b["loss"])
-                for a, b in zip(found, expected, strict=True)
-            ),
+        original = (case.state(), *case.inputs)
+        sharded = shard_train_step(case.step, mesh, *original)
+        placed = place(mesh, *original)
+        found, gradients, state = run(sharded, placed.state, placed[1:])
+        report[text] = here = {
             "tokens": all(
-                np.array_equal(a["tokens"], b["tokens"])
-                for a, b in zip(found, expected, strict=True)
+                np.array_equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True)
             ),
-            "gradient": largest_error(found[0]["gradient"], expected[0]["gradient"]),
-            "params": largest_error(jax.tree.map(np.asarray, state.params), expected_params),
-            "moments": jax.tree.all(
-                jax.tree.map(
-                    lambda p, m: p.sharding.is_equivalent_to(m.sharding, p.ndim),
-                    state.params,
-                    state.opt_state[0].trace,
-                )
-            ),
-            "split": sum(
-                not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params)
-            ),
+            "moments": True,
+            "split": 0,
         }
+        for name in expected[0][0]:
+            pairs = [(a[name], b[name]) for (a, _), (b, _) in zip(found, expected, strict=True)]
+            here[name] = max(abs(a - b) / abs(b) for a, b in pairs)
+        for name, (params, moments) in networks(state).items():
+            here[f"{name}gradient"] = largest_error(gradients[name][1], first[name][1])
+            here[f"{name}params"] = largest_error(jax.tree.map(np.asarray, params), last[name][0])
+            here["moments"] &= jax.tree.all(
+                jax.tree.map(
+                    lambda p, m: p.sharding.is_equivalent_to(m.sharding, p.ndim), params, moments
+                )
+            )
+            here["split"] += sum(
+                not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)
+            )
     return report
 
 
-def loops():
+def table():
+    """Prints the errors of all algorithms, agents and meshes as a table in Markdown."""
+    heads = ("algorithm", "agent", "mesh", *(name.replace("_", " ") for name in ERRORS))
+    print("|", " | ".join(heads), "|\n" + "|---" * len(heads) + "|", flush=True)
+    for algorithm, agent in itertools.product(ALGORITHMS, AGENTS):
+        report = steps(algorithm, agent, MESHES)
+        for text in MESHES:
+            errors = [f"{report[text][x]:.1e}" if x in report[text] else "" for x in ERRORS]
+            print("|", " | ".join((algorithm, agent, text, *errors)), "|", flush=True)
+        jax.clear_caches()
+
+
+def loops(agent):
     """Shapes of weights that an all-gather makes inside a loop, with and without re-sharding."""
-    training, tools = make_training("answer"), make_tiny().bench.tools
+    training, tools = make_training(agent), make_tiny().bench.tools
     mesh = mesh_of("fsdp:8")
     params = make_tiny().model.params
     placed = step_shardings(mesh, params, training.frozen, tools, training.data)
@@ -154,7 +191,7 @@ def loops():
     weights = {shape for shape in weights | one_layer if len(shape) > 1}
     report = {"gathered_once": gathered_in_loops(compiled(), weights)}
     with mock.patch.object(
-        step_module, "_for_rollout", lambda params, dtype: jax.tree.map(jnp.asarray, params)
+        step_module, "rollout_weights", lambda params, dtype: jax.tree.map(jnp.asarray, params)
     ):
         report["left_split"] = gathered_in_loops(compiled(), weights)
     return report
@@ -217,9 +254,12 @@ def moments():
 
 if __name__ == "__main__":
     job, *rest = sys.argv[1:]
-    report = {
-        "steps": lambda: steps(rest[0], rest[1:]),
-        "loops": loops,
-        "moments": moments,
-    }[job]()
-    print("REPORT", json.dumps(report))
+    if job == "table":
+        table()
+    else:
+        report = {
+            "steps": lambda: steps(*rest[:2], rest[2:]),
+            "loops": lambda: loops(*rest),
+            "moments": moments,
+        }[job]()
+        print("REPORT", json.dumps(report))

@@ -58,6 +58,9 @@ def test_a_mesh_must_fit_the_devices(text):
 def test_micro_batches_must_divide_over_the_devices():
     mesh = jax.sharding.AbstractMesh((2, 4, 2), AXES)
     check_batch(mesh, batch=64, micro_batches=8)
-    for batch, parts in ((64, 16), (12, 1), (64, 7)):
-        with pytest.raises(UserError, match="multiple of 8 times"):
-            check_batch(mesh, batch, parts)
+    check_batch(mesh, batch=64, micro_batches=2, mini_batches=4)
+    for batch, micro, mini, smallest in ((64, 16, 1, 128), (12, 1, 1, 8), (64, 7, 1, 56)):
+        with pytest.raises(UserError, match=f"multiple of {micro} x 8 = {smallest},"):
+            check_batch(mesh, batch, micro, mini)
+    with pytest.raises(UserError, match="--mini_batches=4 of --micro_batches=4 does not divide"):
+        check_batch(mesh, batch=64, micro_batches=4, mini_batches=4)
