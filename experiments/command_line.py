@@ -10,26 +10,26 @@ from absl import app, flags, logging
 from memr1_jax.errors import UserError
 
 
-def define_flags(options: type) -> None:
+def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines one absl flag for each field of a dataclass, with its default and help text."""
     for field in dataclasses.fields(options):
         text, choices = field.metadata["help"], field.metadata["choices"]
         if choices:
-            flags.DEFINE_enum(field.name, field.default, list(choices), text)
+            flags.DEFINE_enum(field.name, field.default, list(choices), text, flag_values=values)
         elif isinstance(field.default, bool):
-            flags.DEFINE_bool(field.name, field.default, text)
+            flags.DEFINE_bool(field.name, field.default, text, flag_values=values)
         elif isinstance(field.default, int):
-            flags.DEFINE_integer(field.name, field.default, text)
+            flags.DEFINE_integer(field.name, field.default, text, flag_values=values)
         elif isinstance(field.default, float):
-            flags.DEFINE_float(field.name, field.default, text)
+            flags.DEFINE_float(field.name, field.default, text, flag_values=values)
         else:
-            flags.DEFINE_string(field.name, field.default, text)
+            flags.DEFINE_string(field.name, field.default, text, flag_values=values)
 
 
-def parsed(options: type) -> Any:
+def parsed(options: type, values: flags.FlagValues = flags.FLAGS) -> Any:
     """An instance of the dataclass from the parsed flags."""
     names = [field.name for field in dataclasses.fields(options)]
-    return options(**{name: getattr(flags.FLAGS, name) for name in names})
+    return options(**{name: getattr(values, name) for name in names})
 
 
 def run(main: Callable[[], None]) -> None:
@@ -46,3 +46,26 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(2)
 
     app.run(guarded)
+
+
+def run_experiment(options: type) -> None:
+    """Defines the options as flags, parses them and runs the experiment that they describe.
+
+    A run that is asked to stop saves, says how to go on, and ends with exit status 0.
+    """
+    define_flags(options)
+
+    def main():
+        from memr1_jax.parallel.distributed import initialize, is_main
+        from memr1_jax.training.experiment import Experiment
+        from memr1_jax.training.preemption import Preempted
+
+        chosen = parsed(options)
+        initialize(chosen.distributed, chosen.num_processes, chosen.process_id)
+        try:
+            Experiment(chosen).run()
+        except Preempted as stopped:
+            if is_main():
+                print(stopped)
+
+    run(main)

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from memr1_jax.agents.ingest import add_everything, ingest
-from memr1_jax.agents.rollout import FrozenAnswerer
 from memr1_jax.data.batches import AnswerData, Facts, ManagerData
 from memr1_jax.data.encode import encode_answer_data, encode_manager_data
 from memr1_jax.data.synthetic import generate
@@ -29,16 +28,12 @@ from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state
 from memr1_jax.text.normalize import normalize_text
+from memr1_jax.training.algorithms import build_learner
+from memr1_jax.training.assembly import make_policy
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.experiment import algorithm_of
+from memr1_jax.training.loading import Model, Models, load_dialogues, load_models
 from memr1_jax.training.step import Frozen, Policy, make_train_step
-from memr1_jax.training.workbench import (
-    Model,
-    Workbench,
-    build_workbench,
-    load_dialogues,
-    load_model,
-)
+from memr1_jax.training.workbench import Workbench, build_workbench
 
 CONFIG = DecoderConfig(
     vocab_size=1024,  # more than the tokenizer has, as in published models
@@ -128,6 +123,7 @@ class Tiny:
 
     options: ExperimentConfig
     model: Model
+    models: Models
     conversations: list[Conversation]
     bench: Workbench
 
@@ -144,10 +140,11 @@ class Tiny:
 def make_tiny(**changes) -> Tiny:
     """The workbench of the tiny model under changed options."""
     made = options(**changes)
-    model = load_model(made.model, made)
+    models = load_models(made)
     with tempfile.TemporaryDirectory() as folder:
         conversations, _ = load_dialogues(made, made.seed, Path(folder))
-    return Tiny(made, model, conversations, build_workbench(made, model, conversations))
+    bench = build_workbench(made, models, conversations)
+    return Tiny(made, models.manager, models, conversations, bench)
 
 
 @pytest.fixture(scope="session")
@@ -213,6 +210,11 @@ class Training:
     frozen: Frozen
     data: AnswerData | ManagerData
 
+    @property
+    def arguments(self) -> tuple:
+        """What the step takes after the state, less the rows."""
+        return self.frozen, make_tiny().bench.tools, self.data
+
     def state(self, seed: int = 0) -> TrainState:
         """A fresh state, which may be donated."""
         return create_state(jax.tree.map(jnp.copy, make_tiny().model.params), self.optimizer, seed)
@@ -221,25 +223,23 @@ class Training:
         """One step on the given rows of the data."""
         valid = [True] * len(rows) if valid is None else valid
         rows, valid = jnp.array(rows, jnp.int32), jnp.array(valid)
-        return self.step(state, self.frozen, make_tiny().bench.tools, self.data, rows, valid)
+        return self.step(state, *self.arguments, rows, valid)
 
 
 @functools.cache
 def make_training(agent: str) -> Training:
     """The step of the tiny model, compiled once for all tests of this process."""
     tiny = make_tiny()
-    bench, decoder, params = tiny.bench, tiny.model.decoder, tiny.model.params
+    bench, params = tiny.bench, tiny.model.params
+    policy = make_policy(tiny.options, bench, tiny.models, agent)
     if agent == "manager":
-        answerer = FrozenAnswerer(bench.answerer, decoder)
-        policy = Policy(bench.manager, decoder, answerer)
         tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
         data = encode_manager_data(bench.encoder, tiny.conversations, tuples)
     else:
-        policy = Policy(bench.answerer, decoder)
         banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
         data = encode_answer_data(bench.encoder, tiny.conversations, banks)
-    algorithm, optimizer = algorithm_of(tiny.options), create_optimizer(1e-3)
-    step = make_train_step(policy, algorithm, optimizer, reward=tiny.options.reward)
+    algorithm, optimizer = build_learner(tiny.options).algorithm, create_optimizer(1e-3)
+    step = make_train_step(policy, algorithm, optimizer)
     frozen = Frozen(params, params if agent == "manager" else None)
     data = jax.tree.map(jnp.asarray, data)
     return Training(policy, algorithm, optimizer, step, frozen, data)
@@ -262,6 +262,7 @@ def _train_tokenizer():
     prompts = importlib.resources.files("memr1_jax.agents") / "prompts"
     texts = [file.read_text(encoding="utf-8") for file in prompts.iterdir()]
     texts += [json.dumps(record["conversation"]) for record in generate(1, 4)]
+    texts += ["yes Yes no No"] * 200  # words that a judge answers with
     backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=END, pad_token=END, chat_template=CHATML

@@ -29,7 +29,8 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, Operations, apply_operations, empty_bank
 from memr1_jax.memory.embedder import embed, embedding_width
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.models.sampler import Samples, Sampling, generate
+from memr1_jax.models.sampler import Samples, Sampling, generate, rollout_weights
+from memr1_jax.parallel.distributed import fetch
 from memr1_jax.text.events import Event
 
 
@@ -44,7 +45,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Ingestion:
-    """The banks of all conversations `[C, M, ...]`, one a speaker, and the summed reports."""
+    """The banks of all conversations `[C, M, ...]` (NumPy), one a speaker, and summed reports."""
 
     banks: tuple[MemoryBank, MemoryBank]
     counts: dict[str, float]  # per kind of event in `Report`, with "turns" and "responses_cut"
@@ -58,7 +59,7 @@ def make_ingest_turn(manager: MemoryManager, decoder: Decoder) -> Callable:
     """
 
     def ingest_turn(params, tools, banks, facts, active):
-        params = jax.tree.map(lambda x: x.astype(decoder.dtype), params)
+        params = rollout_weights(params, decoder.dtype)
         prompts = jax.vmap(lambda bank, facts: manager_prompt(manager, tools, bank, facts))(
             banks, facts
         )
@@ -129,6 +130,7 @@ def ingest(
         if turn is not None:
             _count(counts, turn, active)
         on_turn(index + 1, total, turn)
+    banks = fetch(banks)
     counts["refused"] = float(banks.refused.sum())
     counts["overflowed"] = float(banks.overflowed.sum())
     first = jax.tree.map(lambda x: x[0::2], banks)
@@ -154,11 +156,11 @@ def add_everything(params, tools, banks, facts, active):
 
 
 def _count(counts, turn, active):
-    report = jax.device_get(turn.report)
+    report, stopped = fetch((turn.report, turn.samples.stopped))
     for field in dataclasses.fields(report):
         value = float(np.sum(getattr(report, field.name) * active))
         counts[field.name] = counts.get(field.name, 0.0) + value
-    counts["responses_cut"] += float(np.sum(~np.asarray(turn.samples.stopped) & active))
+    counts["responses_cut"] += float(np.sum(~stopped & active))
 
 
 def _where(active, yes, no):

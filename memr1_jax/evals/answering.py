@@ -16,7 +16,8 @@ from memr1_jax.data.batches import AnswerData
 from memr1_jax.data.types import Question
 from memr1_jax.evals.metrics import aggregate, score
 from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.sampler import Sampling
+from memr1_jax.models.sampler import Sampling, rollout_weights
+from memr1_jax.parallel.distributed import fetch
 from memr1_jax.text.answer_span import extract_answer
 
 
@@ -41,7 +42,7 @@ def make_answer_questions(agent: AnswerAgent, decoder: Decoder) -> Callable[...,
     """Compiles `answer(params, tools, data, rows, valid) -> Rollout`: one greedy answer each."""
 
     def answer(params, tools, data, rows, valid):
-        params = jax.tree.map(lambda x: x.astype(decoder.dtype), params)
+        params = rollout_weights(params, decoder.dtype)
         return answer_rollout(
             agent,
             decoder,
@@ -88,7 +89,7 @@ def predict(
         padded = np.pad(chosen, (0, batch - len(chosen)))
         valid = np.arange(batch) < len(chosen)
         samples = answer(params, tools, data, jnp.asarray(padded), jnp.asarray(valid)).samples
-        tokens, length, stopped = jax.device_get(
+        tokens, length, stopped = fetch(
             (samples.tokens[:, 0], samples.length[:, 0], samples.stopped[:, 0])
         )
         for place, row in enumerate(chosen):

@@ -8,6 +8,9 @@ a key head, H head size. Leading axes of a query block extend those of every blo
 so the keys of an instruction or a prompt are stored and read once for all that hangs below. For a
 source with `J` leading rows and a query with `J * X` rows, the `X` rows that share the keys are
 folded into the query axis of one matrix product: nothing is repeated.
+
+Where the scores of all queries would take too much memory, the queries are processed in parts, one
+after another, whose scores are computed again in the backward pass.
 """
 
 import math
@@ -16,7 +19,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.parallel.activations import split, splits
+
 _HIDDEN = -1e30  # score of a key that is not visible
+# Float32 scores that a device computes at once. The backward pass holds a few arrays of this size;
+# by libtpu's own estimate less makes it slower, and more no faster.
+SCORE_BYTES = 256 * 2**20
+_FEWEST = 8  # queries of a part: rows of a TPU's registers
 
 
 class Source(NamedTuple):
@@ -32,12 +41,50 @@ class Source(NamedTuple):
     causal: bool
 
 
-def attend(query: jax.Array, sources: list[Source]) -> jax.Array:
+def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYTES) -> jax.Array:
     """Softmax over the keys of all sources together; `[*lead, T, N, H]` to the same shape.
 
     Exact, gradients included: the pieces share one maximum and one sum. Scores and the sum are
     float32. Every query must see at least one key, which its own block guarantees.
+
+    Args:
+      query: the queries.
+      sources: keys and values of the blocks above and of their own.
+      score_bytes: scores of more bytes than this on a device are computed in parts.
     """
+    length = query.shape[-3]
+    part = _part_length(query, sources, score_bytes)
+    if part >= length:
+        return _attend(query, sources)
+
+    # Gradients of keys and values add up over the parts: in float32, as inside one product.
+    wide = [source._replace(key=_wide(source.key), value=_wide(source.value)) for source in sources]
+
+    @jax.checkpoint
+    def attend_part(inputs):
+        query, limits = inputs
+        limits = iter(limits)
+        narrow = [
+            source._replace(
+                key=source.key.astype(given.key.dtype),
+                value=source.value.astype(given.value.dtype),
+                limit=next(limits) if source.causal else source.limit,
+            )
+            for source, given in zip(wide, sources, strict=True)
+        ]
+        return _attend(query, narrow)
+
+    limits = [_parts(source.limit, 0, part) for source in sources if source.causal]
+    queries = split(
+        _parts(query, query.ndim - 3, part), rows=1 if query.ndim > 3 else None, heads=-2
+    )
+    output = jax.lax.map(attend_part, (queries, limits))  # [parts, *lead, part, N, H]
+    output = jnp.moveaxis(output, 0, -4)
+    output = output.reshape(*query.shape[:-3], -1, *query.shape[-2:])
+    return output[..., :length, :, :]
+
+
+def _attend(query, sources):
     *lead, length, num_heads, head_size = query.shape
     rows = math.prod(lead)
     num_kv_heads = sources[0].key.shape[-3]
@@ -65,6 +112,35 @@ def attend(query: jax.Array, sources: list[Source]) -> jax.Array:
     output = _reduce(jnp.add, mixed) / _reduce(jnp.add, total)[..., None]  # [rows, K, T, M, H]
     output = output.transpose(0, 2, 1, 3, 4).astype(query.dtype)
     return output.reshape(*lead, length, num_heads, head_size)
+
+
+def _part_length(query, sources, score_bytes):
+    """Queries whose scores are computed at once: all, or a power of two to leave little rest."""
+    length = query.shape[-3]
+    keys = sum(source.key.shape[-2] for source in sources)
+    bytes_each = 4 * math.prod(query.shape[:-3]) * query.shape[-2] * keys
+    devices = splits(query, rows=_rows(query), heads=-2)
+    most = devices * score_bytes // bytes_each
+    return length if most >= length else max(2 ** int(math.log2(max(most, 1))), _FEWEST)
+
+
+def _parts(array, axis, part):
+    """Cuts `axis` into parts of `part` entries and moves them to the front; repeats the last."""
+    count = -(-array.shape[axis] // part)
+    padding = [(0, 0)] * array.ndim
+    padding[axis] = (0, count * part - array.shape[axis])
+    array = jnp.pad(array, padding, mode="edge")
+    shape = (*array.shape[:axis], count, part, *array.shape[axis + 1 :])
+    return jnp.moveaxis(array.reshape(shape), axis, 0)
+
+
+def _wide(array):
+    return array.astype(jnp.float32)
+
+
+def _rows(query):
+    """The axis of prompts in `[*lead, T, N, H]`; an instruction has none."""
+    return 0 if query.ndim > 3 else None
 
 
 def _scores(query, source):

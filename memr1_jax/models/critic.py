@@ -15,18 +15,18 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import shift_hidden
 
 
-def init_critic(params: dict, key: jax.Array) -> dict:
+def init_critic(params: dict, key: jax.Array, width: int) -> dict:
     """A critic that starts from a policy's decoder, with a small random head (std 1 / D).
 
     Final hidden states have entries of about 1, so the first values have a size of 1 / sqrt(D): the
     first advantages are almost those of the rewards alone.
 
     Args:
-        params: of the policy; copied, so that either network's may be donated.
+        params: what is trained of the policy; copied, so that either network's may be donated.
         key: for the head.
+        width: D.
     """
     decoder = {name: part for name, part in params.items() if name != "head"}
-    width = params["final_norm"]["scale"].shape[-1]
     head = {"kernel": jax.random.normal(key, (width,)) / width, "bias": jnp.zeros(())}
     return {"decoder": jax.tree.map(jnp.copy, decoder), "value_head": head}
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache
-from memr1_jax.parallel.activations import spread
+from memr1_jax.parallel.activations import gather_weights, spread
 
 _BLOCK = 256  # entries a block of the two-level inverse CDF
 
@@ -65,6 +65,14 @@ class Samples:
     def block(self) -> Block:
         """The responses as a block of the chain."""
         return Block(self.tokens, self.length)
+
+
+def rollout_weights(params: dict, dtype: Any) -> dict:
+    """Weights for `generate`: cast, and on a mesh gathered over fsdp.
+
+    Done once, outside of the decode loop, which would otherwise do it for every token.
+    """
+    return gather_weights(jax.tree.map(lambda x: x.astype(dtype), params), dtype)
 
 
 def generate(

@@ -6,6 +6,7 @@ are shapes with shardings.
 
 import dataclasses
 import os
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +14,7 @@ from typing import Any
 import jax
 
 from memr1_jax.errors import UserError
-
-# Bytes of high-bandwidth memory a chip, by the name that libtpu gives its devices
-# (cloud.google.com/tpu/docs, the pages v4, v5e, v5p and v6e).
-CHIP_MEMORY = {
-    "TPU v4": 32 * 2**30,
-    "TPU v5 lite": 16 * 2**30,
-    "TPU v5": 95 * 2**30,
-    "TPU v5p": 95 * 2**30,
-    "TPU v6 lite": 32 * 2**30,
-}
+from memr1_jax.parallel.chips import CHIPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +40,9 @@ class CompileReport:
 
     @property
     def capacity(self) -> int | None:
-        """Bytes that a chip has, where known."""
-        return CHIP_MEMORY.get(self.device_kind)
+        """Bytes that a program may use of a device's memory, where known."""
+        chip = CHIPS.get(self.device_kind)
+        return chip and chip.usable
 
     def __str__(self) -> str:
         """A few lines to print."""
@@ -64,7 +57,7 @@ class CompileReport:
         ]
         if self.capacity:
             fits = "fits" if self.peak <= self.capacity else "does not fit"
-            lines.append(f"{fits} into {size(self.capacity / 2**30)}")
+            lines.append(f"{fits} into the usable {size(self.capacity / 2**30)}")
         return "\n".join(lines)
 
 
@@ -80,6 +73,8 @@ def topology_devices(name: str) -> Sequence[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Nor one to be kept from other processes, which may compile at the same time.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
@@ -122,10 +117,13 @@ def compile_ahead(step: Any, arguments: tuple) -> tuple[CompileReport, Any]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = next((line for line in str(error).splitlines() if "Used" in line), str(error))
+        found = re.search(
+            r"required[^()]*\(([^)]*)\) exceeds available[^()]*\(([^)]*)\)", str(error)
+        )
+        needed = f"temporaries {found[1]} of {found[2]}" if found else str(error)[:300]
         raise UserError(
-            f"The step does not fit into the memory of a chip: {needed.strip()[:300]}. Use more"
-            " chips, more --micro_batches, --remat=full or a smaller --logit_chunk."
+            f"The step does not fit into the memory of a chip ({needed}). Use more chips, more"
+            " --micro_batches, --remat=full or a smaller --logit_chunk."
         ) from error
     memory = compiled.memory_analysis()
     report = CompileReport(

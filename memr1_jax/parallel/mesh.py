@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from memr1_jax.errors import UserError
@@ -69,9 +70,8 @@ def make_mesh(spec: str | dict[str, int], devices: Sequence[Any] | None = None) 
             f"--mesh={text} does not fit {len(devices)} devices. Choose sizes whose product is"
             f" {len(devices)}, or -1 for one of them."
         )
-    return jax.make_mesh(
-        tuple(sizes[name] for name in AXES),
-        AXES,
-        devices=devices,
-        axis_types=(AxisType.Auto,) * len(AXES),
+    # An axis of the mesh may take a part of an axis of the chips' grid.
+    grid = mesh_utils.create_device_mesh(
+        tuple(sizes[name] for name in AXES), devices, allow_split_physical_axes=True
     )
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))

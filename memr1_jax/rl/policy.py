@@ -104,6 +104,12 @@ class PolicyBatch:
 
 
 Statistics = Callable[[dict, Experience], TokenStatistics]
+Complete = Callable[[dict], dict]  # from what is trained to all parameters of the network
+
+
+def all_trained(params: dict) -> dict:
+    """The `Complete` of full fine-tuning: what is trained is the whole network."""
+    return params
 
 
 def response_mask(experience: Experience, mask_truncated: bool) -> jax.Array:
@@ -231,12 +237,14 @@ def policy_step(
     params: dict,
     opt_state: Any,
     batch: PolicyBatch,
+    complete: Complete = all_trained,
 ) -> tuple[dict, Any, dict[str, Mean]]:
     """One optimiser step of the policy on one mini-batch; new parameters, state and metrics."""
     counts = denominators(batch.mask)
 
     def loss(params, part):
-        return policy_terms(options, statistics(params, part.experience), part, counts)
+        found = statistics(complete(params), part.experience)
+        return policy_terms(options, found, part, counts)
 
     gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
     updates, opt_state = optimizer.update(gradient, opt_state, params)

@@ -16,9 +16,11 @@ from memr1_jax.rl.losses import denominators, value_loss
 from memr1_jax.rl.metrics import Mean, masked_mean, once
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, run_mini_batches
 from memr1_jax.rl.policy import (
+    Complete,
     Experience,
     PolicyBatch,
     PolicyOptions,
+    all_trained,
     fixed_logprobs,
     policy_statistics,
     policy_step,
@@ -70,11 +72,14 @@ class ValueBatch:
     returns: jax.Array
 
 
-def create_ppo_state(params: dict, optimizers: Optimizers, seed: int) -> PPOState:
-    """The state before the first step; the critic starts from the policy's parameters."""
+def create_ppo_state(params: dict, optimizers: Optimizers, seed: int, width: int) -> PPOState:
+    """The state before the first step; the critic starts from the policy's parameters.
+
+    `width` is the network's D.
+    """
     # The numbers next to 0 and to the largest belong to rollouts and to orders of mini-batches.
     key = jax.random.key(seed)
-    critic = init_critic(params, jax.random.fold_in(key, jnp.uint32(2**31)))
+    critic = init_critic(params, jax.random.fold_in(key, jnp.uint32(2**31)), width)
     return PPOState(
         params=params,
         opt_state=optimizers.policy.init(params),
@@ -94,6 +99,7 @@ def ppo_update(
     instruction: Block,
     experience: Experience,
     grammar: Grammar | None = None,
+    complete: Complete = all_trained,
 ) -> tuple[PPOState, dict[str, Mean]]:
     """Learns from one rollout: `epochs` x `mini_batches` steps of the policy and of the critic.
 
@@ -110,6 +116,8 @@ def ppo_update(
         instruction: the block above all prompts.
         experience: the rollout.
         grammar: the grammar that sampling was constrained by, if any.
+        complete: makes a network's parameters of what is trained, where that are adapters; for
+            policy and critic alike.
 
     Returns:
         The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
@@ -120,10 +128,13 @@ def ppo_update(
             missing.
     """
     statistics = policy_statistics(algorithm, decoder, instruction, grammar)
-    old_logp, ref_logp = fixed_logprobs(algorithm, statistics, state.params, reference, experience)
+    old_logp, ref_logp = fixed_logprobs(
+        algorithm, statistics, complete(state.params), reference, experience
+    )
 
     def values(critic, part):
-        return response_values(decoder, critic, (instruction, part.prompt, part.response))
+        whole = critic | {"decoder": complete(critic["decoder"])}
+        return response_values(decoder, whole, (instruction, part.prompt, part.response))
 
     old_values = map_parts(lambda part: values(state.critic, part), experience, algorithm.parts)
     mask = response_mask(experience, algorithm.mask_truncated)
@@ -139,7 +150,7 @@ def ppo_update(
         (params, opt_state), critic = carry
         actions, outcomes = part
         *policy, metrics = policy_step(
-            algorithm, statistics, optimizers.policy, params, opt_state, actions
+            algorithm, statistics, optimizers.policy, params, opt_state, actions, complete
         )
         *critic, critic_metrics = critic_step(
             algorithm, values, optimizers.critic, *critic, outcomes

@@ -13,9 +13,11 @@ from memr1_jax.rl.advantages import group_advantages, informative_groups
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
+    Complete,
     Experience,
     PolicyBatch,
     PolicyOptions,
+    all_trained,
     fixed_logprobs,
     policy_statistics,
     policy_step,
@@ -84,6 +86,7 @@ def update(
     instruction: Block,
     experience: Experience,
     grammar: Grammar | None = None,
+    complete: Complete = all_trained,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """Learns from one rollout, by default in one optimiser step.
 
@@ -99,12 +102,15 @@ def update(
       instruction: the block above all prompts.
       experience: the rollout.
       grammar: the grammar that sampling was constrained by, if any.
+      complete: makes the network's parameters of `state.params`, where those are adapters.
 
     Raises:
       ValueError: the batch does not divide into mini- and micro-batches, or a reference is missing.
     """
     statistics = policy_statistics(algorithm, decoder, instruction, grammar)
-    old_logp, ref_logp = fixed_logprobs(algorithm, statistics, state.params, reference, experience)
+    old_logp, ref_logp = fixed_logprobs(
+        algorithm, statistics, complete(state.params), reference, experience
+    )
     informative = informative_groups(experience.rewards)
     mask = response_mask(experience, algorithm.mask_truncated)
     if algorithm.drop_flat_groups:
@@ -117,7 +123,7 @@ def update(
     batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp)
 
     def step(carry, part):
-        *carry, metrics = policy_step(algorithm, statistics, optimizer, *carry, part)
+        *carry, metrics = policy_step(algorithm, statistics, optimizer, *carry, part, complete)
         return tuple(carry), metrics
 
     (params, opt_state), metrics = run_mini_batches(

@@ -9,34 +9,42 @@ import jax
 import numpy as np
 
 from memr1_jax.agents.ingest import add_everything, ingest
-from memr1_jax.agents.rollout import FrozenAnswerer
-from memr1_jax.data.encode import encode_answer_data, encode_manager_data
-from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.models.config import PRESETS, DecoderConfig
 from memr1_jax.models.decoder import Decoder, init_params
 from memr1_jax.models.folders import read_json
 from memr1_jax.models.hf_config import config_from_hf
 from memr1_jax.models.sources import SMOLLM2, resolve_model
 from memr1_jax.models.tokenizer import load_tokenizer, stop_tokens
-from memr1_jax.rl.update import GRPO, create_optimizer, create_state
+from memr1_jax.training.algorithms import build_learner
+from memr1_jax.training.assembly import (
+    answer_data,
+    make_frozen,
+    make_policy,
+    manager_data,
+    trainable,
+    untrained,
+)
 from memr1_jax.training.config import ExperimentConfig, check_options
-from memr1_jax.training.step import Frozen, Policy
-from memr1_jax.training.workbench import Model, build_workbench, compute_dtype, load_dialogues
+from memr1_jax.training.loading import Model, Models, compute_dtype, load_dialogues
+from memr1_jax.training.step import Policy
+from memr1_jax.training.workbench import build_workbench
 
 ROWS = 512  # of the resident data; about what LoCoMo gives to train on
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractStep:
-    """What `make_train_step` needs, and the shapes of its step's arguments."""
+    """A policy, its train step, and the shapes of its arguments.
+
+    These are state, frozen, tools, data, rows and valid.
+    """
 
     policy: Policy
-    algorithm: GRPO
-    optimizer: Any
-    arguments: tuple  # state, frozen, tools, data, rows, valid
+    step: Any
+    arguments: tuple
 
 
-def abstract_step(options: ExperimentConfig, algorithm: GRPO, agent: str) -> AbstractStep:
+def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     """The train step of "manager" or "answer" under `options`, without weights.
 
     A model that `PRESETS` lists is taken from there, with SmolLM2's tokenizer in place of its own:
@@ -47,8 +55,7 @@ def abstract_step(options: ExperimentConfig, algorithm: GRPO, agent: str) -> Abs
       UserError: the model or the options are not usable.
     """
     check_options(options)
-    model = _model(options.model, options)
-    answer_model = _model(options.answer_model or options.model, options)
+    models = _models(options)
     generated = dataclasses.replace(
         options,
         **{"data": "synthetic", "synthetic_train": 1, "synthetic_eval": 1},
@@ -56,31 +63,42 @@ def abstract_step(options: ExperimentConfig, algorithm: GRPO, agent: str) -> Abs
     )
     with tempfile.TemporaryDirectory() as folder:
         dialogues, _ = load_dialogues(generated, options.seed, Path(folder))
-    bench = build_workbench(options, model, dialogues)
+    bench = build_workbench(options, models, dialogues)
     if agent == "manager":
-        tuples = [item for dialogue in dialogues for item in manager_tuples(dialogue)]
-        data = encode_manager_data(bench.encoder, dialogues, tuples)
-        answerer = FrozenAnswerer(bench.answerer, answer_model.decoder)
-        policy = Policy(bench.manager, model.decoder, answerer)
-        base, frozen = model.params, Frozen(None, answer_model.params)
+        data = manager_data(options, bench, models, dialogues)
     else:
         banks = ingest(add_everything, None, bench.tools, bench.encoder, dialogues).banks
-        data = encode_answer_data(bench.encoder, dialogues, banks)
-        policy = Policy(bench.answerer, answer_model.decoder)
-        base, frozen = answer_model.params, Frozen(None, None)
-    if options.kl_weight:
-        frozen = frozen.replace(reference=base)
-    optimizer = create_optimizer(
-        options.learning_rate,
-        warmup_steps=options.warmup_steps,
-        weight_decay=options.weight_decay,
-        clip=options.gradient_clip,
+        data = answer_data(options, bench, models, dialogues, banks)
+    learner, model = build_learner(options), models.of(agent)
+    # Parameters are an argument, as shapes cannot be closed over.
+    state = jax.eval_shape(
+        lambda params: learner.create_state(
+            trainable(options, dataclasses.replace(model, params=params)),
+            options.seed,
+            model.config.model_width,
+        ),
+        model.params,
     )
-    state = jax.eval_shape(lambda params: create_state(params, optimizer, options.seed), base)
+    frozen = make_frozen(options, models, agent, untrained(options, models.answerer))
     rows = jax.ShapeDtypeStruct((options.batch,), np.int32)
     valid = jax.ShapeDtypeStruct((options.batch,), bool)
     arguments = (state, frozen, bench.tools, _stretched(data), rows, valid)
-    return AbstractStep(policy, algorithm, optimizer, jax.tree.map(_shape, arguments))
+    policy = make_policy(options, bench, models, agent)
+    return AbstractStep(policy, learner.make_step(policy), jax.tree.map(_shape, arguments))
+
+
+def _models(options):
+    """All roles, each model of one name made once."""
+    made = {}
+
+    def find(name):
+        name = name or options.model
+        if name not in made:
+            made[name] = _model(name, options)
+        return made[name]
+
+    judge = find(options.judge_model) if options.reward == "judge" else None
+    return Models(find(options.model), find(options.answer_model), judge)
 
 
 def _model(name, options):
@@ -92,8 +110,9 @@ def _model(name, options):
         folder = resolve_model(name)
         config = config_from_hf(read_json(folder / "config.json"))
     tokenizer = load_tokenizer(folder)
-    decoder = Decoder(config, compute_dtype(options.dtype), options.remat)
-    params = abstract_params(config)
+    dtype = compute_dtype(options.dtype)
+    decoder = Decoder(config, dtype, options.remat)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(config))
     return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
 
 

@@ -1,13 +1,20 @@
 """The options of an experiment: frozen dataclasses, from which the flags are made."""
 
 import dataclasses
+import warnings
 from typing import Any
 
+from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.errors import UserError
+from memr1_jax.rl.advantages import ADVANTAGES
+from memr1_jax.rl.kl import KL_ESTIMATES
+from memr1_jax.rl.losses import AGGREGATIONS, RATIOS
 
+ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 _SPLITS = ("train", "validation", "test")
 _AT_LEAST_ONE = (
-    *("batch", "group", "micro_batches", "logit_chunk", "eval_batch", "checkpoint_every", "keep"),
+    *("batch", "group", "epochs", "mini_batches", "micro_batches", "logit_chunk", "eval_batch"),
+    *("checkpoint_every", "keep"),
     *("samples_every", "memories", "neighbours", "memories_shown", "memory_width", "features"),
     *("bank_capacity", "facts_per_turn", "questions_per_turn"),
     *("manager_response_length", "answer_response_length"),
@@ -69,44 +76,101 @@ class AgentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Reinforcement learning. Values of the paper where it gives them (Memory-R1, appendix B)."""
+class LoraConfig:
+    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685)."""
 
+    lora_rank: int = option(0, "Rank of the adapters; 0: all weights are trained.")
+    lora_alpha: float = option(32.0, "Adapters are scaled by alpha / rank.")
+    lora_targets: str = option(
+        "all", "Matrices with an adapter: query,key,value,output,gate,up,down, or all."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How long and how fast an agent learns."""
+
+    algorithm: str = option("grpo", "How the agents learn.", ALGORITHMS)
     agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
     manager_steps: int = option(100, "Updates of the Memory Manager.")
     answer_steps: int = option(100, "Updates of the Answer Agent.")
     batch: int = option(128, "Prompts in a batch.")
-    group: int = option(5, "Samples a prompt.")
-    micro_batches: int = option(1, "Parts that a batch is split into for the gradient.")
+    epochs: int = option(1, "Passes over a rollout.")
+    mini_batches: int = option(1, "Optimiser steps a pass.")
+    micro_batches: int = option(1, "Parts that a mini-batch is split into for the gradient.")
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")
-    warmup_steps: int = option(0, "Steps over which the learning rate climbs.")
+    warmup_steps: int = option(0, "Optimiser steps over which the learning rate climbs.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     gradient_clip: float = option(1.0, "Global norm that gradients are clipped to.")
+    logit_chunk: int = option(128, "Positions whose logits are held at once.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How an agent is sampled and what it earns."""
+
+    group: int = option(5, "Samples a prompt.")
     temperature: float = option(1.0, "Sampling temperature.")
-    reward: str = option(
-        "exact_match", "What an answer earns.", ("exact_match", "token_f1", "contains")
+    reward: str = option("exact_match", "What an answer earns.", OUTCOMES)
+    outcome_weight: float = option(1.0, "Weight of --reward.")
+    format_weight: float = option(0.0, "Reward of output in the form that was asked for.")
+    size_weight: float = option(0.0, "Penalty of a manager for the filled share of its bank.")
+    size_free: int = option(0, "Memories that cost nothing.")
+    judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
+    judge_prompt: str = option(
+        "compact", "Prompt file judge_<name>.txt.", ("compact", "full")
     )
-    advantage: str = option("grpo", "Group advantage.", ("grpo", "dr_grpo", "rloo"))
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """The policy's loss. Values of the paper where it gives them (Memory-R1, appendix B)."""
+
     clip_low: float = option(0.2, "How far below 1 the ratio may earn.")
-    clip_high: float = option(0.2, "How far above 1 the ratio may earn.")
+    clip_high: float = option(0.2, "How far above 1 the ratio may earn; DAPO: 0.28.")
     dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
-    aggregation: str = option(
-        "token-mean",
-        "How token losses are averaged.",
-        (
-            "token-mean",
-            "token-sum",
-            "seq-mean-token-sum",
-            "seq-mean-token-sum-norm",
-            "seq-mean-token-mean",
-        ),
+    ratio: str = option("token", "Ratio of a token, or of its sequence (GSPO).", RATIOS)
+    sampler_cap: float = option(
+        0.0, "Cap of importance weights between trainer and sampler; 0: no such weights."
     )
+    aggregation: str = option("token-mean", "How token losses are averaged.", AGGREGATIONS)
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
-    kl_kind: str = option("k3", "Estimator of a KL loss.", ("k1", "abs", "k2", "k3", "k1+", "k3+"))
+    kl_kind: str = option("k3", "Estimator of a KL loss.", KL_ESTIMATES)
     kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
-    logit_chunk: int = option(128, "Positions whose logits are held at once.")
+    advantage: str = option("grpo", "GRPO: group advantage.", ADVANTAGES)
+    drop_flat_groups: bool = option(False, "GRPO: leave groups of equal rewards out of the loss.")
+    critic_learning_rate: float = option(1e-5, "PPO: peak learning rate of the critic.")
+    critic_warmup_steps: int = option(0, "PPO: steps over which that rate climbs.")
+    gamma: float = option(1.0, "PPO: discount a token.")
+    gae_lambda: float = option(1.0, "PPO: 1 for the least bias, 0 for the least variance.")
+    whiten: bool = option(True, "PPO: shift and scale advantages over the batch.")
+    value_clip: float = option(0.5, "PPO: how far a value may move and earn; 0: any distance.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitationConfig:
+    """Supervised fine-tuning."""
+
+    corrupt: float = option(
+        0.0, "SFT: probability that a demonstrated memory operation is a wrong one."
+    )
+    min_reward: float = option(0.0, "Best-of-n: reward above which a group's best is imitated.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """Devices and hosts."""
+
+    mesh: str = option(
+        "", "Sizes of the axes, as data:1,fsdp:8,tensor:1; -1 for the rest. Empty: one device."
+    )
+    distributed: str = option(
+        "", "Several processes: auto (TPU, Slurm), or the first one's host:port. Empty: one."
+    )
+    num_processes: int = option(1, "Processes, where --distributed is host:port.")
+    process_id: int = option(0, "Number of this process, where --distributed is host:port.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,16 +195,50 @@ class RunConfig:
     output: str = option("runs/locomo_grpo", "Run folder.")
     resume: bool = option(False, "Go on from the newest checkpoint in the run folder.")
     checkpoint_every: int = option(10, "Steps between checkpoints; the last is always saved.")
-    keep: int = option(2, "Checkpoints kept.")
+    keep: int = option(2, "Newest checkpoints kept; the best stays beside them.")
     samples_every: int = option(1, "Steps between sampled rollouts written for reading.")
     evaluate: bool = option(True, "Evaluate both agents before and after.")
+    select: str = option(
+        "last", "Which checkpoint goes on: the last, or that of the best reward.", ("last", "best")
+    )
     export: bool = option(True, "Export the trained agents as Hugging Face folders.")
     export_dtype: str = option("float32", "Number format of the export.", ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig(DataConfig, AgentConfig, EvalConfig, TrainConfig, RunConfig):
-    """All options of a GRPO experiment."""
+class ExperimentConfig(
+    DataConfig,
+    AgentConfig,
+    LoraConfig,
+    EvalConfig,
+    OptimizerConfig,
+    RolloutConfig,
+    PolicyConfig,
+    ImitationConfig,
+    ParallelConfig,
+    RunConfig,
+):
+    """All options of an experiment; as they stand, of GRPO."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig(ExperimentConfig):
+    """The same options with PPO's defaults: one sample a prompt, a critic beside the policy."""
+
+    algorithm: str = option("ppo", "How the agents learn.", ALGORITHMS)
+    group: int = option(1, "Samples a prompt.")
+    output: str = option("runs/locomo_ppo", "Run folder.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig(ExperimentConfig):
+    """The same options with defaults of supervised fine-tuning on generated dialogues."""
+
+    algorithm: str = option("sft", "How the agents learn.", ALGORITHMS)
+    data: str = option("synthetic", "Source of the dialogues.", ("locomo", "synthetic"))
+    learning_rate: float = option(1e-5, "Peak learning rate of AdamW.")
+    kl_weight: float = option(0.0, "Weight of the KL penalty; 0: no reference pass.")
+    output: str = option("runs/locomo_sft", "Run folder.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +254,19 @@ def check_options(options: Any) -> None:
     for name in _AT_LEAST_ONE:
         if getattr(options, name, 1) < 1:
             raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
-    if isinstance(options, TrainConfig) and options.batch % options.micro_batches:
+    if not isinstance(options, ExperimentConfig):
+        return
+    parts = options.mini_batches * options.micro_batches
+    if options.batch % parts:
         raise UserError(
-            f"--batch={options.batch} does not divide into --micro_batches="
-            f"{options.micro_batches} equal parts. Change one of them."
+            f"--batch={options.batch} does not divide into --mini_batches={options.mini_batches}"
+            f" times --micro_batches={options.micro_batches} equal parts. Change one of them."
+        )
+    if options.lora_rank < 0:
+        raise UserError(f"--lora_rank={options.lora_rank} must be 0 (no adapters) or more.")
+    if options.kl_weight and options.kl_placement == "loss" and options.kl_kind == "k1":
+        warnings.warn(
+            "--kl_kind=k1 in the loss has no gradient in expectation: it penalises nothing. Use"
+            " k2, k3, k1+ or k3+, or --kl_placement=reward.",
+            stacklevel=2,
         )

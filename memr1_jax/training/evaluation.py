@@ -5,7 +5,8 @@ from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import write_evaluation
 from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.files import prepare_run_folder
-from memr1_jax.training.workbench import Pipeline, build_workbench, load_dialogues, load_models
+from memr1_jax.training.loading import load_dialogues, load_models
+from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
 def evaluate(options: EvaluationConfig) -> Evaluation:
@@ -18,13 +19,13 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
 
     check_options(options)
     folder = prepare_run_folder(options.output, resume=True)
-    manager, answerer = load_models(options)
+    models = load_models(options)
     train, dialogues = load_dialogues(options, options.seed, folder)
-    bench = build_workbench(options, manager, train)
-    pipeline = Pipeline(options, bench, manager, answerer)
-    evaluation = pipeline.evaluate(
-        manager.params, answerer.params, dialogues, f"{options.eval_split} split"
-    )
+    bench = build_workbench(options, models, train)
+    pipeline = Pipeline(options, bench, models)
+    what = f"{options.eval_split} split"
+    banks = pipeline.banks(models.manager.params, dialogues, what)
+    evaluation = pipeline.evaluate(models.answerer.params, dialogues, banks, what)
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
     console = Console()
     if not console.is_terminal:

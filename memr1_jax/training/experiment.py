@@ -1,101 +1,103 @@
 """A whole experiment: evaluate, train one agent or both, evaluate again, export."""
 
+import contextlib
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.agents.rollout import FrozenAnswerer, Rollout
-from memr1_jax.data.encode import encode_answer_data, encode_manager_data, left_out
-from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.rollout import Rollout
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import read_evaluation, write_evaluation
 from memr1_jax.models.hf_weights import export_params
-from memr1_jax.rl.update import GRPO, create_optimizer, create_state
-from memr1_jax.training.checkpoints import Checkpoints
-from memr1_jax.training.config import AgentConfig, ExperimentConfig, TrainConfig, check_options
-from memr1_jax.training.files import prepare_run_folder, write_text_atomic
-from memr1_jax.training.loop import Stage, fingerprint, resume, train
-from memr1_jax.training.metrics_log import MetricsLog, read_metrics
-from memr1_jax.training.plots import reward_curve
-from memr1_jax.training.progress import table
-from memr1_jax.training.step import Frozen, Policy, make_train_step
-from memr1_jax.training.workbench import (
-    Pipeline,
-    build_workbench,
-    load_dialogues,
-    load_models,
+from memr1_jax.models.lora import merge
+from memr1_jax.models.peft import export_adapters
+from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
+from memr1_jax.parallel.mesh import make_mesh
+from memr1_jax.parallel.rules import state_shardings
+from memr1_jax.parallel.step import check_batch, place, shard_train_step
+from memr1_jax.training.algorithms import Learner, build_learner
+from memr1_jax.training.assembly import (
+    answer_data,
+    lora_of,
+    make_frozen,
+    make_policy,
+    manager_data,
+    network,
+    trainable,
+    untrained,
 )
-
-
-def algorithm_of(options: ExperimentConfig) -> GRPO:
-    """The algorithm's own options."""
-    names = {field.name for field in dataclasses.fields(GRPO)}
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name in names}
-    return GRPO(**values | {"dual_clip": options.dual_clip or None})
+from memr1_jax.training.bank_file import read_banks, write_banks
+from memr1_jax.training.checkpoints import Checkpoints
+from memr1_jax.training.config import (
+    AgentConfig,
+    ExperimentConfig,
+    ImitationConfig,
+    LoraConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    RolloutConfig,
+    check_options,
+)
+from memr1_jax.training.files import prepare_run_folder, write_text_atomic
+from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
+from memr1_jax.training.loop import Stage, fingerprint, resume, train
+from memr1_jax.training.memory import print_memory
+from memr1_jax.training.metrics_log import MetricsLog, NoLog, read_metrics
+from memr1_jax.training.plots import reward_curve
+from memr1_jax.training.preemption import catch_termination
+from memr1_jax.training.progress import table
+from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
 class Experiment:
-    """The state of one run: its folder, models, data and agents; `run` is the whole of it."""
+    """The state of one run: its folder, models, data and agents; `run` is the whole of it.
+
+    With several processes all of them run everything; the first alone writes and prints.
+    """
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads models and data; UserError for bad input."""
         check_options(options)
         self.options = options
-        self.folder = prepare_run_folder(options.output, options.resume)
-        self.model, self.answer_model = load_models(options)
+        self.mesh = None
+        if options.mesh:
+            self.mesh = make_mesh(options.mesh)
+            check_batch(self.mesh, options.batch, options.mini_batches * options.micro_batches)
+        self.folder = prepare_run_folder(options.output, options.resume or not is_main())
+        self.learner = build_learner(options)
+        self.models = load_models(options, self.mesh)
         self.train_dialogues, self.eval_dialogues = load_dialogues(
             options, options.seed, self.folder
         )
-        self.bench = build_workbench(options, self.model, self.train_dialogues)
-        self.pipeline = Pipeline(options, self.bench, self.model, self.answer_model)
-        self.algorithm = algorithm_of(options)
-        self.optimizer = create_optimizer(
-            options.learning_rate,
-            warmup_steps=options.warmup_steps,
-            weight_decay=options.weight_decay,
-            clip=options.gradient_clip,
-        )
+        self.bench = build_workbench(options, self.models, self.train_dialogues)
+        self.pipeline = Pipeline(options, self.bench, self.models)
+        # What is trained of each agent, in the form of `Frozen`.
+        self.params = {
+            agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
+        }
 
     def run(self) -> dict[str, Evaluation | None]:
         """Evaluates, trains, evaluates, exports; returns the evaluations "before" and "after"."""
         options = self.options
-        params = {"manager": self.model.params, "answer": self.answer_model.params}
         agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
-        before = self._evaluation("before", params)
-        with MetricsLog(self.folder) as log:
-            for agent in agents:
-                params[agent] = self._train(agent, params, log)
-                if options.export:
-                    self._export(agent, params[agent])
-        after = self._evaluation("after", params)
-        self._report(before, after, agents)
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            before = self._evaluation("before")
+            with MetricsLog(self.folder) if is_main() else NoLog() as log:
+                for agent in agents:
+                    self._train(agent, log)
+            after = self._evaluation("after")
+        if is_main():
+            self._report(before, after, agents)
         return {"before": before, "after": after}
 
-    def _train(self, agent: str, params: dict, log: MetricsLog) -> dict:
-        options = self.options
+    def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
+        """Trains one agent, exports it and keeps what was trained."""
+        options, model = self.options, self.models.of(agent)
         steps = options.manager_steps if agent == "manager" else options.answer_steps
-        if agent == "manager":
-            tuples = [
-                item
-                for dialogue in self.train_dialogues
-                for item in manager_tuples(dialogue, options.window or None, options.link)
-            ]
-            if lost := [
-                f"{n} {what}" for what, n in left_out(self.bench.encoder, tuples).items() if n
-            ]:
-                print(f"Of {len(tuples)} turns, left out: {', '.join(lost)}.")
-            data = encode_manager_data(self.bench.encoder, self.train_dialogues, tuples)
-            answerer = FrozenAnswerer(self.bench.answerer, self.answer_model.decoder)
-            policy = Policy(self.bench.manager, self.model.decoder, answerer)
-            base, frozen = self.model.params, Frozen(None, params["answer"])
-        else:
-            banks = self.pipeline.banks(params["manager"], self.train_dialogues, "for training")
-            data = encode_answer_data(self.bench.encoder, self.train_dialogues, banks.banks)
-            policy = Policy(self.bench.answerer, self.answer_model.decoder)
-            base, frozen = self.answer_model.params, Frozen(None, None)
-        if options.kl_weight:
-            frozen = frozen.replace(reference=base)
+        data = self._data(agent)
         stage = Stage(
             agent=agent,
             steps=steps,
@@ -105,29 +107,67 @@ class Experiment:
             samples_every=options.samples_every,
             identity={"data": fingerprint(data), "seed": options.seed, **_identity(options)},
         )
-        # A copy: the state is donated to the step, the base model is needed again.
-        state = create_state(jax.tree.map(jnp.copy, base), self.optimizer, options.seed)
-        with Checkpoints(self.folder / "checkpoints" / agent, options.keep) as checkpoints:
+        policy = make_policy(options, self.bench, self.models, agent)
+        frozen = make_frozen(options, self.models, agent, self.params["answer"])
+        state = _initial_state(options, self.learner, model, self.mesh)
+        if is_main():
+            print_memory(options, self.learner, model, state, frozen)
+        train_step, put = self.learner.make_step(policy), jnp.asarray
+        arguments = (frozen, self.bench.tools, jax.tree.map(jnp.asarray, data))
+        if self.mesh is not None:
+            train_step = shard_train_step(train_step, self.mesh, state, *arguments)
+            state, *arguments = place(self.mesh, state, *arguments)
+            put = lambda rows: local_rows(self.mesh, rows)  # noqa: E731
+        folder = self.folder / "checkpoints" / agent
+        with (
+            Checkpoints(folder, options.keep) as checkpoints,
+            catch_termination(any_process) as stop,
+        ):
             if options.resume:
                 state = resume(checkpoints, stage, state)
-            self._write_flags()  # only now: a refused resume changes nothing
+            if is_main():
+                self._write_flags()  # only now: a refused resume changes nothing
             log.rewind(agent, int(state.step))
-            train_step = make_train_step(
-                policy, self.algorithm, self.optimizer, reward=options.reward
-            )
             state = train(
                 stage,
                 train_step,
                 state,
-                frozen,
-                self.bench.tools,
-                data,
+                tuple(arguments),
+                data.rows,
                 folder=self.folder,
                 checkpoints=checkpoints,
                 log=log,
                 describe=self._describe,
+                put=put,
+                stop=lambda: stop.requested,
             )
-        return state.params
+            if options.select == "best":
+                state, _ = checkpoints.restore(state, checkpoints.best_step())
+        if options.export:
+            self._export(agent, state.params)
+        dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
+        self.params[agent] = jax.tree.map(lambda x: x.astype(dtype), state.params)
+
+    def _data(self, agent: str) -> Any:
+        """What an agent learns from; banks, once built, are kept for a resumed run."""
+        if agent == "manager":
+            return manager_data(self.options, self.bench, self.models, self.train_dialogues)
+        options, path = self.options, self.folder / "training_banks.safetensors"
+        origin = str(options.manager_steps)
+        found = read_banks(path, origin) if options.resume else None
+        barrier("training banks")  # all processes look before one writes
+        if found is None:
+            if options.algorithm == "sft":  # shown is what a right answer rests on
+                found = self.pipeline.banks(None, self.train_dialogues, "for training")
+            else:
+                found = self._banks(self.train_dialogues, "for training")
+            if is_main():
+                write_banks(path, found, origin)
+        return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
+
+    def _banks(self, dialogues: list, what: str) -> Ingestion:
+        params = network(self.options, self.models.manager, self.params["manager"])
+        return self.pipeline.banks(params, dialogues, what)
 
     def _write_flags(self) -> None:
         options = dataclasses.asdict(self.options).items()
@@ -136,7 +176,7 @@ class Experiment:
 
     def _describe(self, rollout: Rollout) -> list[dict]:
         """The first prompt of a rollout and all its responses, as text."""
-        tokenizer = self.model.tokenizer
+        tokenizer = self.models.manager.tokenizer
         prompt, samples, rewards = jax.device_get(
             (rollout.prompt, rollout.samples, rollout.rewards)
         )
@@ -154,42 +194,61 @@ class Experiment:
             }
         ]
 
-    def _evaluation(self, when: str, params: dict) -> Evaluation | None:
+    def _evaluation(self, when: str) -> Evaluation | None:
         if not self.options.evaluate:
             return None
         # That of the base models stays true; training may have gone on since the other.
         if when == "before" and self.options.resume:
             if done := read_evaluation(self.folder, when):
                 return done
+        banks = self._banks(self.eval_dialogues, f"{when} training")
+        answerer = network(self.options, self.models.answerer, self.params["answer"])
         evaluation = self.pipeline.evaluate(
-            params["manager"], params["answer"], self.eval_dialogues, f"{when} training"
+            answerer, self.eval_dialogues, banks, f"{when} training"
         )
-        write_evaluation(self.folder, when, evaluation, self.options.eval_split)
+        if is_main():
+            write_evaluation(self.folder, when, evaluation, self.options.eval_split)
+        barrier(f"evaluation {when}")  # the file decides what a resumed run does
         return evaluation
 
     def _export(self, agent: str, params: dict) -> None:
-        model = self.model if agent == "manager" else self.answer_model
+        options, model = self.options, self.models.of(agent)
+        folder, lora = self.folder / "export" / agent, lora_of(options)
+        params = fetch(params)
+        whole = params
+        if lora is not None:
+            whole = merge(fetch(model.params), params, lora.scale)
+        if not is_main():
+            return
+        if lora is not None:
+            export_adapters(
+                self.folder / "export" / f"{agent}_adapter",
+                params,
+                lora,
+                model.config,
+                base_model_name=(getattr(options, f"{agent}_model", "") or options.model),
+            )
         export_params(
-            self.folder / "export" / agent,
-            jax.device_get(params),
+            folder,
+            whole,
             model.config,
             tokenizer_folder=model.folder,
-            dtype=self.options.export_dtype,
+            dtype=options.export_dtype,
         )
 
     def _report(self, before, after, agents) -> None:
         records = read_metrics(self.folder / "metrics.jsonl")
-        if records:
+        if any("reward" in record for record in records):
             reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
         rows = []
         for agent in agents:
-            rewards = [record["reward"] for record in records if record["agent"] == agent]
-            if rewards:
-                few = max(1, len(rewards) // 5)
-                first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
-                rows.append(
-                    (f"training reward of the {agent}, {few} of {len(rewards)} steps", first, last)
-                )
+            steps = [record for record in records if record["agent"] == agent]
+            if steps:
+                what = "reward" if "reward" in steps[0] else "loss"
+                values, few = [step[what] for step in steps], max(1, len(steps) // 5)
+                first, last = sum(values[:few]) / few, sum(values[-few:]) / few
+                name = f"training {what} of the {agent} agent, {few} of {len(steps)} steps"
+                rows.append((name, first, last))
         if before is not None:
             for metric in ("f1_set_of_words", "bleu1_method1", "exact_match"):
                 name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"
@@ -198,8 +257,30 @@ class Experiment:
         print(f"Everything is in {self.folder}")
 
 
+def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, mesh) -> Any:
+    """The state before the first step, on a mesh where the rules put it.
+
+    Weights are trained from their published precision, which the arithmetic's may be below.
+    """
+    params, whole = model.params, not options.lora_rank
+    if whole and model.decoder.dtype != jnp.float32:
+        params, _ = read_params(model.folder, mesh, jnp.float32)
+
+    def create(params):
+        model_of = dataclasses.replace(model, params=params)
+        return learner.create_state(
+            trainable(options, model_of), options.seed, model.config.model_width
+        )
+
+    shardings = None
+    if mesh is not None:
+        shardings = state_shardings(mesh, jax.eval_shape(create, params))
+    return jax.jit(create, out_shardings=shardings)(params)
+
+
 def _identity(options: ExperimentConfig) -> dict:
-    """The options that a resumed run must share: all of agents and training but length and cost."""
+    """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    fields = (*dataclasses.fields(AgentConfig), *dataclasses.fields(TrainConfig))
-    return {f.name: getattr(options, f.name) for f in fields if f.name not in free}
+    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, PolicyConfig, ImitationConfig)
+    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    return {name: getattr(options, name) for name in names if name not in free}

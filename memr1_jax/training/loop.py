@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.rollout import Rollout
-from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerData, ManagerData
 from memr1_jax.errors import UserError
+from memr1_jax.parallel.distributed import is_main
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.update import TrainState
 from memr1_jax.training.checkpoints import Checkpoints
 from memr1_jax.training.files import write_json_atomic
 from memr1_jax.training.metrics_log import MetricsLog
+from memr1_jax.training.preemption import Preempted
 from memr1_jax.training.progress import progress_bar
-from memr1_jax.training.step import Frozen
+
+_TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,44 +58,47 @@ def train(
     stage: Stage,
     train_step: Callable,
     state: TrainState,
-    frozen: Frozen,
-    tools: Tools,
-    data: AnswerData | ManagerData,
+    arguments: tuple,
+    rows: int,
     *,
     folder: Path,
     checkpoints: Checkpoints,
     log: MetricsLog,
-    describe: Callable[[Rollout], list[dict]],
+    describe: Callable[[Rollout], Any],
+    put: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Runs the stage from `state.step` to its end and returns the last state.
+    """Runs the steps that are left, with a progress bar; logs, samples and checkpoints on the way.
+
+    A checkpoint's score is the mean reward of the steps since the one before it; where nothing is
+    rewarded, less the mean loss.
 
     Args:
-      stage: see `Stage`.
-      train_step: from `make_train_step`.
+      stage: what to do.
+      train_step: from `Learner.make_step`.
       state: where to start; donated.
-      frozen: weights that do not change.
-      tools: see `Tools`.
-      data: the resident data set.
-      folder: the run folder; rollouts to read go to `samples/`.
+      arguments: frozen weights, tools and resident data, where the step expects them.
+      rows: of the data.
+      folder: of the run; samples are written below it.
       checkpoints: of this agent.
       log: of the run.
       describe: turns a rollout into readable records.
+      put: brings row numbers and the mask of valid rows to the devices.
+      stop: asked after every step, whether to save and end.
+
+    Raises:
+      UserError: the loss is not a number.
+      Preempted: `stop` said so; the state is saved.
     """
-    data = jax.tree.map(jnp.asarray, data)
     start = int(state.step)
-    valid = jnp.ones(stage.batch, bool)
+    valid = put(np.ones(stage.batch, bool))
     samples = folder / "samples" / stage.agent
-    samples.mkdir(parents=True, exist_ok=True)
-    title = (
-        f"training the {stage.agent} agent" if stage.agent == "answer" else "training the manager"
-    )
-    with progress_bar(stage.steps, title, start=start) as progress:
+    scores = []
+    with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
-            rows = batch_rows(stage.seed, step, data.rows, stage.batch)
-            state, metrics, rollout = train_step(
-                state, frozen, tools, data, jnp.asarray(rows), valid
-            )
+            picked = put(batch_rows(stage.seed, step, rows, stage.batch))
+            state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             if not np.isfinite(values["loss"]):
                 raise UserError(
@@ -107,23 +110,34 @@ def train(
             tokens = int(prompt.sum() + response.sum())
             values |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
             log.write(step + 1, "train", stage.agent, values)
-            if (step + 1) % stage.samples_every == 0:
+            if (step + 1) % stage.samples_every == 0 and is_main():
+                samples.mkdir(parents=True, exist_ok=True)
                 write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))
-            if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
-                save(checkpoints, stage, state)
+            scores.append(values.get("reward", -values["loss"]))
+            ends, stopped = step + 1 == stage.steps, stop()
+            if (step + 1) % stage.checkpoint_every == 0 or ends or stopped:
+                save(checkpoints, stage, state, sum(scores) / len(scores))
+                scores = []
             progress.update(
                 step + 1,
-                reward=values["reward"],
+                reward=values.get("reward"),
                 loss=values["loss"],
                 tokens_per_second=values["tokens_per_second"],
             )
+            if stopped and not ends:
+                checkpoints.wait()
+                raise Preempted(
+                    f"Saved step {step + 1} of {stage.steps} of the {stage.agent} agent and"
+                    " stopped, as asked. Give the same flags and --resume to go on."
+                )
     checkpoints.wait()
     return state
 
 
-def save(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> None:
+def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float) -> None:
     """Saves the state with the identity of the run; the step is also the position in the data."""
-    checkpoints.save(int(state.step), state, {"agent": stage.agent, "identity": stage.identity})
+    meta = {"agent": stage.agent, "identity": stage.identity}
+    checkpoints.save(int(state.step), state, meta, score=score)
 
 
 def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainState:

@@ -98,6 +98,23 @@ class MetricsLog:
         self.close()
 
 
+class NoLog:
+    """In the place of a `MetricsLog` in a process that does not write."""
+
+    def rewind(self, agent: str, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "NoLog":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Nothing."""
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read `metrics.jsonl`; a broken last line, left by a killed process, is passed over.
 

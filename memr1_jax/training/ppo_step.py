@@ -9,10 +9,10 @@ from memr1_jax.training.step import Policy, compile_step
 
 
 def make_ppo_step(
-    policy: Policy, algorithm: PPO, optimizers: Optimizers, *, reward: str = "exact_match"
+    policy: Policy, algorithm: PPO, optimizers: Optimizers
 ) -> Callable[..., tuple[PPOState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
     The same contract as `make_train_step`, with a `PPOState`; the rollout is the same one too.
     """
-    return compile_step(ppo_update, policy, algorithm, optimizers, reward)
+    return compile_step(ppo_update, policy, algorithm, optimizers)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from memr1_jax.parallel.distributed import is_main
+
 
 class Progress:
     """One line about a run: step, reward, loss, tokens a second, time left.
@@ -87,9 +89,9 @@ def progress_bar(
         seconds: time between plain lines where the output is not a terminal.
         console: a `rich.console.Console`; by default one on standard output.
     """
-    progress = Progress(
-        total, description, start=start, seconds=seconds, console=console or _console()
-    )
+    if console is None:
+        console = _console() if is_main() else _silence()
+    progress = Progress(total, description, start=start, seconds=seconds, console=console)
     try:
         yield progress
     finally:
@@ -129,6 +131,15 @@ def _console():
     from rich.console import Console
 
     return Console()
+
+
+def _silence():
+    """A console for processes other than the first, whose progress is the same."""
+    import io
+
+    from rich.console import Console
+
+    return Console(file=io.StringIO())
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ The two agents differ only in the rollout.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,9 @@ import optax
 from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.reward import Reward
 from memr1_jax.agents.rollout import (
     FrozenAnswerer,
     Rollout,
@@ -26,22 +29,29 @@ from memr1_jax.agents.rollout import (
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
 from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.sampler import Sampling
-from memr1_jax.parallel.activations import gather_weights
+from memr1_jax.models.lora import join
+from memr1_jax.models.sampler import Sampling, rollout_weights
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.update import GRPO, Experience, TrainState, update
 
 
 @struct.dataclass
 class Frozen:
-    """Weights that a step reads but does not change.
+    """Weights that a step reads but does not change, in the arithmetic's number format.
+
+    With adapters `backbone` holds the base model's parameters, which the agents, the reference and
+    the critic share, and the other fields hold adapters: `{}` for the backbone as it is. In full
+    fine-tuning `backbone` is None, and the other fields hold whole networks.
 
     `reference` of the KL penalty, None where its weight is 0; `answerer`, the Answer Agent that
-    judges a manager's edits, None in its own training.
+    judges a manager's edits, None in its own training; `judge`, None unless it gives the reward. An
+    answerer or a judge of another base model is always whole, as its static part says.
     """
 
     reference: dict | None
     answerer: dict | None
+    backbone: dict | None = None
+    judge: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +61,15 @@ class Policy:
     agent: AnswerAgent | MemoryManager
     decoder: Decoder
     answerer: FrozenAnswerer | None = None  # for a manager
+    reward: Reward = Reward()
+    judge: Judge | None = None
+    adapter_scale: float = 1.0  # alpha / rank
+
+    def complete(self, frozen: Frozen, params: dict) -> dict:
+        """A network's parameters from what is trained of them; see `Frozen`."""
+        if frozen.backbone is None:
+            return params
+        return join(frozen.backbone, params, self.adapter_scale)
 
     def rollout(
         self,
@@ -63,12 +82,15 @@ class Policy:
         **options,
     ) -> Rollout:
         """Samples from the policy with its arithmetic's own number format."""
-        params = _for_rollout(params, self.decoder.dtype)
+        params = rollout_weights(self.complete(frozen, params), self.decoder.dtype)
+        options |= {"reward": self.reward, "judge": self.judge}
+        if self.judge is not None:
+            options["judge_params"] = self._frozen_network(frozen, frozen.judge, self.judge)
         if isinstance(self.agent, AnswerAgent):
             return answer_rollout(
                 self.agent, self.decoder, params, tools, batch, key, sampling, **options
             )
-        answer_params = _for_rollout(frozen.answerer, self.answerer.decoder.dtype)
+        answer_params = self._frozen_network(frozen, frozen.answerer, self.answerer)
         return manager_rollout(
             self.agent,
             self.decoder,
@@ -82,13 +104,14 @@ class Policy:
             **options,
         )
 
+    def _frozen_network(self, frozen, params, owner):
+        if "embed" not in params:  # adapters, or nothing: the backbone as it is
+            params = self.complete(frozen, params)
+        return rollout_weights(params, owner.decoder.dtype)
+
 
 def make_train_step(
-    policy: Policy,
-    algorithm: GRPO,
-    optimizer: optax.GradientTransformation,
-    *,
-    reward: str = "exact_match",
+    policy: Policy, algorithm: GRPO, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
@@ -96,12 +119,10 @@ def make_train_step(
     is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
     what the uninterrupted one would have drawn.
     """
-    return compile_step(update, policy, algorithm, optimizer, reward)
+    return compile_step(update, policy, algorithm, optimizer)
 
 
-def compile_step(
-    update: Callable, policy: Policy, algorithm: Any, optimizer: Any, reward: str
-) -> Callable:
+def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: Any) -> Callable:
     """Compiles rollout and `update` into one program; algorithms differ in `update` alone.
 
     `update` takes what `rl.update.update` takes, with its own options, optimiser and state.
@@ -125,17 +146,19 @@ def compile_step(
             key,
             Sampling.create(algorithm.temperature),
             group=algorithm.group,
-            reward=reward,
         )
+        complete = functools.partial(policy.complete, frozen)
+        reference = None if frozen.reference is None else complete(frozen.reference)
         state, metrics = update(
             algorithm,
             policy.decoder,
             optimizer,
             state,
-            frozen.reference,
+            reference,
             policy.agent.template.instruction_block,
             experience_of(rollout),
             grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
+            complete=complete,
         )
         return state, metrics | rollout.metrics, rollout
 
@@ -154,8 +177,3 @@ def experience_of(rollout: Rollout) -> Experience:
         valid=rollout.valid,
         shown=rollout.shown,
     )
-
-
-def _for_rollout(params, dtype):
-    """Cast, and gathered over fsdp, once: a decode loop would do it again for every token."""
-    return gather_weights(jax.tree.map(lambda x: x.astype(dtype), params), dtype)

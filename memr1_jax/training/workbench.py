@@ -1,47 +1,25 @@
 """Everything an experiment works with, made from its options: models, data, tools and agents."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
+from memr1_jax.agents.judge import Judge, create_judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.templates import load_template
 from memr1_jax.agents.tools import Tools, create_tools
 from memr1_jax.data.encode import Encoder, Sizes, create_encoder
-from memr1_jax.data.locomo import find_locomo, load_conversations, split
-from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.pipeline import Evaluation, make_evaluator
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders
-from memr1_jax.models.config import DecoderConfig
-from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.hf_weights import load_params
-from memr1_jax.models.sources import resolve_model
-from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 from memr1_jax.models.wheels import wheel_member
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
-from memr1_jax.training.config import AgentConfig, DataConfig, EvalConfig
+from memr1_jax.training.config import AgentConfig, EvalConfig
+from memr1_jax.training.loading import Model, Models
 from memr1_jax.training.progress import progress_bar
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A language model on the device; `params` are float32."""
-
-    folder: Path
-    config: DecoderConfig
-    decoder: Decoder
-    params: dict
-    tokenizer: Any
-    stop_tokens: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +28,7 @@ class Workbench:
 
     manager: MemoryManager
     answerer: AnswerAgent
+    judge: Judge | None
     tools: Tools
     encoder: Encoder
 
@@ -57,24 +36,27 @@ class Workbench:
 class Pipeline:
     """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
 
-    def __init__(self, options: EvalConfig, bench: Workbench, manager: Model, answerer: Model):
+    def __init__(self, options: EvalConfig, bench: Workbench, models: Models):
         """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
         self._bench = bench
         self._ingest_turn = add_everything
         if options.bank_builder == "manager":
-            self._ingest_turn = make_ingest_turn(bench.manager, manager.decoder)
+            self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
         self._evaluate = make_evaluator(
             bench.answerer,
-            answerer.decoder,
+            models.answerer.decoder,
             bench.tools,
             bench.encoder,
-            answerer.tokenizer,
+            models.answerer.tokenizer,
             batch=options.eval_batch,
             limit=options.eval_questions,
         )
 
-    def banks(self, params: dict, dialogues: list[Conversation], what: str) -> Ingestion:
-        """Banks of all speakers of `dialogues`, built with the manager's `params`."""
+    def banks(self, params: dict | None, dialogues: list[Conversation], what: str) -> Ingestion:
+        """Banks of all speakers of `dialogues` (NumPy), built with the manager's `params`.
+
+        Without parameters they hold every noted fact as it came.
+        """
         with progress_bar(1, f"building banks, {what}") as progress:
 
             def on_turn(done, total, turn):
@@ -82,7 +64,7 @@ class Pipeline:
                 progress.update(done)
 
             return ingest(
-                self._ingest_turn,
+                self._ingest_turn if params is not None else add_everything,
                 params,
                 self._bench.tools,
                 self._bench.encoder,
@@ -91,86 +73,27 @@ class Pipeline:
             )
 
     def evaluate(
-        self, manager: dict, answerer: dict, dialogues: list[Conversation], what: str
+        self, params: dict, dialogues: list[Conversation], banks: Ingestion, what: str
     ) -> Evaluation:
-        """Builds the banks, answers the questions and scores the answers."""
-        banks = self.banks(manager, dialogues, what)
+        """Answers the questions with the Answer Agent's `params` and scores the answers."""
         with progress_bar(1, f"answering, {what}") as progress:
 
             def on_batch(done, total):
                 progress.resize(total)
                 progress.update(done)
 
-            return self._evaluate(answerer, dialogues, banks, on_batch)
-
-
-def compute_dtype(name: str):
-    """The number format `name` stands for; "auto" is float32 on a CPU, where bfloat16 is slow."""
-    if name == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    return jnp.dtype(name)
-
-
-def load_model(name: str, options: AgentConfig) -> Model:
-    """Loads a model by folder, hub name or `smollm2-135m`; UserError where that fails."""
-    folder = resolve_model(name)
-    params, config = load_params(folder)
-    tokenizer = load_tokenizer(folder)
-    check_tokenizer(tokenizer, config, folder)
-    decoder = Decoder(config, compute_dtype(options.dtype), options.remat)
-    params = jax.tree.map(jnp.asarray, params)
-    return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
-
-
-def load_dialogues(
-    options: DataConfig, seed: int, folder: Path
-) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; generated ones are written to the run folder."""
-    if options.data == "synthetic":
-        path = folder / "dialogues.json"
-        counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
-        counts[options.eval_split] = options.synthetic_eval
-        if not path.exists():  # a resumed run goes on with its own
-            write_synthetic(
-                path,
-                seed,
-                **counts,
-                num_sessions=options.synthetic_sessions,
-                facts_per_session=options.synthetic_facts,
-            )
-    else:
-        path = find_locomo(options.data_path or None)
-    conversations = load_conversations(path)
-    return split(conversations, options.train_split), split(conversations, options.eval_split)
-
-
-def load_models(options: AgentConfig) -> tuple[Model, Model]:
-    """The manager's and the Answer Agent's model, which may be one and the same.
-
-    Raises:
-      UserError: their tokenizers differ; memories travel between the agents as tokens.
-    """
-    manager = load_model(options.model, options)
-    if options.answer_model in ("", options.model):
-        return manager, manager
-    answerer = load_model(options.answer_model, options)
-    if manager.tokenizer.get_vocab() != answerer.tokenizer.get_vocab():
-        raise UserError(
-            f"--answer_model={options.answer_model} has another tokenizer than"
-            f" --model={options.model}. Memories travel between the agents as tokens: use models of"
-            " one family."
-        )
-    return manager, answerer
+            return self._evaluate(params, dialogues, banks, on_batch)
 
 
 def build_workbench(
-    options: AgentConfig, model: Model, conversations: list[Conversation]
+    options: AgentConfig, models: Models, conversations: list[Conversation]
 ) -> Workbench:
-    """Agents, tools and encoder for a model; `conversations` give the word statistics.
+    """Agents, tools and encoder for the models; `conversations` give the word statistics.
 
     Raises:
       UserError: the prompts leave no room for memories, or the model cannot hold them.
     """
+    model = models.manager
     table = build_byte_table(model.tokenizer, model.config.vocab_size)
     sizes = Sizes(
         memory_width=options.memory_width,
@@ -208,14 +131,20 @@ def build_workbench(
     )
     answerer = AnswerAgent(
         template=answer_template,
-        prompt_length=_room(options, model, answer_template, options.answer_response_length),
+        prompt_length=_room(
+            options, models.answerer, answer_template, options.answer_response_length
+        ),
         response_length=options.answer_response_length,
         stop_tokens=model.stop_tokens,
         memories=options.memories,
     )
     tools = create_tools(table, embedder, grammar)
     encoder = create_encoder(model.tokenizer, tools.embedder, sizes)
-    return Workbench(manager, answerer, tools, encoder)
+    judge = None
+    if models.judge is not None:
+        template = load_template(f"judge_{options.judge_prompt}", models.judge.tokenizer)
+        judge = create_judge(template, models.judge.decoder, models.judge.tokenizer)
+    return Workbench(manager, answerer, judge, tools, encoder)
 
 
 def build_embedder(

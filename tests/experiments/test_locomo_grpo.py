@@ -209,7 +209,7 @@ def test_numbers_that_no_run_can_have(run_folder):
     for name in ("batch", "group", "checkpoint_every", "samples_every", "bank_capacity"):
         assert _refusal(run_folder, **{name: 0}) == f"--{name}=0 must be at least 1."
     message = _refusal(run_folder, batch=4, micro_batches=3)
-    assert "--batch=4 does not divide into --micro_batches=3 equal parts" in message
+    assert "--batch=4 does not divide into --mini_batches=1 times --micro_batches=3" in message
     assert not run_folder.exists()
 
 

@@ -89,7 +89,7 @@ def _compiled(**options):
 
     @jax.jit
     def step(params, reference, experience):
-        state = create_ppo_state(params, SGD, 0)
+        state = create_ppo_state(params, SGD, 0, SMALL.model_width)
         after, metrics = ppo_update(
             algorithm, DECODER, SGD, state, reference, INSTRUCTION, experience
         )
@@ -150,7 +150,7 @@ def test_the_first_step_on_policy_is_that_of_grpo(params):
     """Groups of one and a critic that says 0: the advantage of every token is the reward."""
     experience = _experience(group=1)
     shared = {"group": 1, "kl_weight": 0.0, "logit_chunk": 7}
-    state = create_ppo_state(params, SGD, 0)
+    state = create_ppo_state(params, SGD, 0, SMALL.model_width)
     head = jax.tree.map(jnp.zeros_like, state.critic["value_head"])
     state = state.replace(critic=state.critic | {"value_head": head})
     ppo, metrics = jax.jit(
@@ -206,7 +206,7 @@ def test_the_critic_learns_a_fixed_target(params, experience):
         )
         return critic, opt_state, metrics["value_loss"].value()
 
-    critic, losses = init_critic(params, jax.random.key(0)), []
+    critic, losses = init_critic(params, jax.random.key(0), SMALL.model_width), []
     opt_state = optimizer.init(critic)
     for _ in range(60):
         critic, opt_state, loss = step(critic, opt_state)
@@ -246,7 +246,7 @@ def test_a_trivial_reward_is_learned(params):
         )
         return ppo_update(algorithm, DECODER, optimizers, state, None, INSTRUCTION, experience)
 
-    state, rewards = create_ppo_state(params, optimizers, 0), []
+    state, rewards = create_ppo_state(params, optimizers, 0, SMALL.model_width), []
     for _ in range(20):
         state, metrics = step(state)
         rewards.append(float(metrics["reward"].value()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import make_tiny, make_training
+from tiny_model import make_training
 
 from memr1_jax.errors import UserError
 from memr1_jax.rl.metrics import Mean
@@ -51,9 +51,8 @@ def _run(agent, folder, steps, go_on=False, **identity):
             stage,
             training.step,
             state,
-            training.frozen,
-            make_tiny().bench.tools,
-            training.data,
+            training.arguments,
+            training.data.rows,
             folder=folder,
             checkpoints=checkpoints,
             log=log,
@@ -126,9 +125,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
             _stage("answer", 2),
             broken,
             training.state(),
-            training.frozen,
-            make_tiny().bench.tools,
-            training.data,
+            training.arguments,
+            training.data.rows,
             folder=tmp_path,
             checkpoints=checkpoints,
             log=log,

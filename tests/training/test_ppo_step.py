@@ -21,7 +21,7 @@ OPTIMIZERS = Optimizers(create_optimizer(1e-3), create_optimizer(1e-2))
 
 def _state(seed=0):
     params = jax.tree.map(jnp.copy, make_tiny().model.params)
-    return create_ppo_state(params, OPTIMIZERS, seed)
+    return create_ppo_state(params, OPTIMIZERS, seed, make_tiny().model.config.model_width)
 
 
 def _inputs(agent, rows, valid=(True, True)):
@@ -33,8 +33,7 @@ def _inputs(agent, rows, valid=(True, True)):
 @functools.cache
 def _program(agent):
     """The executable: it refuses arguments of any other shape or type."""
-    policy, reward = make_training(agent).policy, make_tiny().options.reward
-    step = make_ppo_step(policy, ALGORITHM, OPTIMIZERS, reward=reward)
+    step = make_ppo_step(make_training(agent).policy, ALGORITHM, OPTIMIZERS)
     return step.lower(_state(), *_inputs(agent, [0, 1])).compile()
 
 

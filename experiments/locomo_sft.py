@@ -1,0 +1,10 @@
+"""Trains Memory-R1's agents on demonstrations: `python -m experiments.locomo_sft --flagfile=FILE`.
+
+With --algorithm=best_of_n they learn from the best of their own samples instead.
+"""
+
+from experiments.command_line import run_experiment
+from memr1_jax.training.config import SFTConfig
+
+if __name__ == "__main__":
+    run_experiment(SFTConfig)

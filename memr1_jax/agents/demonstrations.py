@@ -1,0 +1,307 @@
+"""Demonstrations for supervised fine-tuning: what an agent is shown, and what it should write.
+
+The prompts are those of the rollout, made on the device. The host reads back which memories they
+show, under which ids, and writes the right response to them.
+
+Axis letters: B rows of a batch, R response length, Q retrieved memories a speaker.
+"""
+
+import dataclasses
+import functools
+import random
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.rollout import answer_prompts, manager_prompts
+from memr1_jax.agents.targets import Written, compact_response, distilled_answer, full_response
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
+from memr1_jax.data.encode import Encoder, encode_answer_data, encode_manager_data
+from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
+from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question
+from memr1_jax.errors import UserError
+from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.memory.embedder import embed
+from memr1_jax.memory.retrieval import retrieve
+from memr1_jax.models.decoder import Block
+from memr1_jax.text.events import Event
+
+MOST_MEMORIES = 3  # that a distilled answer repeats
+_BATCH = 64  # rows whose prompts are made at once
+_NO_QUESTION = Question("", "", 0, (), 0)  # fills the place of questions that nobody reads
+
+
+@struct.dataclass
+class Demonstrations:
+    """Responses to rows of a data set: `tokens` `[rows, R]`, `length` `[rows]`, the end included.
+
+    `row` `[rows]` is the place in `data` of what each responds to.
+    """
+
+    data: AnswerData | ManagerData
+    row: jax.Array
+    tokens: jax.Array
+    length: jax.Array
+
+    @property
+    def rows(self) -> int:
+        """Number of demonstrations."""
+        return self.row.shape[0]
+
+    def select(self, rows: jax.Array, valid: jax.Array) -> tuple[AnswerBatch | ManagerBatch, Block]:
+        """The batch of demonstrations `rows` `[B]`, and the responses as a block `[B, 1, R]`."""
+        response = Block(self.tokens[rows][:, None], self.length[rows][:, None])
+        return self.data.select(self.row[rows], valid), response
+
+
+def manager_demonstrations(
+    manager: MemoryManager,
+    tools: Tools,
+    encoder: Encoder,
+    tokenizer,
+    conversations: Sequence[Conversation],
+    *,
+    window: int | None = None,
+    corrupt: float = 0.0,
+    seed: int = 0,
+) -> tuple[Demonstrations, dict[str, int]]:
+    """The gold operations of every turn that brings facts, in the schema of the prompt.
+
+    An operation names its memory by the id that the prompt shows it under. If the memory is not
+    shown, UPDATE becomes ADD and DELETE becomes NONE. In the full schema all shown memories are
+    listed; `old_memory` is left out where decoding is constrained, since the grammar has none.
+
+    Args:
+      manager: the agent that learns.
+      tools: see `Tools`.
+      encoder: as for the agent's other data.
+      tokenizer: the model's, of `transformers`.
+      conversations: generated dialogues.
+      window: how many turns before a turn fill the bank; None means all of them.
+      corrupt: probability that an operation is taught wrong, to get a start from which there is
+        something to learn: NONE in the place of ADD, and ADD of the fact in the place of UPDATE,
+        DELETE and NONE. Drawn for each fact by itself, from the seed, conversation and fact alone.
+      seed: of these draws.
+
+    Returns:
+      Demonstrations, and how often something was changed or left out, by what it was.
+
+    Raises:
+      UserError: a dialogue has no gold operations, or no response fits.
+    """
+    if any(not conversation.operations for conversation in conversations):
+        raise UserError(
+            "These dialogues do not say which memory operations are right, so there is nothing to"
+            " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"
+            " samples with --algorithm=best_of_n."
+        )
+    lessons = [
+        (conversation, *lesson)
+        for conversation in conversations
+        for lesson in _gold_turns(conversation, encoder.sizes.facts, window)
+    ]
+    data = encode_manager_data(encoder, conversations, [turn for _, turn, _ in lessons])
+    data = data.replace(asked=np.zeros_like(data.asked))
+    data = jax.tree.map(jnp.asarray, data)
+    slots, shown = _by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
+
+    def seen(fact: Fact) -> str:
+        return _decode(tokenizer, encoder.tokenize(fact.text)[: encoder.sizes.memory_width])
+
+    full = manager.template.name.startswith("manager_full")
+    counts = dict.fromkeys(("corrupted", "update_not_shown", "delete_not_shown"), 0)
+    targets = []
+    for (conversation, turn, operations), slot, count in zip(lessons, slots, shown, strict=True):
+        own = turn.banks[turn.speaker]
+        listed = [own[index] for index in slot[:count]]
+        written = []
+        for operation in operations:
+            draw = random.Random(f"{seed}/{conversation.id}/{operation.fact}").random()
+            if draw < corrupt:
+                counts["corrupted"] += 1
+                event = Event.NONE if operation.event == Event.ADD else Event.ADD
+                operation = dataclasses.replace(operation, event=event, replaces=None)
+            written.append(_written(conversation, operation, listed, seen, counts))
+        if full:
+            texts = [seen(fact) for fact in listed]
+            targets.append(full_response(written, texts, old_memory=tools.grammar is None))
+        else:
+            targets.append(compact_response(written))
+    return _demonstrations(manager, "manager", tokenizer, data, targets, counts)
+
+
+def answer_demonstrations(
+    agent: AnswerAgent,
+    tools: Tools,
+    encoder: Encoder,
+    tokenizer,
+    conversations: Sequence[Conversation],
+    banks: tuple[MemoryBank, MemoryBank],
+) -> tuple[Demonstrations, dict[str, int]]:
+    """The distilled answer to every question: the memories that hold the evidence, then the gold.
+
+    Those are the shown memories that were written at an evidence turn of the question, at most
+    `MOST_MEMORIES`, best first. A question without any is left out: its answer could only be
+    guessed. The layout is that of the prompt's own examples; the `base` prompts show no memories.
+
+    Args:
+      agent: the agent that learns.
+      tools: see `Tools`.
+      encoder: as for the agent's other data.
+      tokenizer: the model's, of `transformers`.
+      conversations: dialogues with questions.
+      banks: the two speakers' banks `[C, ...]`.
+
+    Returns:
+      Demonstrations, and how often something was left out, by what it was.
+
+    Raises:
+      UserError: there are no questions, or none can be demonstrated.
+    """
+    data = jax.tree.map(jnp.asarray, encode_answer_data(encoder, conversations, banks))
+    look = functools.partial(_memories_shown, agent, tools, data)
+    slots, owners, shown = _by_batches(look, data.rows)
+    held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
+    asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
+
+    counts = {"evidence_not_shown": 0}
+    targets: list[str | None] = []
+    for row, (index, question) in enumerate(asked):
+        conversation = conversations[index]
+        evidence = {conversation.positions[turn] for turn in question.evidence}
+        selected = []
+        best = zip(owners[row, : shown[row]], slots[row, : shown[row]], strict=True)
+        for owner, slot in best:
+            tokens, length, time, source = (leaf[index, slot] for leaf in held[owner])
+            if int(source) in evidence and len(selected) < MOST_MEMORIES:
+                when = conversation.sessions[time].time
+                selected.append((int(owner), when, _decode(tokenizer, tokens[:length])))
+        if not selected:
+            counts["evidence_not_shown"] += 1
+        gold = " ".join(question.answer.split())
+        targets.append(distilled_answer(agent.template.name, selected, gold) if selected else None)
+    return _demonstrations(agent, "answer", tokenizer, data, targets, counts)
+
+
+def _gold_turns(
+    conversation: Conversation, most: int, window: int | None
+) -> list[tuple[ManagerTuple, tuple[GoldOperation, ...]]]:
+    """Every turn that brings facts about its speaker, the first `most`, with their operations."""
+    arriving: dict[int, list[GoldOperation]] = {}
+    for operation in conversation.operations:
+        fact = conversation.facts[operation.fact]
+        position = turn_of(conversation, fact)
+        if fact.speaker == conversation.turns[position].speaker:
+            arriving.setdefault(position, []).append(operation)
+    lessons = []
+    for position, operations in sorted(arriving.items()):
+        facts = tuple(conversation.facts[operation.fact] for operation in operations[:most])
+        turn = ManagerTuple(
+            conversation=conversation.id,
+            speaker=conversation.speakers.index(facts[0].speaker),
+            session=facts[0].session,
+            turn=position,
+            dia_id=conversation.turns[position].dia_id,
+            facts=facts,
+            banks=banks_before(conversation, position, window),
+            questions=(_NO_QUESTION,),
+        )
+        lessons.append((turn, tuple(operations[:most])))
+    return lessons
+
+
+def _written(
+    conversation: Conversation,
+    operation: GoldOperation,
+    listed: list[Fact],
+    seen: Callable[[Fact], str],
+    counts: dict[str, int],
+) -> Written:
+    """A gold operation under the ids of the prompt, which lists the facts `listed`."""
+    event, place = operation.event, -1
+    if event in (Event.UPDATE, Event.DELETE):
+        old = conversation.facts[operation.replaces]
+        if old in listed:
+            place = listed.index(old)
+        else:
+            counts[f"{event.name.lower()}_not_shown"] += 1
+            event = Event.ADD if event == Event.UPDATE else Event.NONE
+    if event not in (Event.ADD, Event.UPDATE):
+        return Written(event, place, "")
+    fact = conversation.facts[operation.fact]
+    return Written(event, place, seen(dataclasses.replace(fact, text=operation.text or fact.text)))
+
+
+def _demonstrations(agent, name, tokenizer, data, targets, counts):
+    """Targets as token rows; None, and what is longer than R, is left out."""
+    stop = tokenizer.eos_token_id
+    stop = stop if stop in agent.stop_tokens else agent.stop_tokens[0]
+    encoded = [
+        (row, [*tokenizer.encode(target, add_special_tokens=False), stop])
+        for row, target in enumerate(targets)
+        if target is not None
+    ]
+    kept = [(row, ids) for row, ids in encoded if len(ids) <= agent.response_length]
+    counts["too_long"] = len(encoded) - len(kept)
+    if not kept:
+        reasons = ", ".join(f"{what} {number}" for what, number in counts.items())
+        raise UserError(
+            f"None of {len(targets)} demonstrations for the {name} agent can be used ({reasons})."
+            f" Raise --{name}_response_length={agent.response_length} if they are too long, or show"
+            " more memories."
+        )
+    tokens = np.zeros((len(kept), agent.response_length), np.int32)
+    for place, (_, ids) in enumerate(kept):
+        tokens[place, : len(ids)] = ids
+    return Demonstrations(
+        data=data,
+        row=jnp.array([row for row, _ in kept], jnp.int32),
+        tokens=jnp.asarray(tokens),
+        length=jnp.array([len(ids) for _, ids in kept], jnp.int32),
+    ), counts
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _slots_shown(manager, tools, data, rows):
+    """The slots that the ids of each prompt stand for, and how many there are."""
+    prompts = manager_prompts(manager, tools, data.select(rows, jnp.ones(rows.shape, bool)))
+    return prompts.slots, prompts.shown
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _memories_shown(agent, tools, data, rows):
+    """Slots and owners `[B, 2 Q]` of what each prompt shows, best first, and their number."""
+    batch = data.select(rows, jnp.ones(rows.shape, bool))
+    packed = answer_prompts(agent, tools, batch)
+
+    def ranked(banks, query, dropped):
+        key = embed(tools.embedder, query.tokens, query.length)
+        found = [retrieve(bank, key, agent.memories) for bank in banks]
+        slot, score, valid = (
+            jnp.concatenate([getattr(part, name) for part in found])
+            for name in ("slot", "score", "valid")
+        )
+        order = jnp.argsort(-score, stable=True)  # the prompt's order of priority
+        return slot[order], order // agent.memories, jnp.sum(valid) - dropped
+
+    return jax.vmap(ranked)(batch.banks, batch.query, packed.dropped)
+
+
+def _by_batches(function, rows):
+    """`function` of all row numbers, in batches of one shape, as NumPy arrays."""
+    parts = []
+    for start in range(0, rows, _BATCH):
+        index = np.minimum(np.arange(start, start + _BATCH), rows - 1).astype(np.int32)
+        parts.append(jax.device_get(function(index)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
+
+
+def _decode(tokenizer, tokens):
+    """A memory or fact as the prompts show it, without the space in front."""
+    return tokenizer.decode(tokens, clean_up_tokenization_spaces=False).strip()

@@ -1,0 +1,138 @@
+"""Supervised fine-tuning: negative log-likelihood of given responses, or of the best sampled ones.
+
+Axis letters: B prompts in a batch, G samples a prompt, R response length.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.rl.losses import LossTerms, aggregate, denominators
+from memr1_jax.rl.metrics import Mean, masked_mean, once
+from memr1_jax.rl.minibatches import accumulate_gradients, run_mini_batches
+from memr1_jax.rl.policy import (
+    Complete,
+    Experience,
+    all_trained,
+    policy_statistics,
+    response_mask,
+)
+from memr1_jax.rl.update import TrainState
+from memr1_jax.text.grammar import Grammar
+
+KEPT = ("all", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """Options of supervised fine-tuning; static under `jit`.
+
+    `keep` "all" learns from every response: behaviour cloning. "best" learns from the one with the
+    highest reward of each group, the first of several, if its reward is above `min_reward`:
+    best-of-n, also called rejection sampling (RAFT, arXiv 2304.06767). The other options are those
+    of `PolicyOptions`; likelihoods are at the sampling temperature.
+    """
+
+    group: int = 1
+    temperature: float = 1.0
+    keep: str = "all"
+    min_reward: float = 0.0
+    aggregation: str = "token-mean"
+    epochs: int = 1
+    mini_batches: int = 1
+    micro_batches: int = 1
+    logit_chunk: int = 128
+
+    def __post_init__(self):
+        """Refuses an unknown `keep`."""
+        if self.keep not in KEPT:
+            raise ValueError(f"Unknown keep {self.keep!r}: choose one of {', '.join(KEPT)}.")
+
+
+def kept_samples(algorithm: Imitation, experience: Experience) -> jax.Array:
+    """Which responses are learned from: `[B, G]` bool."""
+    rewards, valid = experience.rewards, experience.valid[:, None]
+    if algorithm.keep == "all":
+        return jnp.broadcast_to(valid, rewards.shape)
+    best = jnp.arange(rewards.shape[-1]) == jnp.argmax(rewards, axis=-1, keepdims=True)
+    return best & (rewards > algorithm.min_reward) & valid
+
+
+def imitation_update(
+    algorithm: Imitation,
+    decoder: Decoder,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    reference: dict | None,
+    instruction: Block,
+    experience: Experience,
+    grammar: Grammar | None = None,
+    complete: Complete = all_trained,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """Makes the kept responses more likely; takes what `rl.update.update` takes.
+
+    What is not kept is masked, so that shapes stay. A mini-batch of which nothing is kept has
+    gradient 0; the optimiser still steps, with its weight decay and its moments.
+
+    Args:
+        algorithm: options.
+        decoder: the policy's network.
+        optimizer: from `create_optimizer`.
+        state: the state before; its random key is left alone.
+        reference: ignored.
+        instruction: the block above all prompts.
+        experience: the responses; of their `logprobs` nothing is read.
+        grammar: the grammar that sampling was constrained by, if any.
+        complete: makes the network's parameters of `state.params`, where those are adapters.
+
+    Returns:
+        The state after, and the metrics `loss`, `gradient_norm`, `nll` and `entropy` in nats per
+        kept token; in best-of-n also `kept`, the share of kept responses, and `reward`, of all.
+
+    Raises:
+        ValueError: the batch does not divide into mini- and micro-batches.
+    """
+    del reference
+    prompts, parts = len(experience.valid), algorithm.mini_batches * algorithm.micro_batches
+    if prompts % parts:
+        raise ValueError(f"{prompts} prompts do not divide into {parts} parts.")
+    statistics = policy_statistics(algorithm, decoder, instruction, grammar)
+    kept = kept_samples(algorithm, experience)
+    mask = response_mask(experience, mask_truncated=False) & kept[..., None]
+
+    def step(carry, batch):
+        params, opt_state = carry
+        counts = denominators(batch[1])
+
+        def loss(params, part):
+            experience, mask = part
+            found = statistics(complete(params), experience)
+            nll = -found.logprobs
+            return LossTerms(
+                aggregate(nll, mask, algorithm.aggregation, counts),
+                {"nll": masked_mean(nll, mask), "entropy": masked_mean(found.entropy, mask)},
+            )
+
+        gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.global_norm(gradient))}
+        return (optax.apply_updates(params, updates), opt_state), terms.metrics | metrics
+
+    (params, opt_state), metrics = run_mini_batches(
+        step,
+        (state.params, state.opt_state),
+        (experience, mask),
+        state.order_key(),
+        epochs=algorithm.epochs,
+        mini_batches=algorithm.mini_batches,
+    )
+    if algorithm.keep == "best":  # else nothing is judged
+        valid = experience.valid[:, None]
+        metrics |= {
+            "kept": masked_mean(kept, valid),
+            "reward": masked_mean(experience.rewards, valid),
+        }
+    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics

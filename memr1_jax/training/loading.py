@@ -1,0 +1,124 @@
+"""What an experiment names, loaded: models onto the devices, dialogues into memory."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from memr1_jax.data.locomo import find_locomo, load_conversations, split
+from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.hf_weights import load_params, load_sharded
+from memr1_jax.models.sources import resolve_model
+from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+from memr1_jax.training.config import AgentConfig, DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A language model on the devices; `params` are in the decoder's number format."""
+
+    folder: Path
+    config: DecoderConfig
+    decoder: Decoder
+    params: dict
+    tokenizer: Any
+    stop_tokens: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Who acts, who answers and who judges; they may be one and the same model."""
+
+    manager: Model
+    answerer: Model
+    judge: Model | None
+
+    def of(self, agent: str) -> Model:
+        """The model of "manager" or "answer"."""
+        return self.manager if agent == "manager" else self.answerer
+
+
+def compute_dtype(name: str):
+    """The number format `name` stands for; "auto" is float32 on a CPU, where bfloat16 is slow."""
+    if name == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(name)
+
+
+def load_model(name: str, options: AgentConfig, mesh: Mesh | None = None) -> Model:
+    """Loads a model by folder, hub name or `smollm2-135m`; UserError where that fails.
+
+    On a mesh every process reads its own share of the weights.
+    """
+    folder = resolve_model(name)
+    dtype = compute_dtype(options.dtype)
+    params, config = read_params(folder, mesh, dtype)
+    tokenizer = load_tokenizer(folder)
+    check_tokenizer(tokenizer, config, folder)
+    decoder = Decoder(config, dtype, options.remat)
+    return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
+
+
+def read_params(folder: Path, mesh: Mesh | None, dtype: Any) -> tuple[dict, DecoderConfig]:
+    """Parameters on the devices, on a mesh by the rules of `parallel/rules.py`, and the config."""
+    if mesh is not None:
+        return load_sharded(folder, mesh, dtype=dtype)
+    params, config = load_params(folder, dtype=dtype)
+    return jax.tree.map(jnp.asarray, params), config
+
+
+def load_dialogues(
+    options: DataConfig, seed: int, folder: Path
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Training and evaluation conversations; generated ones are written to the run folder."""
+    if options.data == "synthetic":
+        path = folder / "dialogues.json"
+        counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
+        counts[options.eval_split] = options.synthetic_eval
+        if not path.exists():  # a resumed run goes on with its own
+            write_synthetic(
+                path,
+                seed,
+                **counts,
+                num_sessions=options.synthetic_sessions,
+                facts_per_session=options.synthetic_facts,
+            )
+    else:
+        path = find_locomo(options.data_path or None)
+    conversations = load_conversations(path)
+    return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
+    """The models of the manager, of the Answer Agent and, where it gives the reward, of the judge.
+
+    Raises:
+      UserError: their tokenizers differ; memories and answers travel between them as tokens.
+    """
+    loaded = {options.model: load_model(options.model, options, mesh)}
+
+    def find(flag):
+        name = getattr(options, flag, "") or options.model
+        if name not in loaded:
+            loaded[name] = load_model(name, options, mesh)
+        check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
+        return loaded[name]
+
+    judged = getattr(options, "reward", "") == "judge"
+    return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
+
+
+def check_same_tokens(tokenizer: Any, other: Any, flag: str, options: AgentConfig) -> None:
+    """Raises UserError where the model that `flag` names has another vocabulary than `--model`."""
+    if tokenizer is not other and tokenizer.get_vocab() != other.get_vocab():
+        raise UserError(
+            f"--{flag}={getattr(options, flag)} has another tokenizer than --model={options.model}."
+            " Memories travel between the agents as tokens: use models of one family."
+        )

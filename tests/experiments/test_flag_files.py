@@ -1,0 +1,52 @@
+"""Every flag file is one that its command takes, and says what its name says."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from experiments.command_line import define_flags, parsed
+from memr1_jax.training.config import ExperimentConfig, check_options
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/flags/**/*.flags"))
+PAPER = [
+    f"{model}_{algorithm}"
+    for model in ("llama31_8b", "qwen25_3b", "qwen25_7b", "qwen25_14b")
+    for algorithm in ("grpo", "ppo")
+]
+
+
+def options_of(path: Path) -> ExperimentConfig:
+    values = flags.FlagValues()
+    define_flags(ExperimentConfig, values)
+    values(["test", f"--flagfile={path}"])
+    return parsed(ExperimentConfig, values)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_flag_file_is_accepted(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_options(options_of(path))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_settings_of_the_paper(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = options_of(Path("experiments/flags") / f"{name}.flags")
+    assert options.algorithm == name.rsplit("_", 1)[1]
+    assert (options.batch, options.learning_rate, options.reward) == (128, 1e-6, "exact_match")
+    assert (options.max_prompt_length, options.answer_response_length) == (4096, 2048)
+    assert options.group == (5 if options.algorithm == "grpo" else 1)
+    assert options.output == f"runs/{name}"
+    lines = (ROOT / "experiments/flags" / f"{name}.flags").read_text().splitlines()
+    assert any(line.startswith("#") for line in lines)
+
+
+def test_every_value_of_the_paper_names_its_source():
+    text = (ROOT / "experiments/flags/paper/common.flags").read_text()
+    for source in ("(paper)", "(authors)", "(Search-R1)", "(verl)", "(ours)"):
+        assert text.count(source) >= 2, source
