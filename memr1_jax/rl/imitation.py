@@ -118,7 +118,7 @@ def imitation_update(
 
         gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
-        metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.global_norm(gradient))}
+        metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
         return (optax.apply_updates(params, updates), opt_state), terms.metrics | metrics
 
     (params, opt_state), metrics = run_mini_batches(

@@ -248,5 +248,5 @@ def policy_step(
 
     gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.global_norm(gradient))}
+    metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
     return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics

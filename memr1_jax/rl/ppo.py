@@ -214,6 +214,6 @@ def critic_step(
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     metrics = {
         "value_loss": once(terms.loss),
-        "value_gradient_norm": once(optax.global_norm(gradient)),
+        "value_gradient_norm": once(optax.tree.norm(gradient)),
     }
     return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics

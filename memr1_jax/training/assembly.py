@@ -83,7 +83,7 @@ def make_frozen(
         return params if other is model else network(options, other, params)
 
     answerer = judge = None
-    if agent == "manager":
+    if agent == "manager" and options.algorithm != "sft":  # demonstrations are not judged
         answerer = seen_from(models.answerer, answer_params)
     if models.judge is not None:
         judge = seen_from(models.judge, untrained(options, models.judge))
