@@ -61,6 +61,10 @@ class CompileReport:
         return "\n".join(lines)
 
 
+class CompilerFailed(UserError):
+    """The TPU's compiler could not compile a program, which says nothing about its size."""
+
+
 def topology_devices(name: str) -> Sequence[Any]:
     """The devices of a TPU topology such as "v5e:2x2" or "v5p:2x2x1", for `make_mesh`.
 
@@ -107,6 +111,7 @@ def compile_ahead(step: Any, arguments: tuple) -> tuple[CompileReport, Any]:
       The report, and the compiled program.
 
     Raises:
+      CompilerFailed: the compiler has an error of its own with this program.
       UserError: the program does not fit into the chips' memory.
     """
     devices = next(leaf.sharding.device_set for leaf in jax.tree.leaves(arguments) if leaf.sharding)
@@ -116,11 +121,14 @@ def compile_ahead(step: Any, arguments: tuple) -> tuple[CompileReport, Any]:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise CompilerFailed(
+                f"The TPU's compiler failed on this step ({str(error).splitlines()[0][:200]})."
+                " That is an error of its own: give another --mesh or other --micro_batches."
+            ) from error
         found = re.search(
             r"required[^()]*\(([^)]*)\) exceeds available[^()]*\(([^)]*)\)", str(error)
         )
-        needed = f"temporaries {found[1]} of {found[2]}" if found else str(error)[:300]
+        needed = f"it needs {found[1]} of {found[2]}" if found else str(error)[:300]
         raise UserError(
             f"The step does not fit into the memory of a chip ({needed}). Use more chips, more"
             " --micro_batches, --remat=full or a smaller --logit_chunk."

@@ -9,7 +9,13 @@ import math
 from collections.abc import Callable, Iterator
 
 from memr1_jax.errors import UserError
-from memr1_jax.parallel.aot import CompileReport, abstract, compile_ahead, topology_devices
+from memr1_jax.parallel.aot import (
+    CompileReport,
+    CompilerFailed,
+    abstract,
+    compile_ahead,
+    topology_devices,
+)
 from memr1_jax.parallel.chips import GIB, Chip, chip_of
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.roofline import Layout, Work
@@ -46,21 +52,25 @@ class Fit:
         """Lines to print."""
         seconds = self.seconds()
         phases = [
-            f"{name}: {work.flops:.3g} FLOPs, {work.bytes / GIB:.1f} GiB moved per chip,"
-            f" at least {seconds[name]:.2f} s"
+            f"{name}: {work.flops:.3g} FLOPs, {work.bytes / GIB:.3g} GiB moved per chip,"
+            f" at least {seconds[name]:.3g} s"
             for name, work in self.work.items()
         ]
-        total = f"all of it: at least {sum(seconds.values()):.2f} s a step"
+        total = f"all of it: at least {sum(seconds.values()):.3g} s a step"
         return "\n".join([str(self.layout), str(self.report), *phases, total])
 
 
 class DoesNotFit(UserError):
-    """A step that fits on no mesh; `least` is the estimate of the mesh that needs the least."""
+    """A step that fits on no mesh.
 
-    def __init__(self, message: str, least: Estimate):
-        """Keeps the estimate beside the message."""
+    `least` is the estimate of the mesh that needs the least memory, `usable` what a device has, and
+    `attempts` how many meshes were compiled for.
+    """
+
+    def __init__(self, message: str, least: Estimate, usable: int, attempts: int):
+        """Keeps the figures beside the message."""
         super().__init__(message)
-        self.least = least
+        self.least, self.usable, self.attempts = least, usable, attempts
 
 
 def fit_step(
@@ -75,6 +85,7 @@ def fit_step(
 
     Raises:
       DoesNotFit: the step is too large on every mesh that was tried.
+      CompilerFailed: it is on some, and on others the compiler failed.
       UserError: options or topology are not usable, or the step does not fit on --mesh.
     """
     if options.dtype == "auto":  # which would look at the processor of this machine
@@ -87,7 +98,8 @@ def fit_step(
         layout = Layout(**mesh.shape, micro_batches=options.micro_batches)
         return _fit(abstract_step(options, agent), options, layout, devices, chip)
     made = abstract_step(options, agent)
-    for candidate in propose(made, options, devices, chip):
+    candidates, failed = propose(made, options, devices, chip), None
+    for candidate in candidates:
         layout = candidate.layout
         say(f"trying {layout}, estimated at {candidate.memory / GIB:.1f} GiB")
         if layout.micro_batches != options.micro_batches:
@@ -97,7 +109,12 @@ def fit_step(
             return _fit(made, options, layout, devices, chip)
         except UserError as error:
             say(str(error))
-    raise DoesNotFit(f"The step fits on no mesh of {len(devices)} x {chip.name}.", candidate)
+            failed = error if isinstance(error, CompilerFailed) else failed
+    if failed is not None:  # on that mesh it might have fitted
+        raise failed
+    least = min(candidates, key=lambda candidate: candidate.memory)
+    message = f"The step fits on no mesh of {len(devices)} x {chip.name} that was tried."
+    raise DoesNotFit(message, least, chip.usable, len(candidates))
 
 
 def propose(
@@ -131,6 +148,8 @@ def propose(
             f" {least.arguments / GIB:.1f} GiB are arguments; {chip.usable / GIB:.2f} GiB are"
             " usable. Use more chips, or adapters with --lora_rank.",
             least,
+            chip.usable,
+            0,
         )
     ordered = sorted(fitting, key=lambda candidate: candidate.sent)[: ATTEMPTS - 1]
     return ordered if least in ordered else [*ordered, least]

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tiny_model import SIZES, tiny_folder
+from tiny_model import SIZES, options, tiny_folder
 
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.aot import CompileReport, abstract, compile_ahead, topology_devices
 from memr1_jax.parallel.mesh import make_mesh
+from memr1_jax.parallel.roofline import Layout
+from memr1_jax.training.fit import fit_step
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is missing"
@@ -24,7 +26,7 @@ def test_a_report_adds_up():
     gib = 2**30
     report = CompileReport("TPU v5 lite", 4, 1.5, 9 * gib, gib, 7 * gib, 0)
     assert report.peak == 17 * gib
-    assert "does not fit into 16.000 GiB" in str(report)
+    assert "does not fit into the usable 15.750 GiB" in str(report)
     assert "4 x TPU v5 lite in 1.5 s" in str(report)
 
 
@@ -54,9 +56,29 @@ def test_a_matrix_product_for_four_chips():
 
 
 @needs_libtpu
+def test_the_step_of_a_small_experiment_for_four_chips():
+    """The whole way: shapes, a proposed mesh, the compiler, its report and the roofline."""
+    tried = []
+    fit = fit_step(options(batch=8, micro_batches=2), "answer", "v5e:2x2", tried.append)
+    assert tried == [line for line in tried if line.startswith("trying --mesh=")]
+    assert f"{fit.layout}," in tried[0]
+    # The model is small beside its activations: its weights are best held whole everywhere.
+    assert fit.layout == Layout(data=4, micro_batches=2)
+    assert fit.report.devices == 4
+    assert fit.report.temporaries > 0
+    assert fit.report.peak < fit.chip.usable
+    text = str(fit)
+    assert "compiled for 4 x TPU v5 lite" in text
+    assert "fits into the usable 15.750 GiB" in text
+    assert list(fit.seconds()) == ["prefill", "decode", "reference", "update"]
+    assert all(f"{name}: " in text for name in fit.work)
+
+
+@needs_libtpu
 @pytest.mark.slow
-def test_the_steps_of_a_small_experiment_for_four_chips():
-    sizes = {**SIZES, "batch": 8}
+@pytest.mark.parametrize("changes", [{}, {"lora_rank": 4, "algorithm": "ppo", "group": 1}])
+def test_the_command_for_both_agents(changes):
+    sizes = {**SIZES, "batch": 8, **changes}
     given = [
         f"--{name}={value}" if not isinstance(value, bool) else f"--{'' if value else 'no'}{name}"
         for name, value in sizes.items()
@@ -70,5 +92,14 @@ def test_the_steps_of_a_small_experiment_for_four_chips():
     )
     assert done.returncode == 0, done.stderr[-4000:]
     for agent in ("manager", "answer"):
-        assert f"{agent}: compiled for 4 x TPU v5 lite" in done.stdout
-    assert done.stdout.count("fits into 16.000 GiB") == 2
+        assert f"{agent}: --mesh=data:1,fsdp:2,tensor:2 --micro_batches=1" in done.stdout
+    assert done.stdout.count("fits into the usable 15.750 GiB") == 2
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_step_that_is_too_large_says_what_it_needs():
+    mesh = make_mesh("data:1", topology_devices("v5e:1x1"))
+    x = abstract(jnp.bfloat16(0), NamedSharding(mesh, PartitionSpec()))
+    with pytest.raises(UserError, match=r"needs [\d.]+G of 15.75G"):
+        compile_ahead(jax.jit(lambda x: jnp.sort(jnp.full((40, 2**28), x), axis=0)), (x,))

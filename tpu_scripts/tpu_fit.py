@@ -1,0 +1,281 @@
+"""Writes docs/tpu_fit.md: which train steps fit onto which TPUs, by the TPU's own compiler.
+
+python -m tpu_scripts.tpu_fit
+
+Every result is added to --results at once, so that an interrupted run goes on where it was. A step
+that fits onto fewer or smaller chips is not compiled again for more, unless with --exhaustive.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from absl import flags
+
+from experiments.command_line import run
+from memr1_jax.training.config import ExperimentConfig
+
+flags.DEFINE_string("results", "docs/tpu_fit.jsonl", "Results of all compilations, one a line.")
+flags.DEFINE_string("output", "docs/tpu_fit.md", "The page.")
+flags.DEFINE_string("only", "", "Compile only cells whose key contains this text.")
+flags.DEFINE_bool("exhaustive", False, "Compile for more chips where fewer are enough as well.")
+flags.DEFINE_bool("compile", True, "Compile what is missing; else write the page from results.")
+
+# Names and libtpu topologies, smaller ones first.
+CHIPS = {
+    "v5e-1": "v5e:1x1",
+    "v5e-8": "v5e:2x4",
+    "v5e-16": "v5e:4x4",
+    "v6e-8": "v6e:2x4",
+    "v5p-8": "v5p:2x2x2",
+    "v5p-64": "v5p:4x4x4",
+}
+TARGETS = {"v5e-64": "v5e:8x8", "v5p-16": "v5p:2x2x4"}
+MODELS = ("smollm2-135m", "llama-3.2-1b", "qwen2.5-3b", "llama-3.1-8b", "qwen2.5-14b")
+PAPER = {
+    "max_prompt_length": 4096,
+    "manager_response_length": 2048,
+    "answer_response_length": 2048,
+    "batch": 16,
+    "group": 8,
+    "micro_batches": 16,
+    "manager_prompt": "full",
+    "answer_prompt": "full",
+    "memory_width": 64,
+    "bank_capacity": 256,
+}
+COLAB = {
+    "max_prompt_length": 1024,
+    "manager_response_length": 128,
+    "answer_response_length": 128,
+    "batch": 8,
+    "group": 8,
+    "micro_batches": 8,
+    "constrained": True,
+    "memories": 10,
+    "neighbours": 4,
+    "memories_shown": 10,
+    "bank_capacity": 192,
+    "facts_per_turn": 3,
+    "questions_per_turn": 2,
+    "kl_weight": 0.0,
+}
+RANK = 16
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One line of a table: a step and the chips that it is compiled for."""
+
+    table: str
+    model: str
+    chips: str
+    topology: str
+    agent: str = "answer"
+    algorithm: str = "grpo"
+    lora_rank: int = 0
+
+    @property
+    def key(self) -> str:
+        """What identifies its result."""
+        trained = f"lora{self.lora_rank}" if self.lora_rank else "full"
+        parts = (self.table, self.model, trained, self.agent, self.algorithm, self.chips)
+        return "/".join(parts)
+
+    @property
+    def step(self) -> str:
+        """The key without the chips."""
+        return self.key.rsplit("/", 1)[0]
+
+    def options(self) -> ExperimentConfig:
+        """The options of the experiment."""
+        sizes = COLAB if self.table == "colab" else PAPER
+        if self.algorithm == "ppo":  # as many responses, each to its own prompt
+            sizes = sizes | {"batch": sizes["batch"] * sizes["group"], "group": 1}
+            sizes["micro_batches"] = sizes["batch"]
+        return ExperimentConfig(
+            model=self.model,
+            algorithm=self.algorithm,
+            lora_rank=self.lora_rank,
+            remat="full",
+            dtype="bfloat16",
+            **sizes,
+        )
+
+
+def cells() -> list[Cell]:
+    """All cells, in the order in which they are compiled."""
+    found = [
+        Cell("colab", model, "v5e-1", "v5e:1x1", agent, lora_rank=rank)
+        for model, rank in (("qwen2.5-0.5b", 0), ("llama-3.2-1b", RANK), ("smollm2-135m", 0))
+        for agent in ("answer", "manager")
+    ]
+    for chips, topology in TARGETS.items():
+        found += [
+            Cell("target", "llama-3.1-8b", chips, topology, agent, algorithm)
+            for agent, algorithm in (("answer", "grpo"), ("manager", "grpo"), ("answer", "ppo"))
+        ]
+    return found + [
+        Cell("paper", model, chips, topology, lora_rank=rank)
+        for model in MODELS
+        for rank in (0, RANK)
+        for chips, topology in CHIPS.items()
+    ]
+
+
+def compiled(cell: Cell) -> dict:
+    """The result of one cell: what the compiler says, or why there is nothing to compile."""
+    from memr1_jax.errors import UserError
+    from memr1_jax.training.fit import DoesNotFit, fit_step
+
+    try:
+        fit = fit_step(cell.options(), cell.agent, cell.topology)
+    except DoesNotFit as error:
+        return {
+            "fits": False,
+            "arguments": error.least.arguments,
+            "usable": error.usable,
+            "attempts": error.attempts,
+            "why": str(error),
+        }
+    except UserError as error:
+        return {"fits": False, "why": str(error)}
+    return {
+        "fits": True,
+        "layout": str(fit.layout),
+        "peak": fit.report.peak,
+        "arguments": fit.report.arguments,
+        "temporaries": fit.report.temporaries,
+        "compile_seconds": round(fit.report.seconds, 1),
+        "least_seconds": round(sum(fit.seconds().values()), 2),
+    }
+
+
+def implied(cell: Cell, results: dict[str, dict]) -> str:
+    """Chips, no more and no larger than those of the cell, onto which the same step fits; or ""."""
+    from memr1_jax.parallel.chips import CHIPS as SPECS
+
+    usable = {spec.name: spec.usable for spec in SPECS.values()}
+
+    def size(chips):
+        name, count = chips.split("-")
+        return usable[name], int(count)
+
+    memory, count = size(cell.chips)
+    for chips in (*CHIPS, *TARGETS):
+        less, fewer = size(chips)
+        found = results.get(f"{cell.step}/{chips}")
+        if chips != cell.chips and less <= memory and fewer <= count and found and found["fits"]:
+            return chips
+    return ""
+
+
+def read_results(path: Path) -> dict[str, dict]:
+    """Results by key; of several the last counts, and half a line at the end does not."""
+    results = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        results[result.pop("key")] = result
+    return results
+
+
+def page(results: dict[str, dict]) -> str:
+    """The whole page."""
+    tables = {"colab": [], "target": [], "paper": []}
+    for cell in cells():
+        tables[cell.table].append(_row(cell, results))
+    head = (
+        "| model | trained | agent | algorithm | chips | layout | peak HBM a chip | fits |"
+        " at least |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    text = {name: "\n".join([head, *rows]) for name, rows in tables.items()}
+    return f"""# What fits onto which TPU
+
+Compiled with libtpu, the TPU's own compiler, on a machine without a TPU; nothing was run. Peak HBM
+is what the compiled train step (rollout, rewards, update) takes of a chip: arguments, temporaries,
+results and code. "At least" is the roofline of a whole step at full lengths: model FLOPs at the
+chips' peak, or unavoidable traffic at their memory's bandwidth, whichever is longer
+(`memr1_jax/parallel/roofline.py`); a real step takes longer. Full fine-tuning keeps float32 weights
+and both moments of AdamW; LoRA has rank {RANK} on all projections. Remat is "full".
+
+`python -m tpu_scripts.tpu_fit` writes this page; its results are in `tpu_fit.jsonl`. One experiment
+is compiled by `python -m tpu_scripts.aot_compile --flagfile=FILE --topology=v5e:4x4`.
+
+## One chip, as Colab lends it
+
+Prompts of {COLAB["max_prompt_length"]} tokens, responses of {COLAB["answer_response_length"]},
+{COLAB["batch"]} prompts with {COLAB["group"]} samples each.
+
+{text["colab"]}
+
+## The paper's lengths: Llama-3.1-8B, both agents and both algorithms
+
+Prompts of {PAPER["max_prompt_length"]} tokens, responses of {PAPER["answer_response_length"]}, 128
+responses a step: {PAPER["batch"]} prompts with {PAPER["group"]} samples each, in PPO 128 prompts. A
+manager's step includes the frozen Answer Agent, which answers four questions on each of the 128
+edited banks.
+
+{text["target"]}
+
+## The paper's lengths: the Answer Agent's step of all models
+
+The same lengths and responses.
+
+{text["paper"]}
+"""
+
+
+def _row(cell, results):
+    result = results.get(cell.key)
+    layout = peak = least = ""
+    if result is None:
+        smaller = implied(cell, results)
+        fits = f"yes, as onto {smaller}" if smaller else "not compiled"
+    elif result["fits"]:
+        fits, layout = "yes", result["layout"].replace("--mesh=", "").replace("--", "")
+        peak, least = f"{result['peak'] / GIB:.2f} GiB", f"{result['least_seconds']:.3g} s"
+    elif "compiler failed" in result.get("why", ""):
+        fits = "unknown: the compiler fails with an error of its own"
+    elif "arguments" not in result:
+        fits = "no: the batch and the heads do not divide over so many chips"
+    else:
+        alone = result["arguments"] / GIB
+        fits = "no"
+        if result["arguments"] > result["usable"]:
+            fits = f"no (arguments alone {alone:.1f} GiB)"
+        elif not result["attempts"]:
+            fits = f"no, by estimate (arguments {alone:.1f} GiB)"
+    trained = f"LoRA {cell.lora_rank}" if cell.lora_rank else "full"
+    row = (cell.model, trained, cell.agent, cell.algorithm.upper(), cell.chips, layout, peak, fits)
+    return f"| {' | '.join((*row, least))} |"
+
+
+def main() -> None:
+    """Compiles what is missing and writes the page."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
+    import jax
+
+    given = flags.FLAGS
+    path = Path(given.results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = read_results(path)
+    for cell in cells() if given.compile else ():
+        if cell.key in results or given.only not in cell.key:
+            continue
+        if not given.exhaustive and implied(cell, results):
+            continue
+        print(cell.key, flush=True)
+        results[cell.key] = compiled(cell)
+        with path.open("a") as file:
+            file.write(json.dumps({"key": cell.key} | results[cell.key]) + "\n")
+        jax.clear_caches()
+    Path(given.output).write_text(page(results))
+
+
+if __name__ == "__main__":
+    run(main)
