@@ -120,7 +120,7 @@ def _part_length(query, sources, score_bytes):
     keys = sum(source.key.shape[-2] for source in sources)
     bytes_each = 4 * math.prod(query.shape[:-3]) * query.shape[-2] * keys
     devices = splits(query, rows=_rows(query), heads=-2)
-    most = devices * score_bytes // bytes_each
+    most = devices * score_bytes // max(bytes_each, 1)  # an empty block has no scores
     return length if most >= length else max(2 ** int(math.log2(max(most, 1))), _FEWEST)
 
 
