@@ -4,6 +4,7 @@ With one process every function here is trivial, so callers need not ask how man
 processes must call `fetch`, `barrier` and `any_process` together, in the same order.
 """
 
+import socket
 from typing import Any
 
 import jax
@@ -45,6 +46,8 @@ def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) ->
             )
         numbers = {"num_processes": num_processes, "process_id": process_id}
         numbers["coordinator_address"] = coordinator
+        if process_id == 0:
+            _check_port(coordinator, int(port))
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of no effect elsewhere
     try:
         jax.distributed.initialize(**numbers)
@@ -53,10 +56,18 @@ def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) ->
             f"--distributed={coordinator} finds no cluster ({error}). Give host:port with"
             " --num_processes and --process_id."
         ) from error
-    except jax.errors.JaxRuntimeError as error:
+
+
+def _check_port(address, port):
+    """Raises UserError where the port is in use; jaxlib may crash instead of saying so."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
         raise UserError(
-            f"Process 0 cannot listen at --distributed={coordinator}"
-            f" ({str(error).splitlines()[0][:200]}). Choose another port, the same for all."
+            f"Process 0 cannot listen at --distributed={address} ({error.strerror}). Choose another"
+            " port, the same for all."
         ) from error
 
 
