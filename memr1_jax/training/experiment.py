@@ -65,7 +65,7 @@ class Experiment:
         self.mesh = None
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
-            check_batch(self.mesh, options.batch, options.mini_batches * options.micro_batches)
+            check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
         self.folder = prepare_run_folder(options.output, options.resume or not is_main())
         self.learner = build_learner(options)
         self.models = load_models(options, self.mesh)
