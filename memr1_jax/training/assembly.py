@@ -111,7 +111,7 @@ def manager_data(
             corrupt=options.corrupt,
             seed=options.seed,
         )
-        _say(f"{shown.rows} demonstrations", counts)
+        _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
         return shown
     tuples = [
         item
@@ -135,14 +135,17 @@ def answer_data(
     shown, counts = answer_demonstrations(
         bench.answerer, bench.tools, bench.encoder, models.answerer.tokenizer, dialogues, banks
     )
-    _say(f"{shown.rows} demonstrations", counts)
+    _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
     return shown
 
 
 def _say(what, counts):
     """Prints what was left out or changed, if anything was."""
-    found = ", ".join(
-        f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count
-    )
+    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     if found and is_main():
         print(f"Of the training data: {what}: {found}.")
+
+
+def _plain(counts):
+    """Counts by plain words in place of names."""
+    return {name.replace("_", " "): count for name, count in counts.items()}

@@ -143,10 +143,12 @@ class Experiment:
             )
             if options.select == "best":
                 state, _ = checkpoints.restore(state, checkpoints.best_step())
+        params = state.params
+        del state  # the moments, of which nothing below has need
         if options.export:
-            self._export(agent, state.params)
+            self._export(agent, params)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
-        self.params[agent] = jax.tree.map(lambda x: x.astype(dtype), state.params)
+        self.params[agent] = jax.tree.map(lambda x: x.astype(dtype), params)
 
     def _data(self, agent: str) -> Any:
         """What an agent learns from; banks, once built, are kept for a resumed run."""
