@@ -148,6 +148,7 @@ MANAGER_LINES = {
     '{"id": "1", "text": " Ann says "hi"."}\n',
 }
 MANAGER_LINES["manager_full_paper"] = MANAGER_LINES["manager_full"]
+MANAGER_LINES["manager_compact_nano"] = MANAGER_LINES["manager_compact"]
 
 
 @pytest.mark.parametrize("name", MANAGERS)

@@ -1,0 +1,65 @@
+"""A small model made on the spot: random weights and a tokenizer of its own, as a model folder."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import init_params
+from memr1_jax.models.hf_weights import export_params
+
+SMALL = DecoderConfig(  # 0.89 million parameters
+    vocab_size=3072,
+    num_layers=3,
+    model_width=128,
+    num_heads=4,
+    num_kv_heads=4,
+    head_size=32,
+    mlp_width=256,
+    max_positions=2048,
+)
+_START, _END = "<|im_start|>", "<|im_end|>"
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_small_model(
+    folder: Path, texts: Iterable[str], config: DecoderConfig = SMALL, seed: int = 0
+) -> Path:
+    """Writes a Hugging Face folder with random weights and a tokenizer for the given texts.
+
+    Args:
+      folder: to write; it appears whole or not at all.
+      texts: what the tokenizer is trained on; the same texts give the same tokenizer.
+      config: shape of the model; its vocabulary is the tokenizer's at most.
+      seed: of the weights.
+    """
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory() as source:
+        train_tokenizer(texts, config.vocab_size).save_pretrained(source)
+        params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(seed))
+        return export_params(folder, params, config, tokenizer_folder=source)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int):
+    """Trains a byte-level BPE tokenizer of at most `vocab_size` tokens with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[_START, _END],
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=_END, pad_token=_END, chat_template=_CHAT_TEMPLATE
+    )
