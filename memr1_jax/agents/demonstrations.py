@@ -143,6 +143,9 @@ def answer_demonstrations(
     tokenizer,
     conversations: Sequence[Conversation],
     banks: tuple[MemoryBank, MemoryBank],
+    *,
+    verbose: float = 0.0,
+    seed: int = 0,
 ) -> tuple[Demonstrations, dict[str, int]]:
     """The distilled answer to every question: the memories that hold the evidence, then the gold.
 
@@ -157,9 +160,13 @@ def answer_demonstrations(
       tokenizer: the model's, of `transformers`.
       conversations: dialogues with questions.
       banks: the two speakers' banks `[C, ...]`.
+      verbose: probability that the best memory is taught as the answer in the place of the gold
+        one, to get a start from which there is something to learn. Drawn for each question by
+        itself, from the seed, conversation and question alone.
+      seed: of these draws.
 
     Returns:
-      Demonstrations, and how often something was left out, by what it was.
+      Demonstrations, and how often something was changed or left out, by what it was.
 
     Raises:
       UserError: there are no questions, or none can be demonstrated.
@@ -170,7 +177,7 @@ def answer_demonstrations(
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
 
-    counts = {"evidence_not_shown": 0}
+    counts = {"evidence_not_shown": 0, "verbose": 0}
     targets: list[str | None] = []
     for row, (index, question) in enumerate(asked):
         conversation = conversations[index]
@@ -185,6 +192,10 @@ def answer_demonstrations(
         if not selected:
             counts["evidence_not_shown"] += 1
         gold = " ".join(question.answer.split())
+        draw = random.Random(f"{seed}/{conversation.id}/{question.index}").random()
+        if selected and draw < verbose:
+            counts["verbose"] += 1
+            gold = selected[0][-1]
         targets.append(distilled_answer(agent.template.name, selected, gold) if selected else None)
     return _demonstrations(agent, "answer", tokenizer, data, targets, counts)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, Facts, ManagerData, Query, Scene
-from memr1_jax.data.tuples import ManagerTuple, turn_of
+from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
@@ -112,6 +112,20 @@ def encode_bank(
         capacity=sizes.bank_capacity,
         width=sizes.memory_width,
     )
+
+
+def encode_final_banks(
+    encoder: Encoder, conversations: Sequence[Conversation]
+) -> tuple[MemoryBank, MemoryBank]:
+    """Both speakers' banks `[C, ...]` as they should be at the end; see `facts_before`."""
+    texts = sorted({fact.text for c in conversations for fact in c.facts})
+    keys = dict(zip(texts, encoder.keys(texts), strict=True))
+    pairs = [
+        [encode_bank(encoder, c, bank, keys) for bank in banks_before(c, len(c.turns))]
+        for c in conversations
+    ]
+    first, second = zip(*pairs, strict=True)
+    return _stack(first), _stack(second)
 
 
 def encode_manager_data(

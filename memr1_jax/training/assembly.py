@@ -133,7 +133,14 @@ def answer_data(
     if options.algorithm != "sft":
         return encode_answer_data(bench.encoder, dialogues, banks)
     shown, counts = answer_demonstrations(
-        bench.answerer, bench.tools, bench.encoder, models.answerer.tokenizer, dialogues, banks
+        bench.answerer,
+        bench.tools,
+        bench.encoder,
+        models.answerer.tokenizer,
+        dialogues,
+        banks,
+        verbose=options.verbose,
+        seed=options.seed,
     )
     _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
     return shown

@@ -42,6 +42,12 @@ class DataConfig:
     synthetic_eval: int = option(1, "Generated conversations to evaluate on.")
     synthetic_sessions: int = option(4, "Sessions of a generated conversation.")
     synthetic_facts: int = option(4, "Facts told in a generated session.")
+    synthetic_changes: float = option(0.2, "Share of these that change an earlier fact.")
+    synthetic_endings: float = option(0.12, "Share of these that end an earlier fact.")
+    synthetic_repeats: float = option(0.08, "Share of these that tell an earlier fact again.")
+    synthetic_relative_dates: float = option(
+        0.5, 'Share of generated dated facts that say "yesterday" instead of the date.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +159,9 @@ class ImitationConfig:
 
     corrupt: float = option(
         0.0, "SFT: probability that a demonstrated memory operation is a wrong one."
+    )
+    verbose: float = option(
+        0.0, "SFT: probability that a demonstrated answer is a whole memory, which is too long."
     )
     min_reward: float = option(0.0, "Best-of-n: reward above which a group's best is imitated.")
 

@@ -89,6 +89,10 @@ def load_dialogues(
                 **counts,
                 num_sessions=options.synthetic_sessions,
                 facts_per_session=options.synthetic_facts,
+                changes=options.synthetic_changes,
+                endings=options.synthetic_endings,
+                repeats=options.synthetic_repeats,
+                relative_dates=options.synthetic_relative_dates,
             )
     else:
         path = find_locomo(options.data_path or None)
