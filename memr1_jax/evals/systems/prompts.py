@@ -5,6 +5,7 @@ them. Others show one list for both: the same file with the second list taken ou
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
@@ -23,7 +24,8 @@ class AnswerStage:
     """How all rows ask for an answer.
 
     `count` tells the tokens of a text, `room` the tokens that the lists of memories may take, and
-    `model` the weights that answer.
+    `model` the weights that answer. `rerank(question, memories)` orders and thins what was found
+    before it is shown.
     """
 
     prompt: PromptText
@@ -31,6 +33,7 @@ class AnswerStage:
     room: int
     max_tokens: int = 2048
     model: str = "answer"
+    rerank: Callable[[str, Sequence[Memory]], list[Memory]] | None = None
 
 
 def answer_stage(
@@ -112,6 +115,10 @@ def ask_for_answer(
     search_seconds: float = 0.0,
 ) -> Steps[Answer]:
     """Asks a question with those memories that fit, and reads the answer out of the response."""
+    if stage.rerank is not None:
+        begin = time.perf_counter()
+        memories = stage.rerank(question.question, memories)
+        search_seconds += time.perf_counter() - begin
     shown = fitting(stage, memories, chronological=chronological)
     messages = answer_messages(
         stage.prompt, speakers, question.question, shown, chronological=chronological
