@@ -82,9 +82,20 @@ def answer_messages(
 
 
 def memory_line(prompt: PromptText, memory: Memory, slot: str = _LISTS[0]) -> str:
-    """What one memory becomes in the prompt, the line's end included."""
-    fields = {"time": f" {memory.time}", "text": f" {memory.text}"}
-    return fill_text(prompt.entries[slot], fields)
+    """What one memory becomes in the prompt, the line's end included; no time, no place for it."""
+    line = prompt.entries[slot] if memory.time else prompt.entries[slot].replace("{time}:", "")
+    return fill_text(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
+
+
+def question_text(question: Question) -> str:
+    """The question as it is asked: with its own date, and with the options of a choice."""
+    text = question.question
+    if question.time:
+        text += f" (asked on {question.time})"
+    if question.options:
+        text += "\nOptions:\n" + "\n".join(question.options)
+        text += "\nThe answer is the letter of one option in brackets, as in (a)."
+    return text
 
 
 def fitting(
@@ -121,7 +132,7 @@ def ask_for_answer(
         search_seconds += time.perf_counter() - begin
     shown = fitting(stage, memories, chronological=chronological)
     messages = answer_messages(
-        stage.prompt, speakers, question.question, shown, chronological=chronological
+        stage.prompt, speakers, question_text(question), shown, chronological=chronological
     )
     (reply,) = yield [Call("answer", messages, stage.max_tokens, stage.model)]
     answer, rule = extract_answer(reply.text)
