@@ -21,7 +21,10 @@ setup(
     packages=find_packages(
         include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]
     ),
-    package_data={"memr1_jax.agents": ["prompts/*.txt"]},
+    package_data={
+        "memr1_jax.agents": ["prompts/*.txt"],
+        "memr1_jax.evals.systems": ["prompt_files/*.txt"],
+    },
     python_requires=">=3.11",
     install_requires=[
         JAX.format(extra=""),

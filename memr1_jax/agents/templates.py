@@ -126,7 +126,11 @@ def read_prompt(name: str) -> PromptText:
     if name not in prompt_names():
         raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
     folder = importlib.resources.files("memr1_jax.agents") / "prompts"
-    source = (folder / f"{name}.txt").read_text(encoding="utf-8")
+    return parse_prompt(name, (folder / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def parse_prompt(name: str, source: str) -> PromptText:
+    """Takes the text of a prompt file apart."""
     messages, entries, empty = _parse(source)
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
     return PromptText(name, digest, tuple(messages), entries, empty)
