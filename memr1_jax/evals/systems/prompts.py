@@ -5,6 +5,7 @@ them. Others show one list for both: the same file with the second list taken ou
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
@@ -23,7 +24,8 @@ class AnswerStage:
     """How all rows ask for an answer.
 
     `count` tells the tokens of a text, `room` the tokens that the lists of memories may take, and
-    `model` the weights that answer.
+    `model` the weights that answer. `rerank(question, memories)` orders and thins what was found
+    before it is shown.
     """
 
     prompt: PromptText
@@ -31,6 +33,7 @@ class AnswerStage:
     room: int
     max_tokens: int = 2048
     model: str = "answer"
+    rerank: Callable[[str, Sequence[Memory]], list[Memory]] | None = None
 
 
 def answer_stage(
@@ -79,9 +82,20 @@ def answer_messages(
 
 
 def memory_line(prompt: PromptText, memory: Memory, slot: str = _LISTS[0]) -> str:
-    """What one memory becomes in the prompt, the line's end included."""
-    fields = {"time": f" {memory.time}", "text": f" {memory.text}"}
-    return fill_text(prompt.entries[slot], fields)
+    """What one memory becomes in the prompt, the line's end included; no time, no place for it."""
+    line = prompt.entries[slot] if memory.time else prompt.entries[slot].replace("{time}:", "")
+    return fill_text(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
+
+
+def question_text(question: Question) -> str:
+    """The question as it is asked: with its own date, and with the options of a choice."""
+    text = question.question
+    if question.time:
+        text += f" (asked on {question.time})"
+    if question.options:
+        text += "\nOptions:\n" + "\n".join(question.options)
+        text += "\nThe answer is the letter of one option in brackets, as in (a)."
+    return text
 
 
 def fitting(
@@ -112,9 +126,13 @@ def ask_for_answer(
     search_seconds: float = 0.0,
 ) -> Steps[Answer]:
     """Asks a question with those memories that fit, and reads the answer out of the response."""
+    if stage.rerank is not None:
+        begin = time.perf_counter()
+        memories = stage.rerank(question.question, memories)
+        search_seconds += time.perf_counter() - begin
     shown = fitting(stage, memories, chronological=chronological)
     messages = answer_messages(
-        stage.prompt, speakers, question.question, shown, chronological=chronological
+        stage.prompt, speakers, question_text(question), shown, chronological=chronological
     )
     (reply,) = yield [Call("answer", messages, stage.max_tokens, stage.model)]
     answer, rule = extract_answer(reply.text)

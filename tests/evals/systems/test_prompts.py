@@ -15,6 +15,7 @@ from memr1_jax.evals.systems.prompts import (
     ask_for_answer,
     fitting,
     memory_line,
+    question_text,
 )
 from memr1_jax.evals.systems.protocol import Memory, Reply
 from tests.tiny_model import bank_of, make_tiny
@@ -100,3 +101,24 @@ def test_the_answer_is_read_from_the_response():
     answer = end.value.value
     assert (answer.answer, answer.rule, answer.search_seconds) == ("Ann", "bold_label", 0.5)
     assert answer.memories == (memory("It rains."),)
+
+
+def test_a_question_brings_its_date_and_its_options():
+    question = Question(
+        "Which tea?",
+        "(b)",
+        0,
+        (),
+        0,
+        time="3 May",
+        options=("(a) mint", "(b) green"),
+    )
+    assert question_text(question) == (
+        "Which tea? (asked on 3 May)\nOptions:\n(a) mint\n(b) green\n"
+        "The answer is the letter of one option in brackets, as in (a)."
+    )
+    assert question_text(Question("Which tea?", "mint", 1, (), 0)) == "Which tea?"
+
+
+def test_a_memory_without_a_time_has_no_place_for_it():
+    assert memory_line(read_prompt("answer_compact"), Memory("It rains.", "")) == "- It rains.\n"
