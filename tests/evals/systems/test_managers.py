@@ -116,7 +116,9 @@ def test_what_is_written_is_done_or_counted(bank, prompt, written, expected, cou
     facts = [Fact("Ann", "Ann has a dog who plays chess.", 2, ("D2:1",))]
     # The order that the ids stand for: dog, chess, canoe.
     assert nearest_to_any(bank, [facts[0].text], 5, 20, embed) == [0, 1, 2]
-    after, found = run(language_model_manager(embed, prompt), bank, Script(lambda _: written), facts)
+    after, found = run(
+        language_model_manager(embed, prompt), bank, Script(lambda _: written), facts
+    )
     assert texts(after) == expected
     assert found == counts
 
