@@ -20,12 +20,12 @@ import numpy as np
 
 from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add
+from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import numbers, one_line, read_counted, texts
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.neighbours import nearest
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps
-from memr1_jax.evals.systems.streams import ask
+from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class AMemStore:
 
     def ingest(self, session: Session) -> Steps[None]:
         """Describes all turns at once, then joins them to the network one after another."""
-        notes = [_note(turn, session.time) for turn in session.turns]
+        notes = [_note(turn, session.time) for turn in spoken(session, self._speakers)]
         if not notes:
             return
         template = management_prompt("note")

@@ -18,8 +18,7 @@ from memr1_jax.evals.systems.extraction import FactSource, arrivals
 from memr1_jax.evals.systems.managers import Manager
 from memr1_jax.evals.systems.neighbours import nearest
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Memory, Steps
-from memr1_jax.evals.systems.streams import side_by_side
+from memr1_jax.evals.systems.protocol import Answer, Memory, Steps, side_by_side
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from memr1_jax.data.types import Conversation, Fact, Session, Turn
 from memr1_jax.evals.systems.loose_json import one_line, read_counted, texts
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.protocol import Call, Steps
-from memr1_jax.evals.systems.reply_cache import ReplyCache, cached_replies
+from memr1_jax.evals.systems.units import observations
 
 FactSource: TypeAlias = Callable[[Session, tuple[str, str], collections.Counter], Steps[list[Fact]]]
 
@@ -32,21 +32,25 @@ def owners(speakers: tuple[str, str]) -> tuple[str, ...]:
     return speakers
 
 
+def spoken(session: Session, speakers: tuple[str, str]) -> tuple[Turn, ...]:
+    """What the two say; the system messages of some data sets are no part of a dialogue."""
+    return tuple(turn for turn in session.turns if turn.speaker in speakers)
+
+
 def extracted_facts(
     prompt: str = "full",
     *,
-    cache: ReplyCache | None = None,
     model: str = "base",
     max_tokens: int = 2000,
     messages: int = 2,
 ) -> FactSource:
     """Facts that a language model writes down; all calls of a session are made at once.
 
-    A fact is taken to come from all messages of its call.
+    A fact is taken to come from all messages of its call. Rows that share model and prompt make the
+    same calls, which the generator's cache of replies answers.
 
     Args:
       prompt: the file `facts_<prompt>`.
-      cache: replies that several systems share.
       model: the weights, see `Call`.
       max_tokens: of a reply.
       messages: how many turns a call shows.
@@ -54,16 +58,17 @@ def extracted_facts(
     template = management_prompt(f"facts_{prompt}")
 
     def facts(session, speakers, counts):
+        turns = spoken(session, speakers)
         parts = [
-            (owner, session.turns[start : start + messages])
+            (owner, turns[start : start + messages])
             for owner in owners(speakers)
-            for start in range(0, len(session.turns), messages)
+            for start in range(0, len(turns), messages)
         ]
         calls = [
             Call("extract", _messages(template, session, owner, turns), max_tokens, model)
             for owner, turns in parts
         ]
-        replies = yield from cached_replies(calls, cache, counts)
+        replies = (yield calls) if calls else []
         found = []
         for (owner, turns), reply in zip(parts, replies, strict=True):
             counts["extract_cut"] += not reply.stopped
@@ -96,21 +101,22 @@ def _messages(template, session: Session, owner: str, turns: Sequence[Turn]):
 def noted_facts(conversations: Iterable[Conversation]) -> FactSource:
     """Facts that the data set itself notes for its turns, for example LoCoMo's observations.
 
-    They are annotations of the task: a row that uses them has to say so in its name. A session
-    that is none of these conversations' has no facts.
+    They are annotations of the task: a row that uses them has to say so in its name.
     """
-    noted: dict[Session, list[Fact]] = {}
-    for conversation in conversations:
-        sessions = {session.number: session for session in conversation.sessions}
-        for fact in conversation.facts:
-            noted.setdefault(sessions[fact.session], []).append(fact)
-    return lambda session, speakers, counts: _given(noted.get(session, []), counts)
+    read = observations(conversations)
+
+    def facts(session, speakers, counts):
+        return _given(
+            [Fact(m.owner, m.text, session.number, m.sources) for m in read(session)], counts
+        )
+
+    return facts
 
 
 def turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
     """Every turn as it was said, after the speaker's name; no language model is asked."""
     facts = []
-    for turn in session.turns:
+    for turn in spoken(session, speakers):
         text = one_line(f"{turn.speaker}: {turn.content}")
         facts.append(Fact(turn.speaker, text, session.number, (turn.dia_id,)))
     return _given(facts, counts)

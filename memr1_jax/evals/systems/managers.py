@@ -13,8 +13,7 @@ from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
 from memr1_jax.data.types import Fact
 from memr1_jax.evals.systems.bank import Bank, Embed, add, delete, update
 from memr1_jax.evals.systems.neighbours import nearest_to_any
-from memr1_jax.evals.systems.protocol import Call, Memory, Steps
-from memr1_jax.evals.systems.streams import ask
+from memr1_jax.evals.systems.protocol import Call, Memory, Steps, ask
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
 

@@ -22,12 +22,12 @@ import numpy as np
 from memr1_jax.data.types import Question, Session
 from memr1_jax.evals.systems.amem import search_words
 from memr1_jax.evals.systems.bank import Embed, top
+from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import one_line, read_counted, texts
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.memoryos_parts import Page, Segment, joined, overlap, pages_of
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps
-from memr1_jax.evals.systems.streams import ask
+from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
 
 _TOPICS = 2  # subjects of a page at most
 
@@ -85,8 +85,9 @@ class MemoryOSStore:
     def ingest(self, session: Session) -> Steps[None]:
         """Puts the pages of a session into the queue, and moves on what no longer fits."""
         self._session += 1
-        first = self._speakers[0]
-        for page in pages_of(session, first, self._system.keep_unpaired, self.counts):
+        turns = spoken(session, self._speakers)
+        keep = self._system.keep_unpaired
+        for page in pages_of(turns, self._speakers[0], session.time, keep, self.counts):
             while len(self._queue) >= self._system.queue:
                 yield from self._move_on(self._queue.popleft())
             self._queue.append(page)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memr1_jax.data.types import Session, Turn
+from memr1_jax.data.types import Turn
 from memr1_jax.evals.systems.loose_json import one_line
 from memr1_jax.evals.systems.protocol import Memory
 
@@ -51,16 +51,16 @@ class Segment:
 
 
 def pages_of(
-    session: Session, first: str, keep_unpaired: bool, counts: collections.Counter
+    turns: Sequence[Turn], first: str, time: str, keep_unpaired: bool, counts: collections.Counter
 ) -> list[Page]:
-    """The pages of a session.
+    """The pages of a session's turns.
 
     In the original several turns of one speaker in a row overwrite each other, and a page that
     lacks a side is dropped. The turns lost are counted. With `keep_unpaired` turns in a row are
     joined, and every page is kept.
     """
     sides: list[tuple[list[Turn], list[Turn]]] = []
-    for turn in session.turns:
+    for turn in turns:
         if turn.speaker == first:
             if not sides or sides[-1][1]:
                 sides.append(([], []))
@@ -80,7 +80,7 @@ def pages_of(
         else:
             kept = [*own, *other]
         text = " ".join(f"{turn.speaker}: {one_line(turn.content)}" for turn in kept)
-        pages.append(Page(text, session.time, tuple(turn.dia_id for turn in kept)))
+        pages.append(Page(text, time, tuple(turn.dia_id for turn in kept)))
     counts["pages"] += len(pages)
     return pages
 

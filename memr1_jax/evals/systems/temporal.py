@@ -13,16 +13,19 @@ out, which saves two calls a message.
 import collections
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add
+from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import numbers, one_line, read_counted
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
-from memr1_jax.evals.systems.neighbours import nearest_to_any
+from memr1_jax.evals.systems.neighbours import fused, nearest_to_any
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps
-from memr1_jax.evals.systems.streams import ask
+from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
+from memr1_jax.evals.systems.search import bm25_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +87,22 @@ class TemporalStore:
         self._speakers = speakers
         self._facts: dict[int, TimedFact] = {}
         self._index = Bank()  # of the texts, under the ids of the facts
+        self._words: Callable[[str], np.ndarray] | None = None  # BM25 over the index, made if asked
         self._before: tuple[Turn, ...] = ()  # the last turns of earlier sessions
 
     def ingest(self, session: Session) -> Steps[None]:
         """Takes facts out of all messages at once, then stores them message after message."""
-        if not session.turns:
+        new = spoken(session, self._speakers)
+        if not new:
             return
-        turns = [*self._before, *session.turns]
+        turns = [*self._before, *new]
         calls = []
         for place in range(len(self._before), len(turns)):
             earlier = turns[max(place - self._system.earlier, 0) : place]
             calls.append(self._call("temporal_facts", **_message(turns[place], session, earlier)))
-        self._before = tuple(turns[len(turns) - self._system.earlier :])
+        self._before = tuple(turns[max(len(turns) - self._system.earlier, 0) :])
         replies = yield calls
-        for turn, reply in zip(session.turns, replies, strict=True):
+        for turn, reply in zip(new, replies, strict=True):
             facts = self._read_facts(reply, turn, session.time)
             if facts:
                 yield from self._store(facts)
@@ -138,7 +143,7 @@ class TemporalStore:
                     if self._resolve(facts[place], ids, item):
                         repeated.add(place)
         new = [fact for place, fact in enumerate(facts) if place not in repeated]
-        first = self._index.next_id
+        first, self._words = self._index.next_id, None
         memories = [fact.memory for fact in new]
         self._index = add(self._index, memories, self._system.embed)
         self._facts.update(zip(range(first, self._index.next_id), new, strict=True))
@@ -167,12 +172,18 @@ class TemporalStore:
     def answer(self, question: Question) -> Steps[Answer]:
         """Answers from the facts that are nearest to the question, best first."""
         begin = time.perf_counter()
-        ids = fused(self._index, question.question, self._system.memories, self._system.embed)
+        ids = self._search(question.question)
         shown = [self._facts[identity].memory for identity in ids]
         seconds = time.perf_counter() - begin
         return ask_for_answer(
             self._system.stage, self._speakers, question, shown, search_seconds=seconds
         )
+
+    def _search(self, query: str) -> list[int]:
+        if self._words is None:
+            self._words = bm25_scores([memory.text for memory in self._index.memories])
+        scores = self._words(query)
+        return fused(self._index, query, scores, self._system.memories, self._system.embed)
 
     def memories(self) -> Sequence[Memory]:
         """All facts, those that have ended too."""

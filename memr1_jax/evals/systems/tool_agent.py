@@ -21,8 +21,7 @@ from memr1_jax.evals.systems.loose_json import numbers, one_line, read_objects
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.neighbours import nearest
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Steps
-from memr1_jax.evals.systems.streams import ask, side_by_side
+from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Steps, ask, side_by_side
 
 _PROMPT = "tool_agent"
 
