@@ -70,6 +70,15 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
+    def describe(self, description: str) -> None:
+        """Say what is going on now; the pace is measured anew."""
+        if description == self._description:
+            return
+        self._description = description
+        self._first_time = self._printed = None
+        if self._bar is not None:
+            self._bar.update(self._task, description=description)
+
     def stop(self) -> None:
         """Leave the last state on the terminal."""
         if self._bar is not None:

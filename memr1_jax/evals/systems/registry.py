@@ -11,6 +11,7 @@ from memr1_jax.agents.templates import read_prompt
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.systems import search, units
+from memr1_jax.evals.systems.amem import AMemSystem
 from memr1_jax.evals.systems.bank import Embed
 from memr1_jax.evals.systems.crud import CrudSystem
 from memr1_jax.evals.systems.extraction import FactSource, extracted_facts, noted_facts, turn_facts
@@ -21,9 +22,12 @@ from memr1_jax.evals.systems.managers import (
     noop_only,
     random_operations,
 )
+from memr1_jax.evals.systems.memoryos import MemoryOSSystem
 from memr1_jax.evals.systems.prompts import AnswerStage, Count, answer_stage
 from memr1_jax.evals.systems.protocol import System
 from memr1_jax.evals.systems.reading import ReadingSystem
+from memr1_jax.evals.systems.temporal import TemporalSystem
+from memr1_jax.evals.systems.tool_agent import ToolAgentSystem
 from memr1_jax.evals.table_config import TableConfig
 
 BASE = "base"
@@ -171,6 +175,11 @@ def _reranking(r: Resources, stage: AnswerStage) -> AnswerStage:
     return dataclasses.replace(stage, rerank=search.dense_reranker(keep, r.second_embed))
 
 
+def _limits(r: Resources) -> dict[str, int]:
+    """Room for the replies of systems that have stages of their own: 1,000 tokens at most."""
+    return {"max_tokens": min(r.options.manager_response_length, 1000)}
+
+
 def _trained_manager(r: Resources) -> Manager:
     return r.manager(r.model("manager"), constrained=True)
 
@@ -209,6 +218,10 @@ ROWS: dict[str, Row] = {
     "add_only": _bank("add_only", lambda r: add_only(r.embed)),
     "mem0": _bank("mem0", lambda r: r.manager()),
     "mem0_constrained": _bank("mem0_constrained", lambda r: r.manager(constrained=True)),
+    "a_mem": lambda r: AMemSystem("a_mem", r.embed, r.stage(), **_limits(r)),
+    "memory_os": lambda r: MemoryOSSystem("memory_os", r.embed, r.stage(), **_limits(r)),
+    "tool_agent": lambda r: ToolAgentSystem("tool_agent", r.embed, r.stage(), **_limits(r)),
+    "temporal_facts": lambda r: TemporalSystem("temporal_facts", r.embed, r.stage(), **_limits(r)),
     # Trained agents, named after the @; and each of them with an untrained partner.
     "memory_r1": _bank("memory_r1", _trained_manager, lambda r: r.stage(r.model("answer"))),
     "manager_only": _bank("manager_only", _trained_manager),
