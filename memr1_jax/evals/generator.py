@@ -72,10 +72,7 @@ class Generator:
         """
         self._models, self._limits, self._cache, self._mesh = models, limits, cache, mesh
         self.on_batch = on_batch
-        self._digests = {
-            name: model_digest(model.folder, str(jnp.dtype(model.decoder.dtype)))
-            for name, model in models.items()
-        } if cache else {}  # fmt: skip
+        self._digests: dict[str, str] = {}
         self._grammars: dict[tuple, Grammar] = {}
         self._prefixes: collections.OrderedDict[tuple, Context] = collections.OrderedDict()
         split = 1 if mesh is None else int(np.prod([mesh.shape[name] for name in BATCH]))
@@ -91,7 +88,7 @@ class Generator:
         encoded = [self._encode(call) for call in calls]
         keys = [
             reply_key(
-                self._digests.get(call.model, call.model),
+                self._digest(call.model),
                 prompt.tolist(),
                 call.max_tokens,
                 call.schema,
@@ -124,6 +121,16 @@ class Generator:
                 replies |= new
                 self.on_batch(sum(key in replies for key in keys), len(keys))
         return [replies[key] for key in keys]
+
+    def _digest(self, name: str) -> str:
+        """What the cache knows a model by; a name is enough where nothing is kept."""
+        if self._cache is None:
+            return name
+        if name not in self._digests:
+            model = self._models[name]
+            dtype = str(jnp.dtype(model.decoder.dtype))
+            self._digests[name] = model_digest(model.folder, dtype)
+        return self._digests[name]
 
     def _kind(self, call: Call) -> tuple:
         return call.model, call.schema, self._entries(call), call.max_tokens
