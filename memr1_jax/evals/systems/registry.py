@@ -11,6 +11,7 @@ from memr1_jax.agents.templates import read_prompt
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.systems import search, units
+from memr1_jax.evals.systems.amem import AMemSystem
 from memr1_jax.evals.systems.bank import Embed
 from memr1_jax.evals.systems.crud import CrudSystem
 from memr1_jax.evals.systems.extraction import FactSource, extracted_facts, noted_facts, turn_facts
@@ -21,9 +22,12 @@ from memr1_jax.evals.systems.managers import (
     noop_only,
     random_operations,
 )
+from memr1_jax.evals.systems.memoryos import MemoryOSSystem
 from memr1_jax.evals.systems.prompts import AnswerStage, Count, answer_stage
 from memr1_jax.evals.systems.protocol import System
 from memr1_jax.evals.systems.reading import ReadingSystem
+from memr1_jax.evals.systems.temporal import TemporalSystem
+from memr1_jax.evals.systems.tool_agent import ToolAgentSystem
 from memr1_jax.evals.table_config import TableConfig
 
 BASE = "base"
@@ -175,6 +179,16 @@ def _trained_manager(r: Resources) -> Manager:
     return r.manager(r.model("manager"), constrained=True)
 
 
+def _other(name: str, system: Callable[..., System], **options) -> Row:
+    """A system with a way of managing, and sizes, of its own."""
+
+    def make(r: Resources) -> System:
+        length = r.options.manager_response_length
+        return system(name, r.embed, r.stage(), max_tokens=length, **options)
+
+    return make
+
+
 ROWS: dict[str, Row] = {
     # No memory management.
     "question_only": _turns("question_only", lambda r: search.nothing),
@@ -225,6 +239,14 @@ ROWS: dict[str, Row] = {
         _trained_manager,
         lambda r: _reranking(r, r.plain_stage(r.model("answer"))),
     ),
+    # Other systems; the second row of MemoryOS keeps what the original loses of a dialogue.
+    "a_mem": _other("a_mem", AMemSystem),
+    "memory_os": _other("memory_os", MemoryOSSystem),
+    "memory_os_lossless": _other(
+        "memory_os_lossless", MemoryOSSystem, keep_unpaired=True, keep_unsummarised=True
+    ),
+    "tool_agent": _other("tool_agent", ToolAgentSystem),
+    "temporal_facts": _other("temporal_facts", TemporalSystem),
 }
 
 
