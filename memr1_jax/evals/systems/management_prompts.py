@@ -33,6 +33,11 @@ def management_prompt(name: str) -> PromptText:
     return parse_prompt(name, (folder / f"{name}.txt").read_text(encoding="utf-8"))
 
 
+def prompt_digests() -> dict[str, str]:
+    """The digest of every prompt file of this package, to be stored with results."""
+    return {name: management_prompt(name).digest for name in management_prompt_names()}
+
+
 def fill_prompt(
     prompt: PromptText, **slots: str | Sequence[Mapping[str, str]]
 ) -> tuple[tuple[str, str], ...]:

@@ -184,6 +184,16 @@ def _trained_manager(r: Resources) -> Manager:
     return r.manager(r.model("manager"), constrained=True)
 
 
+def _other(name: str, system: Callable[..., System], **options) -> Row:
+    """A system with a way of managing, and sizes, of its own."""
+
+    def make(r: Resources) -> System:
+        length = r.options.manager_response_length
+        return system(name, r.embed, r.stage(), max_tokens=length, **options)
+
+    return make
+
+
 ROWS: dict[str, Row] = {
     # No memory management.
     "question_only": _turns("question_only", lambda r: search.nothing),
@@ -238,6 +248,14 @@ ROWS: dict[str, Row] = {
         _trained_manager,
         lambda r: _reranking(r, r.plain_stage(r.model("answer"))),
     ),
+    # Other systems; the second row of MemoryOS keeps what the original loses of a dialogue.
+    "a_mem": _other("a_mem", AMemSystem),
+    "memory_os": _other("memory_os", MemoryOSSystem),
+    "memory_os_lossless": _other(
+        "memory_os_lossless", MemoryOSSystem, keep_unpaired=True, keep_unsummarised=True
+    ),
+    "tool_agent": _other("tool_agent", ToolAgentSystem),
+    "temporal_facts": _other("temporal_facts", TemporalSystem),
 }
 
 

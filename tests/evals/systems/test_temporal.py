@@ -1,4 +1,4 @@
-"""Temporal facts: ranges, ends instead of deletions, repeated facts, and both orders of a search."""
+"""Temporal facts: ranges, ends instead of deletions, repeated facts, two orders of a search."""
 
 import json
 
