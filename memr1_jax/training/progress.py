@@ -71,11 +71,10 @@ class Progress:
             self._bar.update(self._task, total=total)
 
     def describe(self, description: str) -> None:
-        """Say what is going on now; the pace is measured anew."""
+        """Say what is going on now; the pace of something else is measured anew."""
         if description == self._description:
             return
-        self._description = description
-        self._first_time = self._printed = None
+        self._description, self._first_time = description, None
         if self._bar is not None:
             self._bar.update(self._task, description=description)
 

@@ -28,7 +28,7 @@ from memr1_jax.evals.systems.protocol import System
 from memr1_jax.evals.systems.reading import ReadingSystem
 from memr1_jax.evals.systems.temporal import TemporalSystem
 from memr1_jax.evals.systems.tool_agent import ToolAgentSystem
-from memr1_jax.evals.table_config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig
 
 BASE = "base"
 
@@ -175,11 +175,6 @@ def _reranking(r: Resources, stage: AnswerStage) -> AnswerStage:
     return dataclasses.replace(stage, rerank=search.dense_reranker(keep, r.second_embed))
 
 
-def _limits(r: Resources) -> dict[str, int]:
-    """Room for the replies of systems that have stages of their own: 1,000 tokens at most."""
-    return {"max_tokens": min(r.options.manager_response_length, 1000)}
-
-
 def _trained_manager(r: Resources) -> Manager:
     return r.manager(r.model("manager"), constrained=True)
 
@@ -228,10 +223,6 @@ ROWS: dict[str, Row] = {
     "add_only": _bank("add_only", lambda r: add_only(r.embed)),
     "mem0": _bank("mem0", lambda r: r.manager()),
     "mem0_constrained": _bank("mem0_constrained", lambda r: r.manager(constrained=True)),
-    "a_mem": lambda r: AMemSystem("a_mem", r.embed, r.stage(), **_limits(r)),
-    "memory_os": lambda r: MemoryOSSystem("memory_os", r.embed, r.stage(), **_limits(r)),
-    "tool_agent": lambda r: ToolAgentSystem("tool_agent", r.embed, r.stage(), **_limits(r)),
-    "temporal_facts": lambda r: TemporalSystem("temporal_facts", r.embed, r.stage(), **_limits(r)),
     # Trained agents, named after the @; and each of them with an untrained partner.
     "memory_r1": _bank("memory_r1", _trained_manager, lambda r: r.stage(r.model("answer"))),
     "manager_only": _bank("manager_only", _trained_manager),
@@ -278,8 +269,8 @@ def build_row(name: str, resources: Resources, trained: Mapping[str, frozenset[s
       UserError: there is no such row, or what it needs is missing.
     """
     row, agents = split_row(name)
-    if agents and agents not in trained:
-        raise UserError(f"--agents names no {agents}, which the row {name} needs.")
+    if agents and not trained.get(agents):
+        raise UserError(f"--agents names no run folder {agents} with exported agents.")
     resources = dataclasses.replace(
         resources, agents=agents, trained=trained.get(agents, frozenset())
     )

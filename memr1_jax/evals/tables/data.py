@@ -8,7 +8,7 @@ from pathlib import Path
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.harness import asking
-from memr1_jax.evals.table_config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_SPLITS = {"": "test", "train": "train", "validation": "validation", "test": "test"}

@@ -9,7 +9,7 @@ from memr1_jax.evals.intervals import mean_by_questions
 from memr1_jax.evals.judge.judging import Judge, judge_cell, judge_rows
 from memr1_jax.evals.judge.templates import JudgePrompt, judge_prompt, longmemeval_prompt
 from memr1_jax.evals.scoring import ADVERSARIAL, Answered
-from memr1_jax.evals.table_config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig
 from memr1_jax.training.progress import progress_bar
 
 METRIC = "judge"
