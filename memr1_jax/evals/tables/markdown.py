@@ -116,8 +116,8 @@ def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
 def _notes(about: Mapping) -> list[str]:
     models = ", ".join(f"{label} {found['model']}" for label, found in about["models"].items())
     return [
-        f"Models: {models}. {about['dtype']}, embedder {about['embedder']}, greedy decoding, answer "
-        f"prompt {about['answer_prompt']}, facts {about['facts']}.",
+        f"Models: {models}. {about['dtype']}, embedder {about['embedder']}, greedy decoding, "
+        f"answer prompt {about['answer_prompt']}, facts {about['facts']}.",
         "Scores are percent; in brackets 95 % bootstrap intervals over questions, then over whole "
         "conversations where there are several. `n` counts the questions of the mean, which leaves "
         "adversarial ones out.",
