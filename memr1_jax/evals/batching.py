@@ -22,10 +22,14 @@ class Batch:
 
 
 def bucket(length: int) -> int:
-    """The smallest of 32, 48, 64, 96, 128, ... that is not below `length`."""
-    size = 32
+    """The smallest of 64, 128, 256, 384, 512, 768, 1024, ... that is not below `length`.
+
+    Few, since each is compiled, and so that little is padded where it would be much.
+    """
+    size = 64
     while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+        even = size & (size - 1) == 0
+        size = size * 2 if size < 256 else size * 3 // 2 if even else size * 4 // 3
     return size
 
 

@@ -16,9 +16,9 @@ def arrange(prompts, kinds=None, rows=4, tokens=10**6, response=10):
 
 def test_lengths_are_few_and_never_too_short():
     sizes = sorted({bucket(length) for length in range(1, 1000)})
-    assert sizes == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    assert sizes == [64, 128, 256, 384, 512, 768, 1024]
     assert all(bucket(size) == size for size in sizes)
-    assert [bucket(33), bucket(49), bucket(65)] == [48, 64, 96]
+    assert [bucket(64), bucket(65), bucket(257)] == [64, 128, 384]
     assert [rows_of(count, 8) for count in (1, 2, 3, 5, 8, 9)] == [1, 2, 4, 8, 8, 8]
 
 
@@ -30,7 +30,7 @@ def test_long_prompts_come_together():
 def test_rows_and_tokens_bound_a_batch():
     prompts = [[i] * 30 for i in range(6)]
     assert arrange(prompts) == [((0, 1, 2, 3), 0), ((4, 5), 0)]
-    assert arrange(prompts, tokens=2 * (32 + 10)) == [((0, 1), 0), ((2, 3), 0), ((4, 5), 0)]
+    assert arrange(prompts, tokens=2 * (64 + 10)) == [((0, 1), 0), ((2, 3), 0), ((4, 5), 0)]
     assert arrange([[1] * 500], tokens=20) == [((0,), 0)]
 
 
