@@ -118,7 +118,7 @@ def test_what_did_not_run_says_so(whole):
     assert rows["bm25_turns"]["judge"] == "not run"
     assert rows["bm25_turns"]["evidence"]["recall"] == 1.0
     assert rows["mem0_constrained"]["unreadable"] == 0
-    assert rows["mem0_constrained"]["calls"]["manage"]["calls"] > 2
+    assert rows["mem0_constrained"]["calls"]["manage"]["calls"] > 1
     assert "summaries" in rows["dense_summaries"]["reason"]
     assert "--agents" in rows["memory_r1@none"]["reason"]
     text = (folder / "table.md").read_text()
