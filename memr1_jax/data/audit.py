@@ -22,7 +22,7 @@ AUDIT = PublishedFile(
             "audit", {"objections": 156}
         )
     },
-    home="dial481/locomo-audit on GitHub",
+    home="published by dial481/locomo-audit on GitHub",
     licence="CC BY-NC 4.0",
     url="https://raw.githubusercontent.com/dial481/locomo-audit/"
     "9493fb4b4af4256ed17a18e8fd0b3cfdeec29539/errors.json",

@@ -26,7 +26,7 @@ LOCOMO = PublishedFile(
             "Memory-R2", _COUNTS
         ),
     },
-    home="snap-research/LoCoMo on GitHub",
+    home="published by snap-research/LoCoMo on GitHub",
     licence="CC BY-NC 4.0",
     url="https://raw.githubusercontent.com/snap-research/LoCoMo/"
     "3eb6f2c585f5e1699204e3c3bdf7adc5c28cb376/data/locomo10.json",

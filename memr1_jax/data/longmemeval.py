@@ -8,6 +8,7 @@ A fourth set, evidence-turns, is no part of the publication: it is what public l
 oracle file, namely nothing but the turns that are evidence. It is easier than `oracle`.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -31,16 +32,16 @@ _URL = (
     "https://huggingface.co/datasets/xiaowu0162/longmemeval-cleaned/resolve/"
     "98d7416c24c778c2fee6e6f3006e7a073259d48f/"
 )
-_WHOLE = {"conversations": 500, "questions": 500}
+_WHOLE = {"questions": 500, "conversations": 500}
 _DATE = re.compile(r"(\d{4})/(\d\d)/(\d\d) \(\w+\) (\d\d):(\d\d)")
 
 
-def _published(name: str, editions: dict[str, Edition]) -> PublishedFile:
+def _published(title: str, name: str, editions: dict[str, Edition]) -> PublishedFile:
     return PublishedFile(
-        title="LongMemEval",
+        title=title,
         name=name,
         editions=editions,
-        home="xiaowu0162/longmemeval-cleaned on Hugging Face",
+        home="published by xiaowu0162/longmemeval-cleaned on Hugging Face",
         licence="the MIT licence",
         url=_URL + name,
     )
@@ -49,6 +50,7 @@ def _published(name: str, editions: dict[str, Edition]) -> PublishedFile:
 # The digests of whole files are those that the hub names at that revision.
 FILES = {
     "oracle": _published(
+        "LongMemEval oracle",
         "longmemeval_oracle.json",
         {
             "821a2034d219ab45846873dd14c14f12cfe7776e73527a483f9dac095d38620c": Edition(
@@ -60,6 +62,7 @@ FILES = {
         },
     ),
     "s": _published(
+        "LongMemEval S",
         "longmemeval_s_cleaned.json",
         {
             "d6f21ea9d60a0d56f34a05b609c79c88a451d2ae03597821ea3d5a9678c3a442": Edition(
@@ -71,6 +74,7 @@ FILES = {
         },
     ),
     "m": _published(
+        "LongMemEval M",
         "longmemeval_m_cleaned.json",
         {
             "9d79e5524794a2e6900a3aa9cb7d9152c5a3e8319c9a87c25494ba1eacee495f": Edition(
@@ -83,10 +87,10 @@ FILES = {
         name="longmemeval_oracle_evidence_turns.json",
         editions={
             "81d2b4b00c02d4e4525a86fe80dd7a2080620b154c9abf6263c61131279079ab": Edition(
-                "from public logs", {"conversations": 500, "questions": 500, "turns": 896}
+                "from public logs", {"questions": 500, "conversations": 500, "turns": 896}
             )
         },
-        home="nobody as one file; its turns stand in the logs of Hunk0724/LongMemEval on GitHub",
+        home="drawn from the logs in Hunk0724/LongMemEval on GitHub, which are published",
         licence="the MIT licence",
     ),
 }
@@ -113,9 +117,7 @@ def load_longmemeval(
     """
     texts: dict[str, str] = {}  # equal turns of different items are held once
     conversations = []
-    for index, item in enumerate(read_array(path)):
-        if limit and index >= limit:
-            break
+    for index, item in enumerate(itertools.islice(read_array(path), limit or None)):
         conversations.append(_conversation(item, index, edition == EVIDENCE_TURNS, texts))
     return conversations
 

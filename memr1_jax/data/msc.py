@@ -6,12 +6,11 @@ they come as a file of their own and need the dialogues beside it. Scores on the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from memr1_jax.data.nodes import Node, read_json, read_records
 from memr1_jax.data.published import Edition, PublishedFile
 from memr1_jax.data.types import Conversation, Question, Session, Turn
-from memr1_jax.errors import UserError
 
 OPENER = "opener"
 CLEANED = "cleaned"
@@ -23,7 +22,7 @@ MSC = PublishedFile(
             "official", {"conversations": 500, "questions": 500}
         )
     },
-    home="MemGPT/MSC-Self-Instruct on Hugging Face",
+    home="published by MemGPT/MSC-Self-Instruct on Hugging Face",
     licence="Apache-2.0",
     url="https://huggingface.co/datasets/MemGPT/MSC-Self-Instruct/resolve/"
     "5138f416f8fa76b75b2e080da87e8a8e346e1500/msc_self_instruct.jsonl",
@@ -36,7 +35,7 @@ CLEANED_QUESTIONS = PublishedFile(
             "from public results", {"questions": 500}
         )
     },
-    home="nobody as one file; it is drawn from the results in ahmedehabb/Memory-R2 on GitHub",
+    home="drawn from the results in ahmedehabb/Memory-R2 on GitHub, which are published",
     licence="Apache-2.0",
     flag="--cleaned_path",
 )
@@ -45,7 +44,7 @@ _SIDES = {"Speaker 1": 0, "Speaker 2": 1}
 
 def load_msc(
     path: str | os.PathLike,
-    cleaned_path: str | os.PathLike | None = None,
+    cleaned: Mapping[int, Node] | None = None,
     last_session: bool = False,
 ) -> list[Conversation]:
     """Read a file of MSC-Self-Instruct's dialogues, JSON lines or an array.
@@ -56,15 +55,14 @@ def load_msc(
 
     Args:
       path: the dialogues.
-      cleaned_path: the cleaned questions. Without it the cleaned question of a record is used where
-        it has one (`qa`), and else the opener.
+      cleaned: the cleaned questions, from `read_cleaned`. Without them the cleaned question of a
+        record is used where it has one (`qa`), and else the opener.
       last_session: whether the fifth session, from which the question departs, is read too. The
         Memory-R1 paper's evaluation leaves it out, that of Zep reads it.
 
     Raises:
       UserError: a file is not of the schema; the message names the place.
     """
-    cleaned = read_cleaned(cleaned_path) if cleaned_path else {}
     conversations = []
     for index, record in enumerate(read_records(path)):
         if "previous_dialogs" not in record and "question" in record:
@@ -73,12 +71,13 @@ def load_msc(
                 f"name the dialogues with {MSC.flag} and these with {CLEANED_QUESTIONS.flag}. "
                 f"{MSC.advice}"
             )
-        if cleaned_path and index not in cleaned:
-            raise UserError(
-                f"{cleaned_path} has no question of index {index}, but {path} has a dialogue of "
-                "that number. The two belong to different editions."
+        if cleaned is not None and index not in cleaned:
+            raise record.error(
+                f"there is no cleaned question of index {index}. The questions belong to another "
+                "edition of the dialogues."
             )
-        conversations.append(_conversation(record, index, cleaned.get(index), last_session))
+        question = None if cleaned is None else cleaned[index]
+        conversations.append(_conversation(record, index, question, last_session))
     return conversations
 
 

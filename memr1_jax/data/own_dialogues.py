@@ -5,12 +5,12 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 
+from memr1_jax.data.locomo import ADVERSARIAL, SPLITS
 from memr1_jax.data.nodes import Node, read_lines
 from memr1_jax.data.types import Conversation, Fact, Question, Session, Turn
 from memr1_jax.errors import UserError
 
 _CHAT = ("user", "assistant")
-_SPLITS = ("train", "validation", "test")
 _CONVERSATION = ("id", "speakers", "sessions", "turns", "questions", "facts", "split", "one_bank")
 _SESSION = ("time", "turns")
 _TURN = ("speaker", "role", "text", "content", "time", "id", "caption")
@@ -76,8 +76,8 @@ def _conversation(line: Node, count: int) -> Conversation:
     )
     facts = [_fact(item, speakers, order, sessions_of) for item in _list(line, "facts")]
     split = _text(line, "split")
-    if split and split not in _SPLITS:
-        raise line["split"].error(f"{split!r} is none of {', '.join(_SPLITS)}.")
+    if split and split not in SPLITS:
+        raise line["split"].error(f"{split!r} is none of {', '.join(SPLITS)}.")
     return Conversation(
         id=_text(line, "id") or f"own-{count + 1}",
         speakers=speakers,
@@ -129,8 +129,7 @@ def _speakers(line: Node, sessions: Iterable[Session]) -> tuple[str, str]:
         strangers = [name for name in speak if name not in speakers]
         if strangers:
             raise line["speakers"].error(f"{strangers[0]!r}, who speaks, is not among them.")
-    else:
-        # A chat's bank belongs to the user, whoever begins.
+    else:  # of a chat the user comes first, whoever begins
         speakers = sorted(speak, key=lambda name: name.lower() == "assistant")
     if len(set(speakers)) != 2:
         raise line.error(
@@ -152,6 +151,12 @@ def _question(item: Node, index: int, order: dict[str, int]) -> Question:
                 "session and place."
             )
     category = item["category"].of(int).value if "category" in item else 0
+    if category not in range(6):
+        raise item["category"].error(
+            f"{category} is none of LoCoMo's 1 to 5, nor 0 for no category."
+        )
+    if abstain or category == ADVERSARIAL:
+        abstain, category = True, ADVERSARIAL
     after = item["after"].of(int).value if "after" in item else None
     if after is not None and not 0 <= after <= len(order):
         raise item["after"].error(f"{after} is not between 0 and the {len(order)} turns.")

@@ -33,7 +33,7 @@ def _published(name: str, flag: str, editions: dict[str, Edition]) -> PublishedF
         title="PersonaMem",
         name=name,
         editions=editions,
-        home="bowen-upenn/PersonaMem on Hugging Face",
+        home="published by bowen-upenn/PersonaMem on Hugging Face",
         licence="the MIT licence",
         url=f"https://huggingface.co/datasets/bowen-upenn/PersonaMem/resolve/main/{name}",
         flag=flag,

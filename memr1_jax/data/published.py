@@ -10,6 +10,8 @@ from pathlib import Path
 from memr1_jax.download import cache_folder, download
 from memr1_jax.errors import UserError
 
+UNKNOWN = "unknown"
+
 
 @dataclasses.dataclass(frozen=True)
 class Edition:
@@ -27,7 +29,7 @@ class PublishedFile:
       title: what the data set is called in messages.
       name: of the file.
       editions: what is known under which sha256; the first one is the published file.
-      home: who publishes it, and where.
+      home: "published by" whom and where; or how it was made, if it is not the publication's own.
       licence: as stated there.
       url: its direct address; empty where there is none.
       flag: the option that names a local copy.
@@ -51,14 +53,14 @@ class PublishedFile:
         """A sentence that says where the file is to be had, and where it belongs."""
         source = f", from {self.url}" if self.url else ""
         return (
-            f"Get {self.name} (sha256 {self.sha256}), published by {self.home} under "
-            f"{self.licence}{source} and name it with {self.flag} or put it into {cache_folder()}."
+            f"Get {self.name} (sha256 {self.sha256}), {self.home} under {self.licence}{source}, "
+            f"and name it with {self.flag} or put it into {cache_folder()}."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A file on the disk: what edition it is, "unknown" among them, and its sha256."""
+    """A file on the disk: its edition or `UNKNOWN`, and its sha256."""
 
     path: Path
     edition: str
@@ -89,7 +91,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
                 raise UserError(f"{file.title} is not in {path.parent}. {file.advice}")
             download(file.url, path, file.sha256, file.title, file.advice)
     found = identify(file, path)
-    if found.edition == "unknown":
+    if found.edition == UNKNOWN:
         message = (
             f"{path} is not a known edition of {file.title}: its sha256 is {found.sha256}, that "
             f"of the published file is {file.sha256}. Scores on it may not compare with published "
@@ -103,7 +105,12 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
 
 def identify(file: PublishedFile, path: str | os.PathLike) -> Found:
     """Which edition of `file` stands at `path`."""
+    sha256 = digest(path)
+    edition = file.editions.get(sha256, Edition(UNKNOWN))
+    return Found(Path(path), edition.name, sha256, edition.counts)
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The sha256 of a file."""
     with open(path, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    edition = file.editions.get(digest, Edition("unknown"))
-    return Found(Path(path), edition.name, digest, edition.counts)
+        return hashlib.file_digest(content, "sha256").hexdigest()

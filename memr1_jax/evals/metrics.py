@@ -26,6 +26,7 @@ CATEGORIES = {
     4: ("single-hop", "Open Domain"),
     2: ("temporal", "Temporal"),
     5: ("adversarial", "dropped"),
+    0: ("without category", "–"),  # of data sets other than LoCoMo
 }
 
 _ABSTENTIONS = ("no information available", "not mentioned")
@@ -163,7 +164,7 @@ def aggregate(rows: Iterable[Mapping[str, float]], *, adversarial: bool = False)
     keys = (key for members in by_category.values() for row in members for key in row)
     metrics = [key for key in dict.fromkeys(keys) if key != "category"]
     groups = [(number, *CATEGORIES[number], by_category.get(number, [])) for number in CATEGORIES]
-    answered = [row for number in (1, 2, 3, 4) for row in by_category.get(number, [])]
+    answered = [row for number in (0, 1, 2, 3, 4) for row in by_category.get(number, [])]
     if adversarial:
         groups.append((None, "overall with adversarial", "–", rows))
     groups.append((None, "overall", "Overall", answered))

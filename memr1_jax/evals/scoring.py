@@ -66,8 +66,8 @@ def summarise(answered: Sequence[Answered], seed: int = 0) -> list[dict]:
 
     LoCoMo's groups are its categories, by true name and by the name in the papers' tables; those of
     other data sets their kinds of question. Overall is the mean over questions, but for adversarial
-    ones. An entry has `name`, `paper_name`, `count` and `metrics`: by metric the `mean`, `questions`
-    that have it, and bounds `by_question` and, overall, `by_conversation` (bootstrap).
+    ones. An entry has `name`, `paper_name`, `count` and `metrics`: by metric the `mean`, how many
+    `questions` have it, and bounds `by_question` and, overall, `by_conversation` (bootstrap).
     """
     entries = []
     for name, paper_name, members in _groups(answered):

@@ -28,7 +28,7 @@ from memr1_jax.evals.systems.protocol import System
 from memr1_jax.evals.systems.reading import ReadingSystem
 from memr1_jax.evals.systems.temporal import TemporalSystem
 from memr1_jax.evals.systems.tool_agent import ToolAgentSystem
-from memr1_jax.evals.table_config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig
 
 BASE = "base"
 
@@ -269,8 +269,8 @@ def build_row(name: str, resources: Resources, trained: Mapping[str, frozenset[s
       UserError: there is no such row, or what it needs is missing.
     """
     row, agents = split_row(name)
-    if agents and agents not in trained:
-        raise UserError(f"--agents names no {agents}, which the row {name} needs.")
+    if agents and not trained.get(agents):
+        raise UserError(f"--agents names no run folder {agents} with exported agents.")
     resources = dataclasses.replace(
         resources, agents=agents, trained=trained.get(agents, frozenset())
     )

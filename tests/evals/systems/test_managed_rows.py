@@ -8,7 +8,7 @@ from memr1_jax.data.types import Conversation, Fact
 from memr1_jax.errors import UserError
 from memr1_jax.evals.systems.protocol import together
 from memr1_jax.evals.systems.registry import Resources, build_row
-from memr1_jax.evals.table_config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig
 from tests.evals.systems.scripted import QUESTION, SESSIONS, SPEAKERS, Script, embed, reply
 
 NOTED = Fact("Ann", "Ann has a dog.", 1, ("D1:1",))

@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from memr1_jax.evals.row_files import OPERATIONS, Row
 from memr1_jax.evals.scoring import OVERALL, headline
+from memr1_jax.evals.tables.rows import OPERATIONS, Row
 from memr1_jax.training.files import write_json_atomic, write_text_atomic
 
 NOT_RUN = "not run"
@@ -114,8 +114,9 @@ def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
 
 
 def _notes(about: Mapping) -> list[str]:
+    models = ", ".join(f"{label} {found['model']}" for label, found in about["models"].items())
     return [
-        f"Model {about['model']}, {about['dtype']}, embedder {about['embedder']}, greedy decoding, "
+        f"Models: {models}. {about['dtype']}, embedder {about['embedder']}, greedy decoding, "
         f"answer prompt {about['answer_prompt']}, facts {about['facts']}.",
         "Scores are percent; in brackets 95 % bootstrap intervals over questions, then over whole "
         "conversations where there are several. `n` counts the questions of the mean, which leaves "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memr1_jax.evals.scoring import headline
-from memr1_jax.evals.table import TableRow, metrics_of
+from memr1_jax.evals.tables.markdown import TableRow, metrics_of
 from memr1_jax.training.files import write_bytes_atomic
 
 

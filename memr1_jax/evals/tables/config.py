@@ -28,10 +28,13 @@ class TableConfig:
     model: str = option(
         "smollm2-135m", "The backbone: Hugging Face folder, hub name, or smollm2-135m."
     )
+    backbones: str = option(
+        "", "Further backbones for rows such as mem0:7b: 3b=<model>,7b=<model>; see --model."
+    )
     agents: str = option(
         "",
         "Trained agents for rows such as memory_r1@grpo: grpo=<run folder>,sft=<run folder>,"
-        " each with export/manager and export/answer, or one of the two.",
+        " each of which has export/manager, export/answer, or both.",
     )
     answer_prompt: str = option("full", "Prompt file answer_<name>.txt.")
     manager_prompt: str = option("full", "Prompt file manager_<name>.txt.")
@@ -77,7 +80,7 @@ class TableConfig:
 
 
 # What may change between two starts on one folder: it changes no figure of a finished row.
-FREE = frozenset({"rows", "output", "judge_model", "judge_url", "agents"})
+FREE = frozenset({"rows", "output", "judge_model", "judge_url", "agents", "model", "backbones"})
 
 
 def check_table(options: TableConfig) -> None:
