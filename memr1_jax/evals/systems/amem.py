@@ -21,7 +21,7 @@ import numpy as np
 from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add
 from memr1_jax.evals.systems.extraction import spoken
-from memr1_jax.evals.systems.loose_json import numbers, one_line, read_counted, texts
+from memr1_jax.evals.systems.loose_json import is_true, numbers, one_line, read_counted, texts
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.neighbours import nearest
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
@@ -115,7 +115,7 @@ class AMemStore:
         if ids:
             reply = yield from ask(self._call("evolve", self._evolve_messages(note, ids)))
             value = self._read(reply, "should_evolve", "evolve")
-            if value.get("should_evolve") is True:
+            if is_true(value.get("should_evolve")):
                 note = self._evolve(note, ids, value)
         new = self._index.next_id
         self._notes[new] = note

@@ -74,7 +74,7 @@ def extracted_facts(
             counts["extract_cut"] += not reply.stopped
             value = read_counted(reply.text, "facts", "extract", counts)
             sources = tuple(turn.dia_id for turn in turns)
-            for text in dict.fromkeys(texts(value.get("facts"))):
+            for text in texts(value.get("facts")):
                 found.append(Fact(owner, text, session.number, sources))
         counts["facts"] += len(found)
         return found

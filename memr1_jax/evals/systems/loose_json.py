@@ -61,9 +61,10 @@ def read_counted(text: str, key: str, stage: str, counts: collections.Counter) -
 
 
 def texts(value: Any) -> list[str]:
-    """The strings of a list, each on one line, without empty ones; a lone string is a list of one.
+    """The distinct strings of a list, each on one line; a lone string is a list of one.
 
-    Objects contribute their first string: models like to write `{"fact": "..."}`.
+    Objects contribute their first string: models like to write `{"fact": "..."}`. Small models
+    like to repeat themselves.
     """
     if isinstance(value, str):
         value = [value]
@@ -75,7 +76,7 @@ def texts(value: Any) -> list[str]:
             item = next((field for field in item.values() if isinstance(field, str)), None)
         if isinstance(item, str) and item.strip():
             found.append(one_line(item))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def one_line(value: Any) -> str:
@@ -84,6 +85,11 @@ def one_line(value: Any) -> str:
         return ""
     whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return " ".join(whole.split())
+
+
+def is_true(value: Any) -> bool:
+    """Whether a value is true, or the word for it."""
+    return value is True or isinstance(value, str) and value.strip().lower() == "true"
 
 
 def numbers(value: Any, below: int, counts: collections.Counter) -> list[int]:

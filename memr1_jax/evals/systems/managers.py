@@ -41,7 +41,7 @@ def language_model_manager(
 ) -> Manager:
     """The Memory Manager: similar memories, numbered from 0, and the facts, in one call.
 
-    Prompts are those of the agent that is trained, token for token. Output that cannot be read is
+    Prompts are those of the agent that is trained, letter for letter. Output that cannot be read is
     no operation and is counted.
 
     Args:

@@ -23,7 +23,7 @@ from memr1_jax.data.types import Question, Session
 from memr1_jax.evals.systems.amem import search_words
 from memr1_jax.evals.systems.bank import Embed, top
 from memr1_jax.evals.systems.extraction import spoken
-from memr1_jax.evals.systems.loose_json import one_line, read_counted, texts
+from memr1_jax.evals.systems.loose_json import is_true, one_line, read_counted, texts
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.memoryos_parts import Page, Segment, joined, overlap, pages_of
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
@@ -109,7 +109,7 @@ class MemoryOSStore:
         replies = yield calls
         goes_on = False
         if before is not None:
-            goes_on = self._read(replies[1], "continues", "continuity").get("continues") is True
+            goes_on = is_true(self._read(replies[1], "continues", "continuity").get("continues"))
         new = len(self._pages)
         chain = self._chain_of[self._last] if goes_on else new
         self._pages[new], self._chain_of[new], self._last = page, chain, new

@@ -113,7 +113,9 @@ class TemporalStore:
         for item in listed if isinstance(listed, list) else []:
             item = item if isinstance(item, dict) else {"fact": item}
             text, start, end = (one_line(item.get(x)) for x in ("fact", "valid_from", "valid_to"))
-            if text:
+            if text in (fact.text for fact in facts):
+                self.counts["duplicates"] += 1
+            elif text:
                 facts.append(TimedFact(text, when, start, end, (turn.dia_id,)))
             else:
                 self.counts["skipped"] += 1

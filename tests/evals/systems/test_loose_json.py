@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from memr1_jax.evals.systems.loose_json import (
     Reading,
+    is_true,
     numbers,
     read_counted,
     read_json,
@@ -73,7 +74,11 @@ def test_objects_one_after_another():
 
 
 def test_texts_are_single_lines():
-    assert texts(["a\n b", "", 3, {"n": 1, "fact": "c"}, "\ud800d"]) == ["a b", "c", "\ufffdd"]
+    assert texts(["a\n b", "", "a b", 3, {"n": 1, "fact": "c"}, "\ud800d"]) == [
+        "a b",
+        "c",
+        "\ufffdd",
+    ]
     assert texts("alone") == ["alone"]
     assert texts({"a": 1}) == []
 
@@ -85,3 +90,9 @@ def test_numbers_that_were_not_shown_are_counted():
     assert numbers("1", 2, counts) == [1]
     assert numbers(None, 2, counts) == []
     assert counts["unknown_ids"] == 6
+
+
+def test_truth_may_be_a_word():
+    assert [is_true(value) for value in (True, "True ", "false", 1, None)] == [True, True] + [
+        False
+    ] * 3

@@ -29,7 +29,7 @@ def fact(text, start="", end=""):
 
 FACTS = {
     "I adopted": [fact("Ann owns the dog Rex.", "2 May 2023"), fact("", "2023")],
-    "Nice!": [fact("Ben lives in Oslo."), "Ben is glad."],
+    "Nice!": [fact("Ben lives in Oslo."), "Ben is glad.", "Ben is glad."],
     "chess": "No facts here.",
     "tea": [],
     "Rex lives": [
@@ -79,7 +79,7 @@ def test_facts_get_ends_and_are_never_deleted():
         "facts": 6,
         "skipped": 2,
         "add": 5,
-        "duplicates": 1,
+        "duplicates": 2,  # one within a response
         "ended": 1,
         "unknown_ids": 3,
         "temporal_facts_read": 5,
@@ -133,7 +133,7 @@ def test_unreadable_resolutions_store_everything():
 
     store = read(system(), Script(rubbish))
     assert store.counts["temporal_resolve_recovered"] == 3
-    assert store.counts["ended"] == store.counts["duplicates"] == 0
+    assert (store.counts["ended"], store.counts["duplicates"]) == (0, 1)
     assert len(store.memories()) == store.counts["facts"] == 6
 
 
