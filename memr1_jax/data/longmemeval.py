@@ -130,8 +130,8 @@ def _conversation(
     if ("haystack_session_ids" in item) == evidence_only:
         found, name = ("whole sessions", "") if evidence_only else ("evidence turns alone", " not")
         raise item.error(
-            f"these seem to be {found}, as session ids are{name} given. The sets "
-            "longmemeval_oracle and longmemeval_evidence_turns have different names for a reason."
+            f"these seem to be {found}, as session ids are{name} given. Load evidence turns as "
+            "longmemeval_evidence_turns, whole sessions as longmemeval_oracle, _s or _m."
         )
     dates, sessions = item["haystack_dates"].items(), item["haystack_sessions"].items()
     ids = [None] * len(sessions) if evidence_only else item["haystack_session_ids"].items()

@@ -110,7 +110,8 @@ def personamem_reader(length: str) -> Callable[..., Read]:
         _check(contexts, counts)
         name = f"PersonaMem {length}"
         if missing:
-            name += f", {counts['conversations']} contexts"
+            kept = counts["conversations"]
+            name += f", {kept} context{'s' * (kept != 1)}"
         elif _published_counts(CONTEXTS[length]):
             name = _name(name, counts, CONTEXTS[length])
         elif UNKNOWN in (questions.edition, contexts.edition):

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.synthetic import write_synthetic
-from memr1_jax.data.types import Conversation
+from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
@@ -109,11 +109,19 @@ def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conver
             "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows it."
         )
     conversations = [turns_as_facts(c) for c in load_own_dialogues(options.data_path)]
-    if any(q.after is not None for c in conversations for q in c.questions):
+    amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
+    if amid:
         warnings.warn(
-            f'"after" in {options.data_path} is ignored: every question is asked at the end.',
+            f'Questions of {options.data_path} that "after" asks amid the dialogue are left out:'
+            f" {amid}.",
             stacklevel=2,
         )
+        conversations = [
+            dataclasses.replace(
+                c, questions=tuple(q for q in c.questions if _asked_at_the_end(c, q))
+            )
+            for c in conversations
+        ]
     if not any(conversation.split for conversation in conversations):
         warnings.warn(
             f'No conversation of {options.data_path} has a "split", so all are learned from and'
@@ -122,6 +130,10 @@ def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conver
         )
         return conversations, conversations
     return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def _asked_at_the_end(conversation: Conversation, question: Question) -> bool:
+    return question.after in (None, len(conversation.turns))
 
 
 def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:

@@ -200,6 +200,15 @@ def test_scores_of_msc_bear_their_variants():
     )
 
 
+def test_questions_without_a_category_count_too():
+    rows = [{"category": 0, "em": 1.0}, {"category": 0, "em": 0.0}, {"category": 2, "em": 1.0}]
+    assert [(e["name"], e["count"], e["em"]) for e in aggregate(rows)] == [
+        ("temporal", 1, 1.0),
+        ("without category", 2, 0.5),
+        ("overall", 3, pytest.approx(2 / 3)),
+    ]
+
+
 def test_tables_name_category_and_variant():
     import rich.console
 
