@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +22,7 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.parallel.mesh import make_mesh
 from tests.tiny_model import make_tiny
 
+ROOT = Path(__file__).parents[2]
 FACTS = ["Ann has a dog.", "Ben likes tea and cake.", "Ann lives in Oslo by the sea.", "It rains."]
 RULES = "You keep the memory of a dialogue. " * 6
 
@@ -86,6 +91,17 @@ def test_a_batch_and_a_shared_prefix_change_nothing(alone):
 def test_on_a_mesh_of_one_device_nothing_changes(alone):
     generator = make(mesh=make_mesh("data:1", [*jnp.zeros(1).devices()]))
     assert untimed(generator([call(fact, rules=RULES) for fact in FACTS])) == untimed(alone)
+
+
+@pytest.mark.slow
+def test_on_four_devices_nothing_changes():
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.evals.generator_worker"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 3
+    assert all(found.values())
 
 
 def test_models_go_by_their_names():
