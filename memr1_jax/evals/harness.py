@@ -45,6 +45,7 @@ class RowRun:
     counts: collections.Counter
     bank_items: int
     bank_tokens: int
+    without_room: int  # memories that were chosen but did not fit, over all questions
     calls: list[Made]
     search_seconds: list[float]
 
@@ -106,7 +107,7 @@ def run_row(
         return replies
 
     answered, counts, searches = [], collections.Counter(), []
-    items = tokens = 0
+    items = tokens = without_room = 0
     progress = _Progress(conversations, on_progress)
     for start in range(0, len(conversations), together_at_most):
         wave = conversations[start : start + together_at_most]
@@ -128,6 +129,7 @@ def run_row(
             for (place, question), answer in zip(asked, answers, strict=True):
                 found[place].append(_answered(wave[place], question, answer, held[place]))
                 searches.append(answer.search_seconds)
+                without_room += answer.without_room
             progress.answered(len(asked))
         for store, rows in zip(stores, found, strict=True):
             answered += rows
@@ -135,7 +137,7 @@ def run_row(
             memories = store.memories()
             items += len(memories)
             tokens += sum(count(memory.text) for memory in memories)
-    return RowRun(answered, counts, items, tokens, made, searches)
+    return RowRun(answered, counts, items, tokens, without_room, made, searches)
 
 
 def _read(store: Store, stage, progress: "_Progress") -> Steps[None]:

@@ -23,9 +23,9 @@ Count = Callable[[str], int]
 class AnswerStage:
     """How all rows ask for an answer.
 
-    `count` tells the tokens of a text, `room` the tokens that the lists of memories may take, and
-    `model` the weights that answer. `rerank(question, memories)` orders and thins what was found
-    before it is shown.
+    `count` tells the tokens of a text, `room` the tokens that the question and the lists of
+    memories may take, and `model` the weights that answer. `rerank(question, memories)` orders and
+    thins what was found before it is shown.
     """
 
     prompt: PromptText
@@ -41,11 +41,10 @@ def answer_stage(
 ) -> AnswerStage:
     """The stage of the prompt file `answer_<name>`, for prompts of `prompt_length` tokens.
 
-    The frame of the prompt and 64 tokens for names and question are taken off the room for
-    memories; a longer question is the generator's to cut.
+    The frame of the prompt and 32 tokens for names are taken off the room.
     """
     prompt = read_prompt(f"answer_{name}")
-    frame = sum(count(text) + 8 for _, text in prompt.messages) + 64
+    frame = sum(count(text) + 8 for _, text in prompt.messages) + 32
     return AnswerStage(prompt, count, max(prompt_length - frame, 0), max_tokens, model)
 
 
@@ -99,14 +98,13 @@ def question_text(question: Question) -> str:
 
 
 def fitting(
-    stage: AnswerStage, memories: Sequence[Memory], *, chronological: bool = False, room: int = 0
+    stage: AnswerStage, question: str, memories: Sequence[Memory], *, chronological: bool = False
 ) -> list[Memory]:
-    """As many memories as the prompt has room for, in their order.
+    """As many memories as the prompt has room for beside the question, in their order.
 
     Of memories in order of relevance the last ones go, of those in order of time the oldest.
-    `room` bounds their tokens further.
     """
-    room = min(room or stage.room, stage.room)
+    room = stage.room - stage.count(question)
     kept: list[Memory] = []
     for memory in reversed(memories) if chronological else memories:
         room -= stage.count(memory_line(stage.prompt, memory))
@@ -130,10 +128,16 @@ def ask_for_answer(
         begin = time.perf_counter()
         memories = stage.rerank(question.question, memories)
         search_seconds += time.perf_counter() - begin
-    shown = fitting(stage, memories, chronological=chronological)
-    messages = answer_messages(
-        stage.prompt, speakers, question_text(question), shown, chronological=chronological
-    )
+    asked = question_text(question)
+    shown = fitting(stage, asked, memories, chronological=chronological)
+    messages = answer_messages(stage.prompt, speakers, asked, shown, chronological=chronological)
     (reply,) = yield [Call("answer", messages, stage.max_tokens, stage.model)]
     answer, rule = extract_answer(reply.text)
-    return Answer(reply.text, answer, rule.name.lower(), tuple(shown), search_seconds)
+    return Answer(
+        response=reply.text,
+        answer=answer,
+        rule=rule.name.lower(),
+        memories=tuple(shown),
+        search_seconds=search_seconds,
+        without_room=len(memories) - len(shown),
+    )

@@ -66,6 +66,7 @@ class Answer:
     rule: str  # how the answer was found in the response
     memories: tuple[Memory, ...] = ()
     search_seconds: float = 0.0
+    without_room: int = 0  # memories that were chosen, but that the prompt had no room for
 
 
 class Store(Protocol):

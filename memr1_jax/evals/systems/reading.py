@@ -54,17 +54,16 @@ class ReadingStore:
         begin = time.perf_counter()
         chosen = choose(question)
         seconds = time.perf_counter() - begin
-        answer = yield from ask_for_answer(
-            self._system.stage,
-            self._speakers,
-            question,
-            chosen,
-            chronological=self._system.chronological,
-            search_seconds=seconds,
+        return (
+            yield from ask_for_answer(
+                self._system.stage,
+                self._speakers,
+                question,
+                chosen,
+                chronological=self._system.chronological,
+                search_seconds=seconds,
+            )
         )
-        self.counts["memories_shown"] += len(answer.memories)
-        self.counts["memories_without_room"] += len(chosen) - len(answer.memories)
-        return answer
 
     def memories(self) -> Sequence[Memory]:
         """All memories as they are searched."""

@@ -151,7 +151,14 @@ def _by_group(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
 
 def _kept(rows: Sequence[TableRow]) -> str:
     header = ["row", "memories", "their tokens", *OPERATIONS, "unreadable", "recovered"]
-    header += ["unknown ids", "evidence shown", "never stored", "not retrieved", "n with evidence"]
+    header += [
+        "unknown ids",
+        "evidence shown",
+        "never stored",
+        "not retrieved",
+        "n with evidence",
+        "without room",
+    ]
     lines = []
     for row in rows:
         figures = row.row.figures
@@ -165,6 +172,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
                 *(f"{figures[name]:,}" for name in ("unreadable", "recovered", "unknown_ids")),
                 *(_percent(evidence[name]) for name in ("recall", "never_stored", "not_retrieved")),
                 f"{evidence['questions']:,}",
+                f"{figures['memories_without_room']:,}",
             ]
         )
     return _grid(header, lines)

@@ -42,6 +42,7 @@ def row_of(run: RowRun) -> Row:
         "unknown_ids": run.counts.get("unknown_ids", 0),
         "counts": dict(sorted(run.counts.items())),
         "bank": {"items": run.bank_items, "tokens": run.bank_tokens},
+        "memories_without_room": run.without_room,
         "evidence": evidence_recall(run.answered),
     }
     return Row(run.answered, figures, timing(run))

@@ -83,11 +83,16 @@ def test_two_lists_and_an_empty_one():
 def test_what_has_no_room_is_the_least_relevant_or_the_oldest():
     prompt = read_prompt("answer_compact")
     memories = [memory(f"Number {n} came.") for n in range(5)]
-    stage = AnswerStage(prompt, words, room=2 * words(memory_line(prompt, memories[0])))
-    assert fitting(stage, memories) == memories[:2]
-    assert fitting(stage, memories, chronological=True) == memories[3:]
-    assert fitting(stage, memories, room=stage.room // 2) == memories[:1]
-    assert fitting(stage, memories, room=10 * stage.room) == memories[:2]
+    line = words(memory_line(prompt, memories[0]))
+    stage = AnswerStage(prompt, words, room=2 * line + words("Who came?"))
+    assert fitting(stage, "Who came?", memories) == memories[:2]
+    assert fitting(stage, "Who came?", memories, chronological=True) == memories[3:]
+    assert fitting(stage, "Who came yesterday?", memories) == memories[:1]
+    steps = ask_for_answer(stage, SPEAKERS, Question("Who came?", "", 1, (), 0), memories)
+    next(steps)
+    with pytest.raises(StopIteration) as end:
+        steps.send([Reply("Number 1", 9, 5, True, 0.1)])
+    assert (len(end.value.value.memories), end.value.value.without_room) == (2, 3)
 
 
 def test_the_answer_is_read_from_the_response():

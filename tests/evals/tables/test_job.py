@@ -27,7 +27,7 @@ SIZES = {
     "manager_response_length": 30,
     "batch": 1,
     "features": 64,
-    "max_questions": 2,
+    "max_questions": 1,
 }
 
 
@@ -59,7 +59,7 @@ def test_a_table_that_broke_off_goes_on_to_the_same_files(whole, tmp_path, monke
     def failing(self, replies):
         put(self, replies)
         kept.append(replies)
-        if len(kept) == 4:  # in the middle of the second row
+        if len(kept) == 3:  # in the middle of the second row
             raise KeyboardInterrupt
 
     monkeypatch.setattr(ReplyCache, "put", failing)
@@ -70,7 +70,7 @@ def test_a_table_that_broke_off_goes_on_to_the_same_files(whole, tmp_path, monke
     assert cut["mem0_constrained"]["status"] == "not run"
     assert "stopped before it" in (tmp_path / "table.md").read_text()
     make_table(options(tmp_path, rows=rows))
-    assert len(kept) > 4
+    assert len(kept) > 3
     assert files(tmp_path) == files(folder)
 
 
@@ -85,7 +85,7 @@ def test_a_killed_table_goes_on_to_the_same_files(whole, tmp_path):
         "def dying(self, replies):\n"
         "    put(self, replies)\n"
         "    kept.append(1)\n"
-        "    if len(kept) == 4:\n"
+        "    if len(kept) == 3:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "reply_cache.ReplyCache.put = dying\n"
         "sys.argv[0] = 'evaluate'\n"
@@ -114,7 +114,7 @@ def test_what_did_not_run_says_so(whole):
     folder, _ = whole
     results = json.loads((folder / "results.json").read_text())
     rows = results["rows"]
-    assert rows["bm25_turns"]["questions"] == 2
+    assert rows["bm25_turns"]["questions"] == 1
     assert rows["bm25_turns"]["judge"] == "not run"
     assert rows["bm25_turns"]["evidence"]["recall"] == 1.0
     assert rows["mem0_constrained"]["unreadable"] == 0
@@ -122,7 +122,7 @@ def test_what_did_not_run_says_so(whole):
     assert "summaries" in rows["dense_summaries"]["reason"]
     assert "--agents" in rows["memory_r1@none"]["reason"]
     text = (folder / "table.md").read_text()
-    assert "asked here: 2 of the" in text
+    assert "asked here: 1 of the" in text
     assert "| dense_summaries | not run: " in text
     for name in ("bars.png", "tokens.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
