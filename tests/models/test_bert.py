@@ -136,8 +136,10 @@ def test_minilm_equals_the_reference_on_sentences():
     tensors = load_file(wheel_member(MINILM, f"{members}/model.safetensors"))
     tokenizer = BertWordPieceTokenizer(str(wheel_member(MINILM, f"{members}/vocab.txt")))
     texts = ["Where does Ann live?", "Ann moved to a house by the sea. " * 5, "Ben has two dogs."]
-    found = minilm_embedder()(texts)
+    embed = minilm_embedder()
+    found = embed(texts)
     for text, vector in zip(texts, found, strict=True):
         wanted = reference(sizes, tensors, tokenizer.encode(text).ids)
         np.testing.assert_allclose(vector, wanted, atol=1e-5)
+        np.testing.assert_array_equal(embed([text])[0], vector)  # whatever stands beside it
     assert found[0] @ found[1] > found[0] @ found[2]

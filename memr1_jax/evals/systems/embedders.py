@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memr1_jax.evals.batching import bucket
 from memr1_jax.evals.systems.bank import Embed
-from memr1_jax.memory.embedder import Embedder, embed
+from memr1_jax.memory.embedder import Embedder, embed, embedding_width
+from memr1_jax.models.padding import padded_batches
 
-_ROWS = 64  # texts of a batch
+_ROWS = 32  # texts of a batch
+_WIDTHS = (16, 64, 256, 1024)
 _REMEMBERED = 200_000  # vectors kept
 
 
@@ -24,25 +25,18 @@ def token_embedder(tokenizer, embedder: Embedder, most_tokens: int = 512) -> Emb
       most_tokens: what of a longer text is read.
     """
     embedder = jax.tree.map(jnp.asarray, embedder)
+    width = embedding_width(embedder)
+    widths = [size for size in _WIDTHS if size < most_tokens] + [most_tokens]
 
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         rows = [
             tokenizer.encode(f" {text.strip()}", add_special_tokens=False)[:most_tokens]
             for text in texts
         ]
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        parts = []
-        for start in range(0, len(order), _ROWS):
-            part = [rows[row] for row in order[start : start + _ROWS]]
-            count = 1 if len(part) == 1 else _ROWS  # a query alone need not wait for padding
-            tokens = np.zeros((count, bucket(len(part[-1]))), np.int32)
-            length = np.zeros(count, np.int32)
-            for place, row in enumerate(part):
-                tokens[place, : len(row)] = row
-                length[place] = len(row)
-            parts.append(np.asarray(_embed_rows(embedder, tokens, length))[: len(part)])
-        vectors = np.concatenate(parts)
-        return vectors[np.argsort(order)]
+        vectors = np.zeros((len(rows), width), np.float32)
+        for places, tokens, length in padded_batches(rows, widths, _ROWS):
+            vectors[places] = np.asarray(_embed_rows(embedder, tokens, length))[: len(places)]
+        return vectors
 
     return embed_texts
 
