@@ -44,6 +44,7 @@ def plan(
     most_rows: int,
     most_tokens: int,
     response_lengths: Sequence[int],
+    fixed: Sequence[int] = (),
 ) -> list[Batch]:
     """Arranges prompts into batches of one kind each; those of similar length go together.
 
@@ -54,7 +55,11 @@ def plan(
       most_tokens: keys that a batch may hold, prompts and responses of all its rows together; a
         single prompt may be longer.
       response_lengths: room for the response of each prompt.
+      fixed: how many leading tokens of each prompt are the same in every prompt of its kind, such
+        as an instruction. They are a prefix even of a prompt that is alone, since others follow;
+        more is shared only where it is much more.
     """
+    fixed = fixed or [0] * len(prompts)
     groups: dict[Hashable, list[int]] = {}
     for place, kind in enumerate(kinds):
         groups.setdefault(kind, []).append(place)
@@ -67,7 +72,8 @@ def plan(
         ]
         lengths = [len(prompts[place]) for place in ordered]
         for start, stop in _clusters(lengths, common):
-            prefix = _prefix(lengths[start:stop], common[start : stop - 1])
+            least = min(fixed[place] for place in ordered[start:stop])
+            prefix = _prefix(lengths[start:stop], common[start : stop - 1], least)
             members = sorted(ordered[start:stop], key=lambda place: (len(prompts[place]), place))
             while members:
                 taken = _take(
@@ -121,11 +127,12 @@ def _work(lengths: list[int], common: list[int]) -> int:
     return prefix + sum(lengths) - len(lengths) * prefix
 
 
-def _prefix(lengths: list[int], common: list[int]) -> int:
+def _prefix(lengths: list[int], common: list[int], fixed: int = 0) -> int:
     """Leading tokens that a cluster shares; every prompt keeps at least one token of its own."""
-    if not common:
-        return 0
-    return min(min(common), min(lengths) - 1) // _STRIDE * _STRIDE
+    shared = min(common, default=fixed)
+    if fixed < shared < 2 * fixed:
+        shared = fixed
+    return min(shared, min(lengths) - 1) // _STRIDE * _STRIDE
 
 
 def _common(first: np.ndarray, second: np.ndarray) -> int:

@@ -1,34 +1,30 @@
-"""Greedy replies to lists of calls: batches of few shapes through the compiled sampler.
-
-Axis letters: B rows of a batch, P prompt length, R response length, T length of a shared prefix.
-"""
+"""Greedy replies to lists of calls: batches of few shapes through the compiled sampler."""
 
 import collections
-import contextlib
 import dataclasses
-import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from memr1_jax.agents.manager import grammar_constraint
 from memr1_jax.agents.templates import render_chat
 from memr1_jax.errors import UserError
 from memr1_jax.evals.batching import bucket, plan, rows_of
+from memr1_jax.evals.programs import compiled, greedy, read_prefix
 from memr1_jax.evals.reply_cache import ReplyCache, model_digest, reply_key
 from memr1_jax.evals.systems.protocol import Call, Reply
-from memr1_jax.models.decoder import Block, Context, Decoder
-from memr1_jax.models.sampler import Sampling, generate, rollout_weights
-from memr1_jax.parallel.activations import on_mesh
+from memr1_jax.models.decoder import Block, Context
 from memr1_jax.parallel.rules import BATCH
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import Grammar, build_grammar, fewest_tokens
 from memr1_jax.training.loading import Model
 
+_MOST_HEADS = 1024  # beginnings of prompts that are remembered
 _FEWEST_IDS = 16  # memory ids that a grammar knows, at least: more are built in powers of two
 
 
@@ -39,6 +35,14 @@ class Limits:
     rows: int = 8  # a power of two
     tokens: int = 65_536  # keys of a batch, prompts and responses together
     prompt_length: int = 0  # tokens of a prompt at most; 0: as the model's positions allow
+
+
+class _Prompt(NamedTuple):
+    """Token ids `[P]`, how many were cut, and how many leading ones many calls have."""
+
+    tokens: np.ndarray
+    cut: int
+    fixed: int
 
 
 class Generator:
@@ -73,6 +77,7 @@ class Generator:
         self._models, self._limits, self._cache, self._mesh = models, limits, cache, mesh
         self.on_batch = on_batch
         self._digests: dict[str, str] = {}
+        self._heads: dict[tuple[str, str], list[int]] = {}
         self._grammars: dict[tuple, Grammar] = {}
         self._prefixes: collections.OrderedDict[tuple, Context] = collections.OrderedDict()
         split = 1 if mesh is None else int(np.prod([mesh.shape[name] for name in BATCH]))
@@ -89,21 +94,22 @@ class Generator:
         keys = [
             reply_key(
                 self._digest(call.model),
-                prompt.tolist(),
+                prompt.tokens.tolist(),
                 call.max_tokens,
                 call.schema,
                 call.ids,
             )
-            for call, (prompt, _) in zip(calls, encoded, strict=True)
+            for call, prompt in zip(calls, encoded, strict=True)
         ]
         unique = {key: place for place, key in reversed(list(enumerate(keys)))}
         places = sorted(unique.values())
         batches = plan(
-            [encoded[place][0] for place in places],
+            [encoded[place].tokens for place in places],
             [self._kind(calls[place]) for place in places],
             self._most_rows,
             self._limits.tokens,
             [calls[place].max_tokens for place in places],
+            [encoded[place].fixed for place in places],
         )
         replies = self._cache.get(keys) if self._cache else {}
         for batch in batches:
@@ -111,8 +117,7 @@ class Generator:
             if members:
                 new = self._answer(
                     [calls[place] for place in members],
-                    [encoded[place][0] for place in members],
-                    [encoded[place][1] for place in members],
+                    [encoded[place] for place in members],
                     batch.prefix,
                 )
                 new = {keys[place]: reply for place, reply in zip(members, new, strict=True)}
@@ -121,6 +126,11 @@ class Generator:
                 replies |= new
                 self.on_batch(sum(key in replies for key in keys), len(keys))
         return [replies[key] for key in keys]
+
+    def forget(self) -> None:
+        """Drops what earlier calls left, so that what follows does not hang on them."""
+        self._heads.clear()
+        self._prefixes.clear()
 
     def _digest(self, name: str) -> str:
         """What the cache knows a model by; a name is enough where nothing is kept."""
@@ -139,8 +149,8 @@ class Generator:
         """Ids that the grammar of a call knows."""
         return max(_FEWEST_IDS, 1 << max(call.ids - 1, 0).bit_length()) if call.schema else 0
 
-    def _encode(self, call: Call) -> tuple[np.ndarray, int]:
-        """The prompt as token ids, and how many were cut."""
+    def _encode(self, call: Call) -> "_Prompt":
+        """The prompt as token ids, cut where it is too long."""
         if call.model not in self._models:
             raise UserError(
                 f"A call of the stage {call.stage} wants the model {call.model!r}, but there are "
@@ -157,23 +167,32 @@ class Generator:
                 f"length of the stage {call.stage}."
             )
         text = render_chat(f"of the stage {call.stage}", call.messages, model.tokenizer)
-        encode = functools.partial(model.tokenizer.encode, add_special_tokens=False)
-        tokens = encode(text)
+        begin = text.rfind(call.messages[-1][1].strip())
+        (head, known), tokens = self._head(call.model, text[:begin]), _tokenize(model, text)
         over = len(tokens) - room
         if over > 0:
-            # Cut apart where the last message begins, then its first tokens are left out.
-            begin = text.rfind(call.messages[-1][1].strip())
-            head, rest = encode(text[:begin]), encode(text[begin:])
+            rest = _tokenize(model, text[begin:])
             over = len(head) + len(rest) - room
             # A head that fills the room alone is cut as well.
-            tokens = head + rest[over:] if over < len(rest) else (head + rest)[over:]
-        return np.array(tokens, np.int32), max(over, 0)
+            tokens = (*head, *rest[over:]) if over < len(rest) else (*head, *rest)[over:]
+        # What came again is an instruction with its examples, and will come again.
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(head, tokens, strict=False))
+        fixed = sum(1 for _ in same) if known else 0
+        return _Prompt(np.array(tokens, np.int32), max(over, 0), fixed)
+
+    def _head(self, name: str, text: str) -> tuple[list[int], bool]:
+        """What stands before a last message as tokens, and whether it has stood there before."""
+        known = (name, text) in self._heads
+        if not known:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[name, text] = _tokenize(self._models[name], text)
+        return self._heads[name, text], known
 
     def _answer(
         self,
         calls: Sequence[Call],
-        prompts: Sequence[np.ndarray],
-        cuts: Sequence[int],
+        prompts: Sequence["_Prompt"],
         prefix: int,
     ) -> list[Reply]:
         """One batch through the device."""
@@ -181,35 +200,35 @@ class Generator:
         model = self._models[first.model]
         grammar = self._grammar(first)
         rows = max(rows_of(len(calls), self._most_rows), self._fewest_rows)
-        width = bucket(max(len(prompt) for prompt in prompts) - prefix)
+        width = bucket(max(len(prompt.tokens) for prompt in prompts) - prefix)
         tokens = np.zeros((rows, width), np.int32)
         length = np.ones(rows, np.int32)
         for row, prompt in enumerate(prompts):
-            length[row] = len(prompt) - prefix
-            tokens[row, : length[row]] = prompt[prefix:]
+            length[row] = len(prompt.tokens) - prefix
+            tokens[row, : length[row]] = prompt.tokens[prefix:]
         active = np.arange(rows) < len(calls)
         shown = np.zeros(rows, np.int32)
         shown[: len(calls)] = [call.ids for call in calls]
 
         static = (model.decoder, first.max_tokens, model.stop_tokens, self._mesh)
-        seconds, past = self._prefix(model, prompts[0][:prefix])
+        seconds, past = self._prefix(model, prompts[0].tokens[:prefix])
         arguments = (model.params, past, Block(tokens, length), active, shown, grammar)
-        run = _compiled(_generate, static, arguments)
+        run = compiled(greedy, static, arguments)
         begin = time.perf_counter()
         found, count, stopped = jax.device_get(run(*arguments))
         seconds += time.perf_counter() - begin
         replies = []
-        for row, (prompt, cut) in enumerate(zip(prompts, cuts, strict=True)):
+        for row, prompt in enumerate(prompts):
             written = found[row, : count[row]]
             text = written[:-1] if stopped[row] else written
             replies.append(
                 Reply(
                     text=model.tokenizer.decode(text, skip_special_tokens=True),
-                    prompt_tokens=len(prompt),
+                    prompt_tokens=len(prompt.tokens),
                     tokens=int(count[row]),
                     stopped=bool(stopped[row]),
                     seconds=seconds,
-                    cut=cut,
+                    cut=prompt.cut,
                 )
             )
         return replies
@@ -225,7 +244,7 @@ class Generator:
         padded = np.zeros(bucket(len(tokens)), np.int32)
         padded[: len(tokens)] = tokens
         arguments = (model.params, Block(padded, np.int32(len(tokens))))
-        run = _compiled(_read, (model.decoder, self._mesh), arguments)
+        run = compiled(read_prefix, (model.decoder, self._mesh), arguments)
         begin = time.perf_counter()
         context = jax.block_until_ready(run(*arguments))
         seconds = time.perf_counter() - begin
@@ -255,61 +274,5 @@ class Generator:
         return self._grammars[key]
 
 
-_programs: dict[tuple, Callable] = {}
-
-
-def _compiled(function: Callable, static: tuple, arguments: tuple) -> Callable:
-    """The function, its first arguments fixed, compiled for the shapes of the others.
-
-    So no run that is timed compiles, and generators share their programs.
-    """
-    leaves, structure = jax.tree.flatten(arguments)
-    key = (function, static, structure, *((np.shape(x), x.dtype) for x in leaves))
-    if key not in _programs:
-        compiled = jax.jit(functools.partial(function, *static)).lower(*arguments).compile()
-        _programs[key] = compiled
-    return _programs[key]
-
-
-def _generate(
-    decoder: Decoder,
-    max_tokens: int,
-    stop_tokens: tuple[int, ...],
-    mesh: Mesh | None,
-    params: dict,
-    past: tuple[Context, ...],
-    block: Block,
-    active: jax.Array,
-    shown: jax.Array,
-    grammar: Grammar | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Greedy responses `[B, R]`, their lengths and whether they stopped, each `[B]`."""
-    with _mesh(mesh):
-        constraint = None
-        if grammar is not None:
-            constraint = grammar_constraint(grammar, shown[:, None], (*shown.shape, 1))
-        samples = generate(
-            decoder,
-            rollout_weights(params, decoder.dtype),
-            (block,),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
-            group=1,
-            max_tokens=max_tokens,
-            stop_tokens=stop_tokens,
-            active=active[:, None],
-            constraint=constraint,
-            past=past,
-        )
-        return samples.tokens[:, 0], samples.length[:, 0], samples.stopped[:, 0]
-
-
-def _read(decoder: Decoder, mesh: Mesh | None, params: dict, block: Block) -> Context:
-    """Keys and values of a prefix `[T]`."""
-    with _mesh(mesh):
-        _, (context,) = decoder.apply({"params": params}, (block,), method=Decoder.prefill)
-        return context
-
-
-def _mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if mesh is None else on_mesh(mesh)
+def _tokenize(model: Model, text: str) -> list[int]:
+    return model.tokenizer.encode(text, add_special_tokens=False)

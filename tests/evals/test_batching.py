@@ -5,10 +5,10 @@ import numpy as np
 from memr1_jax.evals.batching import bucket, plan, rows_of
 
 
-def arrange(prompts, kinds=None, rows=4, tokens=10**6, response=10):
+def arrange(prompts, kinds=None, rows=4, tokens=10**6, response=10, fixed=()):
     prompts = [np.array(prompt, np.int32) for prompt in prompts]
     kinds = kinds or [0] * len(prompts)
-    batches = plan(prompts, kinds, rows, tokens, [response] * len(prompts))
+    batches = plan(prompts, kinds, rows, tokens, [response] * len(prompts), fixed)
     places = sorted(place for batch in batches for place in batch.places)
     assert places == list(range(len(prompts)))
     return [(batch.places, batch.prefix) for batch in batches]
@@ -51,3 +51,13 @@ def test_an_instruction_is_the_prefix_of_all():
 
 def test_equal_prompts_keep_a_token_of_their_own():
     assert arrange([list(range(64))] * 2) == [((0, 1), 32)]
+
+
+def test_what_is_fixed_is_a_prefix_even_of_one():
+    instruction = list(range(70))
+    prompts = [instruction + [9000] * 40 + [9001 + i] * 60 for i in range(2)]
+    assert arrange(prompts[:1], fixed=[70]) == [((0,), 64)]
+    # What two share beyond it by chance makes no other prefix; much more does.
+    assert arrange(prompts, fixed=[70, 70]) == [((0, 1), 64)]
+    assert arrange(prompts, fixed=[40, 40]) == [((0, 1), 96)]
+    assert arrange(prompts) == [((0, 1), 96)]

@@ -88,6 +88,18 @@ def test_a_batch_and_a_shared_prefix_change_nothing(alone):
     assert untimed(backwards) == untimed([*alone[::-1], alone[0]])
 
 
+def test_an_instruction_that_comes_again_is_kept(alone):
+    generator = make(limits=Limits(rows=1))
+    prefixes = []
+    for fact, reply in zip(FACTS, alone, strict=True):
+        assert untimed(generator([call(fact, rules=RULES)])) == untimed([reply])
+        prefixes.append([int(context.length) for context in generator._prefixes.values()])
+    assert prefixes == [[], [64], [64], [64]]
+    generator.forget()
+    generator([call(FACTS[0], rules=RULES)])
+    assert not generator._prefixes
+
+
 def test_on_a_mesh_of_one_device_nothing_changes(alone):
     generator = make(mesh=make_mesh("data:1", [*jnp.zeros(1).devices()]))
     assert untimed(generator([call(fact, rules=RULES) for fact in FACTS])) == untimed(alone)

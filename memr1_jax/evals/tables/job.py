@@ -152,6 +152,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 on_progress("calls of this round", done, total)
 
         generator = workshop.generator
+        generator.forget()  # a row that is resumed alone must go as after all others
         generator.on_batch = on_batch
         return row_of(
             run_row(
