@@ -24,6 +24,8 @@ setup(
     package_data={
         "memr1_jax.agents": ["prompts/*.txt"],
         "memr1_jax.evals.systems": ["prompt_files/*.txt"],
+        "memr1_jax.evals.judge": ["prompts/*.txt"],
+        "memr1_jax.evals": ["paper.json"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -73,7 +73,7 @@ class Judged:
     @property
     def unreadable(self) -> int:
         """Questions whose verdict could not be read, asked twice."""
-        return sum(v is not None and v.verdict == UNREADABLE for v in self.verdicts)
+        return sum(map(_is_unreadable, self.verdicts))
 
     @property
     def failed(self) -> int:
@@ -146,22 +146,32 @@ def _judge_batch(judge, chunk, cache_path) -> Iterator[tuple[str, Verdict | None
     """Verdicts by key, each written before it is given; None where there was no reply."""
     first = [_request(prediction, prompt, messages) for _, (prediction, prompt, messages) in chunk]
     held = []  # from the first reply on that must be asked for again
-    for item, outcome in zip(chunk, judge.ask(first), strict=True):
-        verdict = _verdict(judge, item, [outcome])
-        if held or (verdict is not None and verdict.verdict == UNREADABLE):
-            held.append((item, outcome, verdict))
-        else:
-            yield _keep(cache_path, item[0], verdict)
-    again = [
-        _request(prediction, prompt, prompt.remind(messages, outcome.text))
-        for (_, (prediction, prompt, messages)), outcome, verdict in held
-        if verdict is not None and verdict.verdict == UNREADABLE
-    ]
-    second = iter(list(judge.ask(again)) if again else [])
+    try:
+        for item, outcome in zip(chunk, judge.ask(first), strict=True):
+            verdict = _verdict(judge, item, [outcome])
+            if held or _is_unreadable(verdict):
+                held.append((item, outcome, verdict))
+            else:
+                yield _keep(cache_path, item[0], verdict)
+        again = [
+            _request(prediction, prompt, prompt.remind(messages, outcome.text))
+            for (_, (prediction, prompt, messages)), outcome, verdict in held
+            if _is_unreadable(verdict)
+        ]
+        second = iter(list(judge.ask(again)) if again else [])
+    except UserError:  # the judge is gone; what it did say is not lost, though out of order
+        for item, _, verdict in held:
+            if not _is_unreadable(verdict):
+                _keep(cache_path, item[0], verdict)
+        raise
     for item, outcome, verdict in held:
-        if verdict is not None and verdict.verdict == UNREADABLE:
+        if _is_unreadable(verdict):
             verdict = _verdict(judge, item, [outcome, next(second)])
         yield _keep(cache_path, item[0], verdict)
+
+
+def _is_unreadable(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.verdict == UNREADABLE
 
 
 def _request(prediction, prompt, messages):
