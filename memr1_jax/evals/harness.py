@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.evals.answering import spread
@@ -17,28 +17,18 @@ from memr1_jax.evals.systems.protocol import (
     System,
     together,
 )
+from memr1_jax.evals.usage import find_evidence
 
 Run = Callable[[list[Call]], list[Reply]]
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how many
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """One call that a row made, with its reply, and the part of the row that it belongs to."""
-
-    stage: str
-    prompt_tokens: int
-    tokens: int
-    stopped: bool
-    cut: int
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
 class RowRun:
     """What became of a row.
 
-    `bank_items` and `bank_tokens` are summed over the conversations, as they stood at the end.
+    `bank_items` and `bank_tokens` are summed over the conversations, as they stood at the end. The
+    calls are kept without their messages.
     """
 
     answered: list[Answered]
@@ -46,7 +36,7 @@ class RowRun:
     bank_items: int
     bank_tokens: int
     without_room: int  # memories that were chosen but did not fit, over all questions
-    calls: list[Made]
+    calls: list[tuple[Call, Reply]]
     search_seconds: list[float]
 
 
@@ -89,21 +79,12 @@ def run_row(
       together_at_most: conversations that advance together.
       on_progress: told what is going on.
     """
-    made: list[Made] = []
+    made: list[tuple[Call, Reply]] = []
 
     def recorded(calls: list[Call]) -> list[Reply]:
         replies = run(calls) if calls else []
-        for call, reply in zip(calls, replies, strict=True):
-            made.append(
-                Made(
-                    call.stage,
-                    reply.prompt_tokens,
-                    reply.tokens,
-                    reply.stopped,
-                    reply.cut,
-                    reply.seconds,
-                )
-            )
+        bare = (dataclasses.replace(call, messages=()) for call in calls)
+        made.extend(zip(bare, replies, strict=True))
         return replies
 
     answered, counts, searches = [], collections.Counter(), []
@@ -125,7 +106,7 @@ def run_row(
                 for question in stage.questions
             ]
             answers = together([stores[p].answer(question) for p, question in asked], recorded)
-            held = {place: _sources(stores[place].memories()) for place in at}
+            held = {place: stores[place].memories() for place in at}
             for (place, question), answer in zip(asked, answers, strict=True):
                 found[place].append(_answered(wave[place], question, answer, held[place]))
                 searches.append(answer.search_seconds)
@@ -147,9 +128,8 @@ def _read(store: Store, stage, progress: "_Progress") -> Steps[None]:
 
 
 def _answered(
-    conversation: Conversation, question: Question, answer: Answer, held: frozenset[str]
+    conversation: Conversation, question: Question, answer: Answer, held: Sequence[Memory]
 ) -> Answered:
-    evidence = frozenset(question.evidence)
     gold = question.answer if question.corrected is None else question.corrected
     asked = dataclasses.replace(question, answer=gold)
     return Answered(
@@ -165,15 +145,9 @@ def _answered(
         rule=answer.rule,
         abstain=question.abstain,
         scores=score_answer(answer.answer, asked),
-        evidence=len(evidence),
-        stored=len(evidence & held),
-        retrieved=len(evidence & held & _sources(answer.memories)),
+        evidence=find_evidence(question.evidence, held, answer.memories),
         memories=tuple(dataclasses.asdict(memory) for memory in answer.memories),
     )
-
-
-def _sources(memories: Sequence[Memory]) -> frozenset[str]:
-    return frozenset(source for memory in memories for source in memory.sources)
 
 
 class _Progress:
@@ -192,11 +166,3 @@ class _Progress:
     def answered(self, count: int) -> None:
         self._answered += count
         self._told("questions answered", self._answered, self._questions)
-
-
-def stages_of(calls: Sequence[Made]) -> Iterator[tuple[str, list[Made]]]:
-    """The calls of each stage, in the order in which the stages came first."""
-    stages = collections.defaultdict(list)
-    for call in calls:
-        stages[call.stage].append(call)
-    yield from stages.items()

@@ -12,6 +12,7 @@ from memr1_jax.data.types import Question
 from memr1_jax.evals import intervals
 from memr1_jax.evals.metrics import CATEGORIES, score, score_msc
 from memr1_jax.evals.multiple_choice import score_multiple_choice
+from memr1_jax.evals.usage import EvidenceFound
 
 ADVERSARIAL = 5
 OVERALL = "overall"
@@ -20,11 +21,7 @@ _DRAWS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-    """One question of a row: what was asked, answered and scored, and what became of its evidence.
-
-    `stored` and `retrieved` count those of the `evidence` turns that any memory came from, and that
-    a memory came from which was shown.
-    """
+    """One question of a row: how it was answered and scored, and what became of its evidence."""
 
     conversation: str
     index: int
@@ -38,9 +35,7 @@ class Answered:
     rule: str  # how the answer was found
     abstain: bool  # whether the right answer is that the dialogue does not say
     scores: dict[str, float]
-    evidence: int
-    stored: int
-    retrieved: int
+    evidence: EvidenceFound
     memories: tuple[dict, ...]  # those that were shown
 
 
@@ -111,24 +106,3 @@ def _means(scores: Mapping[intervals.Key, float], overall: bool, seed: int) -> d
         whole = intervals.mean_by_conversations(scores, **options)
         entry |= {"by_conversation": [whole.low, whole.high], "conversations": whole.groups}
     return entry
-
-
-def evidence_recall(answered: Iterable[Answered]) -> dict[str, float | int | None]:
-    """Where the evidence turns of the questions went: shares of all evidence, mean over questions.
-
-    `recall` came with the memories shown, `never_stored` with no memory at all, `not_retrieved` was
-    held but not shown. `questions` tells how many have evidence; of none, there is no share.
-    """
-    rows = [item for item in answered if item.evidence]
-    if not rows:
-        return {"questions": 0, "recall": None, "never_stored": None, "not_retrieved": None}
-
-    def share(part):
-        return sum(part(item) / item.evidence for item in rows) / len(rows)
-
-    return {
-        "questions": len(rows),
-        "recall": share(lambda item: item.retrieved),
-        "never_stored": share(lambda item: item.evidence - item.stored),
-        "not_retrieved": share(lambda item: item.stored - item.retrieved),
-    }

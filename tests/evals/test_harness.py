@@ -7,7 +7,7 @@ import pytest
 
 from memr1_jax.data.types import Conversation, Question, Session, Turn
 from memr1_jax.evals.harness import asking, run_row
-from memr1_jax.evals.scoring import evidence_recall, summarise
+from memr1_jax.evals.scoring import summarise
 from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply
 from memr1_jax.evals.tables.rows import read_row, row_of, write_row
 
@@ -99,16 +99,16 @@ def test_nothing_is_asked_before_what_precedes_it_was_read(made):
 
 def test_evidence_is_split_into_found_stored_and_lost(made):
     answered = {(item.conversation, item.index): item for item in made[0].answered}
-    whole = answered["talk", 0]
-    assert (whole.evidence, whole.stored, whole.retrieved) == (3, 2, 1)
-    early = answered["talk", 2]
-    assert (early.evidence, early.stored, early.retrieved) == (1, 1, 1)
-    found = evidence_recall(made[0].answered)
-    assert found["questions"] == 3  # one has no evidence
+    whole = answered["talk", 0].evidence
+    assert whole.shown == ("D1:1",)
+    assert whole.not_retrieved == ("D2:1",)
+    assert whole.never_stored == ("D1:2",)
+    # What was read after a question is no matter of it.
+    assert answered["talk", 2].evidence.recall == 1.0
+    found = row_of(made[0]).figures["evidence"]
+    assert (found["questions"], found["without_evidence"]) == (3, 1)
     assert found["recall"] == pytest.approx((1 / 3 + 1 + 1) / 3)
-    assert found["never_stored"] == pytest.approx(1 / 3 / 3)
-    assert found["not_retrieved"] == pytest.approx(1 / 3 / 3)
-    assert evidence_recall([answered["talk", 1]])["recall"] is None
+    assert found["never_stored"] == found["not_retrieved"] == pytest.approx(1 / 3 / 3)
 
 
 def test_figures_of_a_row(made):

@@ -159,6 +159,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
         "n with evidence",
         "without room",
     ]
+    parts = ("recall", "complete", "never_stored", "not_retrieved")
     lines = []
     for row in rows:
         figures = row.row.figures
@@ -170,7 +171,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
                 f"{figures['bank']['tokens']:,}",
                 *(f"{figures['operations'][name]:,}" for name in OPERATIONS),
                 *(f"{figures[name]:,}" for name in ("unreadable", "recovered", "unknown_ids")),
-                *(_percent(evidence[name]) for name in ("recall", "never_stored", "not_retrieved")),
+                *(_percent(evidence[name]) for name in parts),
                 f"{evidence['questions']:,}",
                 f"{figures['memories_without_room']:,}",
             ]

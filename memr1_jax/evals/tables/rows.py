@@ -8,14 +8,12 @@ import collections
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from memr1_jax.errors import UserError
-from memr1_jax.evals.harness import Made, RowRun, stages_of
-from memr1_jax.evals.scoring import Answered, evidence_recall
+from memr1_jax.evals.harness import RowRun
+from memr1_jax.evals.scoring import Answered
+from memr1_jax.evals.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
 from memr1_jax.training.files import write_json_atomic, write_text_atomic
 
 OPERATIONS = ("add", "update", "delete", "none")
@@ -35,7 +33,7 @@ def row_of(run: RowRun) -> Row:
     figures = {
         "questions": len(run.answered),
         "conversations": len({item.conversation for item in run.answered}),
-        "calls": usage(run.calls),
+        "calls": usage(run),
         "operations": {name: run.counts.get(name, 0) for name in OPERATIONS},
         "unreadable": _with_suffix(run.counts, "_failed"),
         "recovered": _with_suffix(run.counts, "_recovered"),
@@ -43,39 +41,35 @@ def row_of(run: RowRun) -> Row:
         "counts": dict(sorted(run.counts.items())),
         "bank": {"items": run.bank_items, "tokens": run.bank_tokens},
         "memories_without_room": run.without_room,
-        "evidence": evidence_recall(run.answered),
+        "evidence": dataclasses.asdict(summarise_evidence(item.evidence for item in run.answered)),
     }
     return Row(run.answered, figures, timing(run))
 
 
-def usage(calls: Sequence[Made]) -> dict[str, dict[str, int]]:
+def usage(run: RowRun) -> dict[str, dict[str, int]]:
     """By stage, and last in all: calls, tokens, responses cut off, prompts cut and their tokens."""
-    parts = {**dict(stages_of(calls)), "all": list(calls)}
-    return {
-        stage: {
-            "calls": len(made),
-            "prompt_tokens": sum(call.prompt_tokens for call in made),
-            "tokens": sum(call.tokens for call in made),
-            "cut_off": sum(not call.stopped for call in made),
-            "cut_prompts": sum(call.cut > 0 for call in made),
-            "cut_tokens": sum(call.cut for call in made),
+    stages = usage_by_stage(run.calls)
+    figures = {
+        stage.stage: {
+            "calls": stage.calls,
+            "prompt_tokens": stage.prompt_tokens,
+            "tokens": stage.tokens,
+            "cut_off": stage.cut_off,
         }
-        for stage, made in parts.items()
+        for stage in stages
     }
+    figures["all"] = total_usage(stages)
+    for name, found in figures.items():
+        cuts = [reply.cut for call, reply in run.calls if name in ("all", call.stage)]
+        found |= {"cut_prompts": sum(cut > 0 for cut in cuts), "cut_tokens": sum(cuts)}
+    return figures
 
 
 def timing(run: RowRun) -> dict[str, dict[str, float]]:
-    """By stage the median and the 95th percentile of seconds; a call lasts as long as its batch."""
-    seconds = {stage: [call.seconds for call in made] for stage, made in stages_of(run.calls)}
-    if run.search_seconds:
-        seconds["search"] = run.search_seconds
+    """By stage the median and the 95th percentile of seconds."""
     return {
-        stage: {
-            "calls": len(values),
-            "p50": float(np.quantile(values, 0.5)),
-            "p95": float(np.quantile(values, 0.95)),
-        }
-        for stage, values in seconds.items()
+        stage.stage: {"calls": stage.calls, "p50": stage.p50, "p95": stage.p95}
+        for stage in usage_by_stage(run.calls, run.search_seconds)
     }
 
 
@@ -113,7 +107,8 @@ def _answered(record: dict) -> Answered:
     memories = tuple(
         memory | {"sources": tuple(memory["sources"])} for memory in record["memories"]
     )
-    return Answered(**record | {"memories": memories})
+    evidence = {part: tuple(turns) for part, turns in record["evidence"].items()}
+    return Answered(**record | {"memories": memories, "evidence": EvidenceFound(**evidence)})
 
 
 def _with_suffix(counts: collections.Counter, suffix: str) -> int:

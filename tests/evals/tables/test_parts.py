@@ -17,6 +17,7 @@ from memr1_jax.evals.tables.markdown import TableRow, markdown, results
 from memr1_jax.evals.tables.models import Models, identities, parse_names, split_name
 from memr1_jax.evals.tables.plots import points
 from memr1_jax.evals.tables.rows import Row
+from memr1_jax.evals.usage import EvidenceFound
 from tests.tiny_model import tiny_folder
 
 ABOUT = {
@@ -43,9 +44,7 @@ def answered(index, conversation="c", category=4, **scores):
         rule="whole",
         abstain=False,
         scores=scores,
-        evidence=1,
-        stored=1,
-        retrieved=0,
+        evidence=EvidenceFound((), ("D1:1",), ()),
         memories=(),
     )
 
@@ -61,7 +60,13 @@ def row(name, items, **changes):
         "unknown_ids": 3,
         "bank": {"items": 1200, "tokens": 5},
         "memories_without_room": 0,
-        "evidence": {"questions": 2, "recall": 0.5, "never_stored": 0.25, "not_retrieved": 0.25},
+        "evidence": {
+            "questions": 2,
+            "recall": 0.5,
+            "complete": 0.4,
+            "never_stored": 0.25,
+            "not_retrieved": 0.25,
+        },
     }
     timing = {"answer": {"calls": 2, "p50": 1.0, "p95": 2.0}}
     return TableRow(name, Row(items, figures, timing), summarise(items), **changes)
@@ -75,7 +80,10 @@ def test_the_table_tells_scores_intervals_and_what_did_not_run():
     assert "| two | not run: No data. |  |  |" in overall
     assert "temporal (n = 1, in the papers' tables Temporal)" in by_kind
     assert "| one | 50.00 [0.0, 100.0] | 50.00 |" in by_kind  # of one question there is no interval
-    assert "| one | 1,200 | 5 | 1 | 1 | 1 | 1 | 0 | 0 | 3 | 50.0 | 25.0 | 25.0 | 2 | 0 |" in text
+    assert (
+        "| one | 1,200 | 5 | 1 | 1 | 1 | 1 | 0 | 0 | 3 | 50.0 | 40.0 | 25.0 | 25.0 | 2 | 0 |"
+        in text
+    )
     assert results(ABOUT, [TableRow("two", reason="No data.")])["rows"]["two"] == {
         "status": "not run",
         "reason": "No data.",
