@@ -78,7 +78,8 @@ def test_failures_that_may_pass_are_tried_again_after_growing_pauses(server):
     for pause, longest in zip(setup.pauses, (1, 2, 4, 8), strict=True):
         assert longest / 2 <= pause <= longest
     assert [line.split(":")[0] for line in setup.log] == [f"c1/0 attempt {i}" for i in range(1, 6)]
-    for line, word in zip(setup.log, ("HTTP 500", "broke", "no chat", "broke", "CORRECT"), strict=True):  # fmt: skip
+    words = ("HTTP 500", "broke", "no chat", "broke", "CORRECT")
+    for line, word in zip(setup.log, words, strict=True):
         assert word in line
 
 
@@ -335,7 +336,8 @@ def test_a_readable_log_of_a_troubled_server(server, tmp_path):
     print(path.read_text().replace(judge_prompt("locomo").digest, "(digest)"), end="")
     print("cell:", judge_cell(judged))
     assert all(not steps for steps in left.values())
-    assert [v and v.verdict for v in judged.verdicts] == ["right", "wrong", "right", "right", "unreadable", None]  # fmt: skip
+    verdicts = [verdict and verdict.verdict for verdict in judged.verdicts]
+    assert verdicts == ["right", "wrong", "right", "right", "unreadable", None]
     assert judge_cell(judged) == "75.00 (1 unreadable, 1 failed)"
     assert told == [(done, 6) for done in range(7)]
     assert KEY not in path.read_text() + "".join(setup.log)

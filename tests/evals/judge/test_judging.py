@@ -46,7 +46,8 @@ def test_verdicts_scores_and_progress(tmp_path):
     judge, heard = fake({"a": [yes()], "b": [no()], "c": [yes()]}, batch=2)
     rows = [prediction(4, "a"), prediction(0, "b", conv="c2"), prediction(7, "c")]
     told = []
-    judged = judge_rows(rows, judge, tmp_path / "deep" / "v.jsonl", lambda *s: told.append(s), prompt=PROMPT)  # fmt: skip
+    path = tmp_path / "deep" / "v.jsonl"
+    judged = judge_rows(rows, judge, path, lambda *s: told.append(s), prompt=PROMPT)
     assert judged.scores == {("c1", 4): 1, ("c2", 0): 0, ("c1", 7): 1}
     assert (judged.model, judged.asked, judged.unreadable, judged.failed) == ("m", 3, 0, 0)
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
