@@ -3,10 +3,13 @@
 import dataclasses
 
 from memr1_jax.errors import UserError
+from memr1_jax.evals.paper import TABLES
 from memr1_jax.training.config import option
 
 FACTS = ("noted", "extracted", "turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
+LATENCY = "latency"
+PAPER = (*TABLES, LATENCY)
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -72,6 +75,9 @@ class TableConfig:
     judge_model: str = option("", "Model of --judge_url, or a local model; empty: no judge.")
     judge_url: str = option("", "An OpenAI-compatible endpoint; its key is in the environment.")
 
+    paper: str = option(
+        "", f"Tables of the paper to print below ours, of {', '.join(PAPER)}; separated by commas."
+    )
     output: str = option("runs/table", "Folder of the table; a started one is gone on with.")
 
     synthetic_conversations: int = option(1, "Generated dialogues, for --benchmark=synthetic.")
@@ -80,7 +86,9 @@ class TableConfig:
 
 
 # What may change between two starts on one folder: it changes no figure of a finished row.
-FREE = frozenset({"rows", "output", "judge_model", "judge_url", "agents", "model", "backbones"})
+FREE = frozenset(
+    {"rows", "output", "judge_model", "judge_url", "agents", "model", "backbones", "paper"}
+)
 
 
 def check_table(options: TableConfig) -> None:
@@ -92,8 +100,15 @@ def check_table(options: TableConfig) -> None:
             raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
     if options.batch & (options.batch - 1):
         raise UserError(f"--batch={options.batch} must be a power of two.")
+    if unknown := [name for name in papers(options) if name not in PAPER]:
+        raise UserError(f"--paper={unknown[0]} is none of {', '.join(PAPER)}.")
     if options.max_questions < 0:
         raise UserError(f"--max_questions={options.max_questions} must be 0 (all) or more.")
+
+
+def papers(options: TableConfig) -> list[str]:
+    """The names in `--paper`."""
+    return [name.strip() for name in options.paper.split(",") if name.strip()]
 
 
 def settings(options: TableConfig) -> dict:

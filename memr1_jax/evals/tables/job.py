@@ -22,6 +22,7 @@ from memr1_jax.evals.systems.registry import BASE, Resources, build_row
 from memr1_jax.evals.tables.config import (
     TableConfig,
     check_table,
+    papers,
     settings,
 )
 from memr1_jax.evals.tables.data import TableData, load_table_data
@@ -186,6 +187,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
             kind: read_prompt(f"{kind}_{getattr(options, f'{kind}_prompt')}").digest
             for kind in ("answer", "manager")
         },
+        "paper": papers(options),
         "data_sha256": data.sha256,
         "settings": settings(options),
     }
@@ -211,7 +213,9 @@ def _check_settings(folder: Path, about: Mapping) -> None:
 
 def _flat(about: Mapping) -> dict:
     """Settings and models side by side with the rest."""
-    rest = {key: v for key, v in about.items() if key not in ("settings", "models", "title")}
+    rest = {
+        key: v for key, v in about.items() if key not in ("settings", "models", "title", "paper")
+    }
     return {**rest, **about.get("settings", {}), **about.get("models", {})}
 
 

@@ -5,11 +5,18 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from memr1_jax.evals.paper import paper_latency, paper_markdown
 from memr1_jax.evals.scoring import OVERALL, headline
+from memr1_jax.evals.tables.config import LATENCY
 from memr1_jax.evals.tables.rows import OPERATIONS, Row
 from memr1_jax.training.files import write_json_atomic, write_text_atomic
 
 NOT_RUN = "not run"
+_ELSEWHERE = (
+    "Figures of Memory-R1 (arXiv 2508.19828), with the corrections that the notes name. They were "
+    "made with other fact extractors, embedders and judges: to be read beside ours, not to be "
+    "ranked with them."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +100,9 @@ def markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
         parts += [f"## By kind of question: {headline(metrics)}", _by_group(done, metrics)]
         parts += ["## What was kept and found", _kept(done)]
         parts += ["## What was asked of the language model", _asked(done)]
+    shown = [paper_markdown(name).rstrip() for name in about["paper"] if name != LATENCY]
+    if shown:
+        parts += ["## What the paper reports", _ELSEWHERE, *shown]
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,7 +120,12 @@ def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
         "of single calls. `search` is the time to find memories for a question, on the host."
     )
     grid = _grid(["row", "stage", "n", "p50", "p95"], lines)
-    return f"# {about['title']}: times\n\n{text}\n\n{grid}\n"
+    parts = [f"# {about['title']}: times", text, grid]
+    if LATENCY in about["paper"]:
+        lines = [list(dataclasses.astuple(latency)) for latency in paper_latency()]
+        header = ["stage", "backbone", "variant", "p50", "p95"]
+        parts += ["## What the paper reports, in seconds", _ELSEWHERE, _grid(header, lines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _notes(about: Mapping) -> list[str]:

@@ -10,10 +10,10 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.judge.judging import Judge, Outcome
 from memr1_jax.evals.scoring import Answered, summarise
 from memr1_jax.evals.tables import judging as judging_module
-from memr1_jax.evals.tables.config import TableConfig
+from memr1_jax.evals.tables.config import TableConfig, check_table
 from memr1_jax.evals.tables.data import load_table_data
 from memr1_jax.evals.tables.judging import judging
-from memr1_jax.evals.tables.markdown import TableRow, markdown, results
+from memr1_jax.evals.tables.markdown import TableRow, markdown, results, timing_markdown
 from memr1_jax.evals.tables.models import Models, identities, parse_names, split_name
 from memr1_jax.evals.tables.plots import points
 from memr1_jax.evals.tables.rows import Row
@@ -27,6 +27,7 @@ ABOUT = {
     "embedder": "tfidf",
     "answer_prompt": "compact",
     "facts": "noted",
+    "paper": [],
 }
 
 
@@ -95,6 +96,20 @@ def test_adversarial_questions_have_their_own_metric():
     text = markdown(ABOUT, [row("one", items)])
     assert "| one | 1 | 100.00 |" in text
     assert "| one | 100.00 | 100.00 (f1_locomo_official) |" in text
+
+
+def test_the_papers_figures_stand_below_ours():
+    about = ABOUT | {"paper": ["locomo", "latency"]}
+    items = [answered(0, f1=1.0)]
+    text = markdown(about, [row("one", items)])
+    assert "## What the paper reports" in text
+    assert "12.25 / 9.77 / 13.81" in text.split("## What the paper reports")[1]
+    times = timing_markdown(about, [row("one", items)])
+    assert "| one | answer | 2 | 1.000 | 2.000 |" in times
+    assert "## What the paper reports, in seconds" in times
+    assert "paper reports" not in markdown(ABOUT, []) + timing_markdown(ABOUT, [])
+    with pytest.raises(UserError, match="--paper=magic is none of locomo"):
+        check_table(TableConfig(paper="locomo, magic"))
 
 
 def test_points_of_the_plots():
