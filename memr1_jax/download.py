@@ -21,6 +21,11 @@ _WORTH_ANOTHER_TRY = (408, 429)  # of the answers 400 to 499, which else will no
 T = TypeVar("T")
 
 
+def cache_folder() -> Path:
+    """Returns the folder for downloads and conversions: `MEMR1_CACHE`, or ~/.cache/memr1_jax."""
+    return Path(os.environ.get("MEMR1_CACHE") or "~/.cache/memr1_jax").expanduser()
+
+
 def download(url: str, path: Path, sha256: str, description: str, advice: str) -> None:
     """Fetches `url` to `path`, which never holds a partial or wrong file.
 

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.resources
 import re
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,17 @@ class Template:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptText:
+    """A prompt file as text: messages `(role, text)`, entry lines and empty texts by slot."""
+
+    name: str
+    digest: str
+    messages: tuple[tuple[str, str], ...]
+    entries: Mapping[str, str]
+    empty: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Items:
     """Texts for a list slot: `tokens` `[n, W]`, `length` `[n]`, 0 for absent ones.
 
@@ -91,33 +103,52 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
     Raises:
       UserError: there is no such prompt, or the chat template refuses or drops a part of it.
     """
-    if name not in prompt_names():
-        raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
-    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
-    source = (folder / f"{name}.txt").read_text(encoding="utf-8")
-    messages, entries, empty = _parse(source)
-
-    rendered = _render(name, messages, tokenizer)
+    prompt = read_prompt(name)
+    *fixed, (role, text) = prompt.messages
+    marked = _SLOT.sub(r"<<slot:\1>>", text)  # as no chat template changes it
+    rendered = render_chat(name, [*fixed, (role, marked)], tokenizer)
     encode = functools.partial(_encode, tokenizer)
     pieces = re.split(r"<<slot:(\w+)>>", rendered)
     parts = tuple(piece if index % 2 else encode(piece) for index, piece in enumerate(pieces))
     return Template(
         name=name,
-        digest=hashlib.sha256(source.encode()).hexdigest()[:12],
+        digest=prompt.digest,
         instruction=parts[0],
         parts=parts[1:],
-        entries=tuple((slot, _entry_parts(line, encode)) for slot, line in entries.items()),
-        empty=tuple((slot, encode(text)) for slot, text in empty.items()),
+        entries=tuple((slot, _entry_parts(line, encode)) for slot, line in prompt.entries.items()),
+        empty=tuple((slot, encode(text)) for slot, text in prompt.empty.items()),
         numbers=tuple(encode(str(number)) for number in range(numbers)),
     )
 
 
-def _render(name, messages, tokenizer):
-    """The prompt in the model's chat format, its slots as marks that no template changes."""
+def read_prompt(name: str) -> PromptText:
+    """Reads the prompt file `name`; UserError where there is none."""
+    if name not in prompt_names():
+        raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
+    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
+    return parse_prompt(name, (folder / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def parse_prompt(name: str, source: str) -> PromptText:
+    """Takes the text of a prompt file apart."""
+    messages, entries, empty = _parse(source)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return PromptText(name, digest, tuple(messages), entries, empty)
+
+
+def fill_text(text: str, slots: Mapping[str, str]) -> str:
+    """Puts texts in the place of the marks `{name}`."""
+    return _SLOT.sub(lambda mark: slots[mark[1]], text)
+
+
+def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> str:
+    """Messages `(role, text)` in the model's own chat format, up to where its response begins.
+
+    Raises:
+      UserError: the chat template refuses or drops a part of the prompt `name`.
+    """
     from jinja2.exceptions import TemplateError
 
-    *fixed, (role, text) = messages
-    messages = [*fixed, (role, _SLOT.sub(r"<<slot:\1>>", text))]
     try:
         rendered = tokenizer.apply_chat_template(
             [{"role": role, "content": text} for role, text in messages],

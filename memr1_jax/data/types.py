@@ -1,19 +1,31 @@
-"""What a dialogue, its questions and its facts look like to the rest of the project."""
+"""What a dialogue, its questions and its facts look like to the rest of the project.
+
+All benchmarks come out as `Conversation`. An evaluation walks through its `stages`: it reads their
+sessions one after another and asks each stage's questions before it reads on. It hands a memory
+nothing but sessions. Questions and what belongs to them (answers, evidence, options) are no part
+of a session; `facts` are annotations, fit for training and for rows that say that they use them.
+"""
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 from memr1_jax.text.events import Event
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One utterance; `caption` describes the image that was shared with it, if any."""
+    """One utterance; `caption` describes the image that was shared with it, if any.
+
+    The speaker is one of the conversation's two, or "system" where a data set has such messages
+    and the loader was asked to keep them. `time` is empty unless the turn has one of its own.
+    """
 
     speaker: str
     text: str
     dia_id: str
     caption: str | None = None
+    time: str = ""
 
     @property
     def content(self) -> str:
@@ -23,7 +35,11 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """Turns of one sitting; `time` reads like "1:56 pm on 8 May, 2023"."""
+    """Turns of one sitting; `time` stands there as the data set writes it, empty if it has none.
+
+    LoCoMo writes "1:56 pm on 8 May, 2023", LongMemEval "2023/05/20 (Sat) 02:21", MSC "7 days 8
+    hours ago", counted from the question.
+    """
 
     number: int
     time: str
@@ -34,8 +50,24 @@ class Session:
 class Question:
     """A question with its gold answer.
 
-    `evidence` holds the ids of existing turns in dialogue order, so the last one is the latest.
-    `index` is the position in the file's own list, which published audits of the data refer to.
+    Attributes:
+      question: what is asked.
+      answer: the gold answer; of a multiple-choice question its label, as in "(c)"; empty where
+        there is none.
+      category: LoCoMo's number, 1 to 5; 0 in other data sets.
+      evidence: ids of existing turns in dialogue order, so the last one is the latest.
+      index: the position in the file's own list, which published audits of the data refer to.
+      id: what the data set or its audits call the question.
+      kind: its type as the data set names it.
+      time: when it is asked, as the data set writes it; empty if unknown.
+      options: the choices of a multiple-choice question, labels included.
+      abstain: whether the right answer is that the dialogue does not say.
+      after: how many of the conversation's turns precede the question, and may be known to who
+        answers it; None for all of them. See `Conversation.stages`.
+      evidence_sessions: numbers of the sessions that the data set marks as evidence.
+      distractor: a wrong answer that an adversarial question invites. It is never a gold.
+      corrected: the answer according to an audit, where that differs from `answer`.
+      doubt: what the audit objects to, as it names it; empty where it agrees.
     """
 
     question: str
@@ -43,6 +75,16 @@ class Question:
     category: int
     evidence: tuple[str, ...]
     index: int
+    id: str = ""
+    kind: str = ""
+    time: str = ""
+    options: tuple[str, ...] = ()
+    abstain: bool = False
+    after: int | None = None
+    evidence_sessions: tuple[int, ...] = ()
+    distractor: str = ""
+    corrected: str | None = None
+    doubt: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +113,29 @@ class GoldOperation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversation:
-    """Two people's dialogue over many sessions.
+class Stage:
+    """Sessions that are read on, and the questions that are asked once they have been read."""
 
-    `facts` stand in the order of the turns they belong to. `irregular` lists the raw evidence and
-    source strings that were not exactly one existing turn id; they were resolved as far as
-    possible.
+    sessions: tuple[Session, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """Two people's dialogue over many sessions, or a user's with an assistant.
+
+    Attributes:
+      id: unique in its data set.
+      speakers: both of them, or ("user", "assistant").
+      sessions: in the order in which they took place.
+      questions: in the order of the file.
+      facts: in the order of the turns they belong to.
+      operations: only of generated dialogues.
+      irregular: raw evidence and source strings that were not exactly one existing turn id; they
+        were resolved as far as possible.
+      one_bank: whether one memory holds what both sides say, as in a chat of a user with an
+        assistant. Otherwise each speaker has a memory of their own.
+      split: the part of the data set it belongs to, where the file itself says so.
     """
 
     id: str
@@ -86,6 +145,42 @@ class Conversation:
     facts: tuple[Fact, ...]
     operations: tuple[GoldOperation, ...] = ()
     irregular: tuple[str, ...] = ()
+    one_bank: bool = False
+    split: str = ""
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Who has a memory: both speakers, or with `one_bank` the first alone."""
+        return self.speakers[:1] if self.one_bank else self.speakers
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The dialogue in parts, each with the questions that follow it: read, ask, read on.
+
+        Most data sets ask everything at the end, in one stage. Where `Question.after` falls
+        inside a session, the session is cut there; its parts keep its number and time. What comes
+        after the last question is left out.
+        """
+        whole = len(self.turns)
+        asked: dict[int, list[Question]] = {}
+        for question in self.questions:
+            asked.setdefault(whole if question.after is None else question.after, []).append(
+                question
+            )
+        stages, start = [], 0
+        for place in sorted(asked):
+            stages.append(Stage(tuple(self._between(start, place)), tuple(asked[place])))
+            start = place
+        return tuple(stages)
+
+    def _between(self, start: int, stop: int) -> Iterator[Session]:
+        """What the sessions hold of the turns `start` to `stop`."""
+        position = 0
+        for session in self.sessions:
+            turns = session.turns[max(0, start - position) : max(0, stop - position)]
+            position += len(session.turns)
+            if turns:
+                yield dataclasses.replace(session, turns=turns)
 
     @functools.cached_property
     def turns(self) -> tuple[Turn, ...]:

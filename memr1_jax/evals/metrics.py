@@ -17,7 +17,7 @@ from memr1_jax.text.normalize import normalize_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-METRICS = ("f1_set_of_words", "bleu1_method1", "exact_match", "f1_locomo_official")
+METRICS = ("f1_set_of_words", "bleu1_method1", "exact_match", "f1_squad", "f1_locomo_official")
 
 # True name and the name in mem0's and Memory-R1's tables, in the order of those tables' columns.
 CATEGORIES = {
@@ -26,10 +26,12 @@ CATEGORIES = {
     4: ("single-hop", "Open Domain"),
     2: ("temporal", "Temporal"),
     5: ("adversarial", "dropped"),
+    0: ("without category", "–"),  # of data sets other than LoCoMo
 }
 
 _ABSTENTIONS = ("no information available", "not mentioned")
 _LOCOMO_DROPPED = re.compile(r"\b(a|an|the|and)\b")
+_ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
 def f1_set_of_words(prediction: str, gold: str) -> float:
@@ -72,6 +74,28 @@ def exact_match(prediction: str, gold: str) -> float:
     return float(first == second and first != "")
 
 
+def f1_squad(prediction: str, gold: str) -> float:
+    """Return SQuAD's F1 (arXiv 1606.05250), in [0, 1]: multisets of normalised words.
+
+    As for `exact_match`, an answer that normalises to nothing scores 0.
+    """
+    first, second = (normalize_text(text).split() for text in (prediction, gold))
+    return _multiset_f1(first, second)
+
+
+def rouge_l(prediction: str, gold: str) -> tuple[float, float]:
+    """Return recall and F1 of ROUGE-L, both in [0, 1].
+
+    The sentence-level form, as the package rouge_score computes it without a stemmer: the longest
+    common subsequence of the runs of a-z and 0-9 in the lower-cased texts. The recall divides its
+    length by the gold's, so that a long answer is not punished.
+    """
+    first, second = (_ROUGE_WORD.findall(text.lower()) for text in (prediction, gold))
+    common = _longest_common_subsequence(first, second)
+    recall = common / len(second) if second else 0.0
+    return recall, _f1(common, len(first), len(second))
+
+
 def f1_locomo_official(prediction: str, gold: str, category: int) -> float:
     """Return the score of LoCoMo's own evaluation (arXiv 2402.17753), in [0, 1].
 
@@ -98,25 +122,51 @@ def score(prediction: str, question: Question) -> dict[str, float]:
         row["f1_set_of_words"] = f1_set_of_words(prediction, gold)
         row["bleu1_method1"] = bleu1(prediction, gold)
         row["exact_match"] = exact_match(prediction, gold)
+        row["f1_squad"] = f1_squad(prediction, gold)
     row["f1_locomo_official"] = f1_locomo_official(prediction, gold, category)
     return row
 
 
-def aggregate(rows: Iterable[Mapping[str, float]]) -> list[dict]:
+def score_msc(prediction: str, gold: str) -> dict[str, float]:
+    """Return the scores of one answer to a question of MSC-Self-Instruct, each by its variant.
+
+    `rouge_l_recall` is what MemGPT (arXiv 2310.08560) reports, the others are Memory-R1's and
+    SQuAD's.
+    """
+    recall, f1 = rouge_l(prediction, gold)
+    return {
+        "f1_set_of_words": f1_set_of_words(prediction, gold),
+        "bleu1_method1": bleu1(prediction, gold),
+        "exact_match": exact_match(prediction, gold),
+        "f1_squad": f1_squad(prediction, gold),
+        "rouge_l_recall": recall,
+        "rouge_l_f1": f1,
+    }
+
+
+def aggregate(rows: Iterable[Mapping[str, float]], *, adversarial: bool = False) -> list[dict]:
     """Return the means of rows with a `category`, by category and overall.
 
     Every other key counts as a metric, so a judge's verdict may be added to the rows of `score`.
     Each entry has `category`, `name`, `paper_name`, `count` and the mean of each metric, None where
     a row lacks it. The last entry is the mean over all questions but adversarial ones, so
     categories weigh in it by their size; its category is None.
+
+    Args:
+      rows: one for each question.
+      adversarial: whether the last entry but one is the mean over all five categories, as in
+        LoCoMo's own evaluation; only metrics that adversarial questions have are in it.
     """
+    rows = list(rows)
     by_category = collections.defaultdict(list)
     for row in rows:
         by_category[row["category"]].append(row)
     keys = (key for members in by_category.values() for row in members for key in row)
     metrics = [key for key in dict.fromkeys(keys) if key != "category"]
     groups = [(number, *CATEGORIES[number], by_category.get(number, [])) for number in CATEGORIES]
-    answered = [row for number in (1, 2, 3, 4) for row in by_category.get(number, [])]
+    answered = [row for number in (0, 1, 2, 3, 4) for row in by_category.get(number, [])]
+    if adversarial:
+        groups.append((None, "overall with adversarial", "–", rows))
     groups.append((None, "overall", "Overall", answered))
     return [
         {"category": number, "name": name, "paper_name": paper_name, "count": len(members)}
@@ -167,8 +217,23 @@ def _f1(overlap: int, predicted: int, wanted: int) -> float:
 
 
 def _stemmed_f1(prediction: str, gold: str) -> float:
-    first, second = (collections.Counter(_stems(text)) for text in (prediction, gold))
-    return _f1((first & second).total(), first.total(), second.total())
+    return _multiset_f1(_stems(prediction), _stems(gold))
+
+
+def _multiset_f1(first: list[str], second: list[str]) -> float:
+    overlap = (collections.Counter(first) & collections.Counter(second)).total()
+    return _f1(overlap, len(first), len(second))
+
+
+def _longest_common_subsequence(first: list[str], second: list[str]) -> int:
+    lengths = [0] * (len(second) + 1)  # of the words of `first` so far with each start of `second`
+    for word in first:
+        diagonal = 0
+        for place, other in enumerate(second, 1):
+            above = lengths[place]
+            lengths[place] = diagonal + 1 if word == other else max(above, lengths[place - 1])
+            diagonal = above
+    return lengths[-1]
 
 
 def _stems(text: str) -> list[str]:

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+from memr1_jax.download import cache_folder
 from memr1_jax.errors import UserError
 from memr1_jax.models.gguf import convert_smollm2
-from memr1_jax.models.wheels import cache_folder, wheel_member
+from memr1_jax.models.wheels import wheel_member
 
 SMOLLM2 = "smollm2-135m"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")

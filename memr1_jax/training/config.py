@@ -11,6 +11,7 @@ from memr1_jax.rl.kl import KL_ESTIMATES
 from memr1_jax.rl.losses import AGGREGATIONS, RATIOS
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
+_SOURCES = ("locomo", "synthetic", "own")
 _SPLITS = ("train", "validation", "test")
 _AT_LEAST_ONE = (
     *("batch", "group", "epochs", "mini_batches", "micro_batches", "logit_chunk", "eval_batch"),
@@ -30,9 +31,11 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> A
 class DataConfig:
     """Where dialogues come from and what of them is used."""
 
-    data: str = option("locomo", "Source of the dialogues.", ("locomo", "synthetic"))
+    data: str = option("locomo", "Source of the dialogues.", _SOURCES)
     data_path: str = option(
-        "", "LoCoMo file, or a file in its format. Empty: the cache, else a download."
+        "",
+        "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
+        " JSON lines, see experiments/README.md.",
     )
     train_split: str = option("train", "Conversations to learn from.", _SPLITS)
     eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)
@@ -242,7 +245,7 @@ class SFTConfig(ExperimentConfig):
     """The same options with defaults of supervised fine-tuning on generated dialogues."""
 
     algorithm: str = option("sft", "How the agents learn.", ALGORITHMS)
-    data: str = option("synthetic", "Source of the dialogues.", ("locomo", "synthetic"))
+    data: str = option("synthetic", "Source of the dialogues.", _SOURCES)
     learning_rate: float = option(1e-5, "Peak learning rate of AdamW.")
     kl_weight: float = option(0.0, "Weight of the KL penalty; 0: no reference pass.")
     output: str = option("runs/locomo_sft", "Run folder.")

@@ -1,6 +1,7 @@
 """What an experiment names, loaded: models onto the devices, dialogues into memory."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
+from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.synthetic import write_synthetic
-from memr1_jax.data.types import Conversation
+from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
@@ -77,7 +79,12 @@ def read_params(folder: Path, mesh: Mesh | None, dtype: Any) -> tuple[dict, Deco
 def load_dialogues(
     options: DataConfig, seed: int, folder: Path
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; generated ones are written to the run folder."""
+    """Training and evaluation conversations; generated ones are written to the run folder.
+
+    Where one's own dialogues note no facts, their turns stand for them.
+    """
+    if options.data == "own":
+        return _own_dialogues(options)
     if options.data == "synthetic":
         path = folder / "dialogues.json"
         counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
@@ -98,6 +105,39 @@ def load_dialogues(
         path = find_locomo(options.data_path or None)
     conversations = load_conversations(path)
     return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
+    if not options.data_path:
+        raise UserError(
+            "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows it."
+        )
+    conversations = [turns_as_facts(c) for c in load_own_dialogues(options.data_path)]
+    amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
+    if amid:
+        warnings.warn(
+            f'Questions of {options.data_path} that "after" asks amid the dialogue are left out:'
+            f" {amid}.",
+            stacklevel=2,
+        )
+        conversations = [
+            dataclasses.replace(
+                c, questions=tuple(q for q in c.questions if _asked_at_the_end(c, q))
+            )
+            for c in conversations
+        ]
+    if not any(conversation.split for conversation in conversations):
+        warnings.warn(
+            f'No conversation of {options.data_path} has a "split", so all are learned from and'
+            " evaluated on. Scores on what was learned from say little.",
+            stacklevel=2,
+        )
+        return conversations, conversations
+    return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def _asked_at_the_end(conversation: Conversation, question: Question) -> bool:
+    return question.after in (None, len(conversation.turns))
 
 
 def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:

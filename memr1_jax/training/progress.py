@@ -70,6 +70,14 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
+    def describe(self, description: str) -> None:
+        """Say what is going on now; the pace of something else is measured anew."""
+        if description == self._description:
+            return
+        self._description, self._first_time = description, None
+        if self._bar is not None:
+            self._bar.update(self._task, description=description)
+
     def stop(self) -> None:
         """Leave the last state on the terminal."""
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""A small file in LoCoMo's schema, and the real one; every word of the former is ours."""
+"""A small file in LoCoMo's schema, every word of it ours, and the published benchmarks' files."""
 
 import json
 import os
@@ -20,11 +20,23 @@ def write(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def locomo_path():
+def real_data():
+    """Returns the path of a file of benchmark data, or skips where it is not there."""
+    folder = os.environ.get("MEMR1_DATA") or pathlib.Path(__file__).parents[3] / "shared" / "data"
+
+    def _path(*names):
+        path = pathlib.Path(folder, *names)
+        if not path.exists():
+            pytest.skip(f"there is no {path}; set MEMR1_DATA to a folder of benchmark data")
+        return path
+
+    return _path
+
+
+@pytest.fixture(scope="session")
+def locomo_path(real_data):
     path = os.environ.get("MEMR1_LOCOMO")
-    if not path:
-        pytest.skip("MEMR1_LOCOMO does not name a LoCoMo file")
-    return pathlib.Path(path)
+    return pathlib.Path(path) if path else real_data("locomo", "locomo10.json")
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from memr1_jax import download
-from memr1_jax.data import locomo as locomo_module
-from memr1_jax.data.locomo import find_locomo, identify, load_conversations, split
+from memr1_jax.data.locomo import LOCOMO, load_conversations, split
+from memr1_jax.data.published import identify
 from memr1_jax.data.types import Conversation, Fact
 from memr1_jax.errors import UserError
 
@@ -48,6 +47,8 @@ def test_adversarial_questions_come_only_on_request_and_without_an_answer(write,
     assert [q.index for q in kept] == list(range(9))
     assert [q.index for q in dropped] == [0, 1, 2, 3, 4, 5, 6, 8]
     assert kept[7].category == 5 and kept[7].answer == ""
+    assert kept[7].abstain and kept[7].distractor == "beans"
+    assert not any(question.abstain or question.distractor for question in dropped)
 
 
 def test_facts_stand_in_dialogue_order_with_every_key_variant(write, sample):
@@ -164,59 +165,8 @@ def test_split_refuses_other_names_and_empty_splits():
         split([_named("conv-26"), _named("other")], "test")
 
 
-def test_a_path_that_leads_nowhere_says_what_to_get(tmp_path):
-    with pytest.raises(UserError) as error:
-        find_locomo(tmp_path / "absent.json")
-    message = str(error.value)
-    for part in ("absent.json", "locomo10.json", "79fa87e9", "snap-research/LoCoMo", "--data_path"):
-        assert part in message
-    assert "CC BY-NC 4.0" in message
-
-
-def test_unknown_content_warns_or_with_strict_fails(write, sample):
-    path = write([sample], "locomo10.json")
-    digest = identify(path)[1]
-    with pytest.warns(UserWarning, match=f"{digest}.*{locomo_module.OFFICIAL}"):
-        assert find_locomo(path.parent) == path
-    with pytest.raises(UserError, match=digest):
-        find_locomo(path, strict=True)
-
-
-@pytest.fixture
-def published(write, sample, monkeypatch):
-    """Lets a local file stand for the published one."""
-    path = write([sample], "published.json")
-    monkeypatch.setattr(locomo_module, "URL", path.as_uri())
-    monkeypatch.setattr(locomo_module, "OFFICIAL", identify(path)[1])
-    monkeypatch.setattr(locomo_module, "VARIANTS", {identify(path)[1]: "official"})
-    monkeypatch.setattr(download, "PAUSES", ())
-    monkeypatch.setenv("MEMR1_CACHE", str(path.parent / "cache" / "deep"))
-    return path
-
-
-def test_the_file_is_fetched_once_into_the_cache(published):
-    found = find_locomo()
-    assert found == published.parent / "cache" / "deep" / "locomo10.json"
-    assert found.read_bytes() == published.read_bytes()
-    published.unlink()
-    assert find_locomo() == found
-
-
-def test_a_wrong_download_leaves_nothing_behind(published):
-    published.write_text("[]")
-    with pytest.raises(UserError, match="delivered a file with sha256"):
-        find_locomo()
-    assert list((published.parent / "cache" / "deep").iterdir()) == []
-
-
-def test_without_the_network_the_error_says_what_to_get(published):
-    published.unlink()
-    with pytest.raises(UserError, match="could not be stored.*--data_path"):
-        find_locomo()
-
-
 def test_the_published_file_is_official(locomo_path):
-    assert identify(locomo_path)[0] == "official"
+    assert identify(LOCOMO, locomo_path).edition == "official"
 
 
 def test_the_published_counts(locomo):

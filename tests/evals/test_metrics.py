@@ -17,27 +17,38 @@ from memr1_jax.evals.metrics import (
     f1_set_of_words,
     results_markdown,
     results_table,
+    rouge_l,
     score,
+    score_msc,
 )
 
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 
-# prediction, gold, category, then in the order of METRICS: F1, BLEU-1, EM, LoCoMo's F1
+# prediction, gold, category, then in the order of METRICS: F1, BLEU-1, EM, SQuAD's F1, LoCoMo's F1
 GOLDEN = [
-    ("7 May 2023", "7 May 2023", 2, 1, 1, 1, 1),
-    ("May 7, 2023", "7 May 2023", 2, 1, 0.75, 0, 1),
-    ("She went on the 7th of May, 2023.", "7 May 2023", 2, 0.363636, 0.2, 0, 0.4),
-    ("2022", "2022", 2, 1, 1, 1, 1),
+    ("7 May 2023", "7 May 2023", 2, 1, 1, 1, 1, 1),
+    ("May 7, 2023", "7 May 2023", 2, 1, 0.75, 0, 1, 1),
+    ("She went on the 7th of May, 2023.", "7 May 2023", 2, 0.363636, 0.2, 0, 0.4, 0.4),
+    ("2022", "2022", 2, 1, 1, 1, 1, 1),
     ("pottery, camping, painting", "pottery, camping, painting, swimming", 1)
-    + (0.857143, 0.670320, 0, 0.75),
+    + (0.857143, 0.670320, 0, 0.857143, 0.75),
     ("She likes pottery and camping and painting", "pottery, camping, painting, swimming", 1)
-    + (0.6, 0.428571, 0, 0.25),
-    ("Painting", "paintings and drawings", 4, 0, 0, 0, 0.666667),
-    ("Running.", "run", 4, 0, 0, 0, 1),
-    ("Likely no", "Likely no; though she wants to be a counselor", 3, 0.181818, 0.018316, 0, 1),
-    ("the the", "the", 4, 1, 0.5, 0, 0),
-    ("a bird", "bird bird", 4, 0.666667, 0.5, 0, 0.666667),
-    ("", "self-care", 4, 0, 0, 0, 0),
+    + (0.6, 0.428571, 0, 0.545455, 0.25),
+    ("Painting", "paintings and drawings", 4, 0, 0, 0, 0, 0.666667),
+    ("Running.", "run", 4, 0, 0, 0, 0, 1),
+    (
+        "Likely no",
+        "Likely no; though she wants to be a counselor",
+        3,
+        0.181818,
+        0.018316,
+        0,
+        0.4,
+        1,
+    ),
+    ("the the", "the", 4, 1, 0.5, 0, 0, 0),
+    ("a bird", "bird bird", 4, 0.666667, 0.5, 0, 0.666667, 0.666667),
+    ("", "self-care", 4, 0, 0, 0, 0, 0),
 ]
 
 
@@ -45,11 +56,12 @@ def _question(answer, category):
     return Question("?", answer, category, (), 0)
 
 
-@pytest.mark.parametrize(("prediction", "gold", "category", "f1", "bleu", "em", "official"), GOLDEN)
-def test_golden_scores(prediction, gold, category, f1, bleu, em, official):
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: f"{golden[0]!r} for {golden[1]!r}")
+def test_golden_scores(golden):
+    prediction, gold, category, *expected = golden
     row = score(prediction, _question(gold, category))
     assert row.pop("category") == category
-    assert row == pytest.approx(dict(zip(METRICS, (f1, bleu, em, official), strict=True)), abs=1e-6)
+    assert row == pytest.approx(dict(zip(METRICS, expected, strict=True)), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +149,66 @@ def test_means_by_category_and_weighted_overall():
     ]
 
 
+def test_adversarial_questions_enter_an_overall_on_request():
+    rows = [score("No information available", _question("", 5)), score("sea", _question("hill", 4))]
+    rows += [score("hill", _question("hill", 1))] * 2
+    *_, everything, overall = aggregate(rows, adversarial=True)
+    assert (everything["name"], everything["count"]) == ("overall with adversarial", 4)
+    assert everything["f1_locomo_official"] == 0.75
+    assert everything["f1_set_of_words"] is None
+    assert overall == aggregate(rows)[-1]
+    assert (overall["count"], overall["f1_locomo_official"]) == (3, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "recall", "f1"),
+    [
+        ("the cat is under a mat", "the cat sat on the mat", 0.5, 0.5),  # the cat ... mat
+        ("Anna, from Oslo!", "anna", 1, 0.5),
+        ("green tea", "tea, green", 0.5, 0.5),  # order counts
+        ("It's 7-8 pm", "7 8", 1, 4 / 7),  # it s 7 8 pm
+        ("", "sea", 0, 0),
+        ("sea", "?", 0, 0),
+    ],
+)
+def test_rouge_l_by_hand(prediction, gold, recall, f1):
+    assert rouge_l(prediction, gold) == pytest.approx((recall, f1))
+
+
+def test_rouge_l_against_its_reference_package():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
+    rng = random.Random(2)
+    for _ in range(CASES):
+        prediction, gold = (
+            " ".join(rng.choice("Sea sea, hill-top été a 7th".split()) for _ in range(size))
+            for size in (rng.randint(0, 12), rng.randint(0, 8))
+        )
+        expected = scorer.score(gold, prediction)["rougeL"]
+        assert rouge_l(prediction, gold) == pytest.approx((expected.recall, expected.fmeasure))
+
+
+def test_scores_of_msc_bear_their_variants():
+    assert score_msc("She sails a boat", "a boat") == pytest.approx(
+        {
+            "f1_set_of_words": 2 / 3,
+            "bleu1_method1": 0.5,
+            "exact_match": 0,
+            "f1_squad": 0.5,
+            "rouge_l_recall": 1,
+            "rouge_l_f1": 2 / 3,
+        }
+    )
+
+
+def test_questions_without_a_category_count_too():
+    rows = [{"category": 0, "em": 1.0}, {"category": 0, "em": 0.0}, {"category": 2, "em": 1.0}]
+    assert [(e["name"], e["count"], e["em"]) for e in aggregate(rows)] == [
+        ("temporal", 1, 1.0),
+        ("without category", 2, 0.5),
+        ("overall", 3, pytest.approx(2 / 3)),
+    ]
+
+
 def test_tables_name_category_and_variant():
     import rich.console
 
@@ -144,11 +216,11 @@ def test_tables_name_category_and_variant():
     entries = aggregate(rows)
     assert results_markdown(entries).splitlines() == [
         "| category | name in Memory-R1 | questions "
-        "| f1_set_of_words | bleu1_method1 | exact_match | f1_locomo_official |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        "| 3 open-domain | Multi-Hop | 1 | 0.00 | 0.00 | 0.00 | 0.00 |",
-        "| 2 temporal | Temporal | 1 | 100.00 | 100.00 | 100.00 | 100.00 |",
-        "| overall | Overall | 2 | 50.00 | 50.00 | 50.00 | 50.00 |",
+        "| f1_set_of_words | bleu1_method1 | exact_match | f1_squad | f1_locomo_official |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| 3 open-domain | Multi-Hop | 1 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 |",
+        "| 2 temporal | Temporal | 1 | 100.00 | 100.00 | 100.00 | 100.00 | 100.00 |",
+        "| overall | Overall | 2 | 50.00 | 50.00 | 50.00 | 50.00 | 50.00 |",
     ]
     console = rich.console.Console(file=io.StringIO(), width=140)
     console.print(results_table(entries))

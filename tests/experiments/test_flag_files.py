@@ -7,10 +7,19 @@ import pytest
 from absl import flags
 
 from experiments.command_line import define_flags, parsed
+from memr1_jax.data.benchmarks import BENCHMARKS
+from memr1_jax.evals.tables.config import TableConfig, check_table
+from memr1_jax.evals.tables.models import split_name
 from memr1_jax.training.config import ExperimentConfig, check_options
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/flags/**/*.flags"))
+TABLES = ROOT / "experiments/flags/tables"
+FILES = sorted(
+    path.relative_to(ROOT)
+    for path in ROOT.glob("experiments/flags/**/*.flags")
+    if path.parent != TABLES
+)
+TABLE_FILES = sorted(path.relative_to(ROOT) for path in TABLES.glob("*.flags"))
 PAPER = [
     f"{model}_{algorithm}"
     for model in ("llama31_8b", "qwen25_3b", "qwen25_7b", "qwen25_14b")
@@ -18,11 +27,11 @@ PAPER = [
 ]
 
 
-def options_of(path: Path) -> ExperimentConfig:
+def options_of(path: Path, options: type = ExperimentConfig):
     values = flags.FlagValues()
-    define_flags(ExperimentConfig, values)
+    define_flags(options, values)
     values(["test", f"--flagfile={path}"])
-    return parsed(ExperimentConfig, values)
+    return parsed(options, values)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -31,6 +40,18 @@ def test_a_flag_file_is_accepted(path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_options(options_of(path))
+
+
+@pytest.mark.parametrize("path", TABLE_FILES, ids=str)
+def test_a_flag_file_of_a_table_is_accepted(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = options_of(path, TableConfig)
+    check_table(options)
+    for row in options.rows.split(","):
+        split_name(options, row)
+    assert options.benchmark in BENCHMARKS
+    if path.stem != "common":
+        assert options.output == f"runs/tables/{path.stem}"
 
 
 @pytest.mark.parametrize("name", PAPER)

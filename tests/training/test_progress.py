@@ -43,6 +43,25 @@ def test_the_pace_leaves_out_the_first_step_and_what_was_done_before(clock):
     assert console.file.getvalue().splitlines() == ["train  41/100", "train  42/100  58:00 left"]
 
 
+def test_another_thing_has_another_pace(clock):
+    console = _file()
+    with progress.progress_bar(3, "reading", seconds=0, console=console) as bar:
+        bar.update(1)
+        clock[0] += 60.0
+        bar.update(2)
+        bar.describe("answering")
+        bar.resize(5)
+        bar.update(1)
+        clock[0] += 2.0
+        bar.update(2)
+    assert console.file.getvalue().splitlines() == [
+        "reading  1/3",
+        "reading  2/3  1:00 left",
+        "answering  1/5",
+        "answering  2/5  0:06 left",
+    ]
+
+
 def test_a_terminal_gets_a_bar(clock):
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with progress.progress_bar(4, "manager", console=console) as bar:

@@ -41,6 +41,7 @@ class Reply:
     tokens: int
     stopped: bool  # False: cut off at `max_tokens`
     seconds: float
+    cut: int = 0  # prompt tokens that were left out, because the model holds no more
 
 
 Steps = Generator[list[Call], list[Reply], T]
@@ -65,6 +66,7 @@ class Answer:
     rule: str  # how the answer was found in the response
     memories: tuple[Memory, ...] = ()
     search_seconds: float = 0.0
+    without_room: int = 0  # memories that were chosen, but that the prompt had no room for
 
 
 class Store(Protocol):
@@ -91,19 +93,22 @@ class System(Protocol):
         """An empty store for a conversation of two people."""
 
 
-def together(
-    steps: Sequence[Steps[T]],
-    run: Callable[[list[Call]], list[Reply]],
-    on_done: Callable[[int, int], None] = lambda done, total: None,
-) -> list[T]:
-    """Advances all generators together and returns what they return, in order.
+def ask(call: Call) -> Steps[Reply]:
+    """Makes a single call."""
+    (reply,) = yield [call]
+    return reply
 
-    In each round the pending calls of all of them go to `run` at once.
+
+def side_by_side(
+    steps: Sequence[Steps[T]], on_done: Callable[[int, int], None] = lambda done, total: None
+) -> Steps[list[T]]:
+    """Advances all generators in step, as one generator, and returns what they return, in order.
+
+    In each round it yields the pending calls of all of them at once.
 
     Args:
-      steps: one for each conversation or question.
-      run: answers a list of calls, in order.
-      on_done: told how many have finished, and of how many.
+      steps: for example one for each stream of facts of a conversation.
+      on_done: told before each round, and at the end, how many have finished, and of how many.
     """
     results: dict[int, T] = {}
     pending: dict[int, list[Call]] = {}
@@ -120,8 +125,30 @@ def together(
     while pending:
         on_done(len(results), len(steps))
         waiting = list(pending.items())
-        replies = iter(run([call for _, calls in waiting for call in calls]))
+        replies = iter((yield [call for _, calls in waiting for call in calls]))
         for index, calls in waiting:
             advance(index, [next(replies) for _ in calls])
     on_done(len(results), len(steps))
     return [results[index] for index in range(len(steps))]
+
+
+def together(
+    steps: Sequence[Steps[T]],
+    run: Callable[[list[Call]], list[Reply]],
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> list[T]:
+    """Advances all generators side by side and returns what they return, in order.
+
+    Args:
+      steps: one for each conversation or question.
+      run: answers a list of calls, in order.
+      on_done: see `side_by_side`.
+    """
+    joint = side_by_side(steps, on_done)
+    replies = None
+    while True:
+        try:
+            calls = joint.send(replies)
+        except StopIteration as end:
+            return end.value
+        replies = run(calls)

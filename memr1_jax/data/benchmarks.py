@@ -1,0 +1,132 @@
+"""Every data set by its name, found, checked and named honestly: `load_benchmark`."""
+
+import collections
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+
+from memr1_jax.data.locomo import split as split_of
+from memr1_jax.data.longmemeval import FILES
+from memr1_jax.data.personamem import QUESTIONS
+from memr1_jax.data.readers import (
+    PathLike,
+    Read,
+    count,
+    longmemeval_reader,
+    personamem_reader,
+    read_locomo,
+    read_msc,
+    read_own,
+)
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+
+BENCHMARKS: dict[str, Callable[..., Read]] = {
+    "locomo": read_locomo,
+    **{f"longmemeval_{edition}": longmemeval_reader(edition) for edition in FILES},
+    "msc": read_msc,
+    **{f"personamem_{length}": personamem_reader(length) for length in QUESTIONS},
+    "own": read_own,
+}
+_WITH_SPLITS = ("locomo", "own")  # all others are for testing
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Conversations with their questions, and what a table must say of where they come from.
+
+    Attributes:
+      name: of the data set, with the size of the part where it is not the whole.
+      variant: the known edition of its file or files, "unknown" among them.
+      sha256: the digest of each file that was read, by its name.
+      split: "train", "validation" or "test"; "all" for everything that was read.
+      conversations: those of the split.
+    """
+
+    name: str
+    variant: str
+    sha256: Mapping[str, str]
+    split: str
+    conversations: tuple[Conversation, ...]
+
+    @functools.cached_property
+    def counts(self) -> dict[str, int]:
+        """How many conversations, sessions, turns and questions there are."""
+        return count(self.conversations)
+
+    @functools.cached_property
+    def kinds(self) -> dict[str, int]:
+        """How many questions there are of each kind."""
+        kinds = (question.kind for c in self.conversations for question in c.questions)
+        return dict(sorted(collections.Counter(kinds).items()))
+
+    @property
+    def description(self) -> str:
+        """One line for above a table."""
+        split = "" if self.split == "all" else f", {self.split} split"
+        sizes = ", ".join(
+            f"{number:,} {what if number != 1 else what[:-1]}"
+            for what, number in self.counts.items()
+        )
+        return f"{self.name}{split}: {sizes}; edition of the files: {self.variant}"
+
+
+def load_benchmark(
+    name: str,
+    path: PathLike | None = None,
+    *,
+    split: str = "",
+    strict: bool = False,
+    **options: object,
+) -> Benchmark:
+    """Read a data set from `path`, else from the cache, else from its public home.
+
+    Names and their options:
+
+    - `locomo`: `captions`, `adversarial` (see `locomo.load_conversations`); `audit`, or
+      `audit_path` for a local copy: note what the audit of the answer key objects to.
+    - `longmemeval_oracle`, `longmemeval_s`, `longmemeval_m`, `longmemeval_evidence_turns`:
+      `limit`, for so many questions at most.
+    - `msc`: `cleaned_path` for the cleaned questions; `last_session` (see `msc.load_msc`).
+    - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, which else are looked
+      for beside the questions; `system_messages` (see `personamem.load_personamem`).
+    - `own`: none; it needs a path.
+
+    Args:
+      name: one of `BENCHMARKS`.
+      path: the data set's file, or a folder that holds it under its published name.
+      split: "train", "validation", "test", or empty for everything. Only LoCoMo (as in the
+        Memory-R1 paper), files in its format and one's own dialogues have splits.
+      strict: whether a file of unknown content is an error instead of a warning.
+      **options: of the data set.
+
+    Raises:
+      UserError: there is no such data set, option or split; a file is missing, broken or with
+        `strict` unknown; or a known file does not hold what it is known to hold.
+    """
+    if name not in BENCHMARKS:
+        raise UserError(f"There is no data set {name!r}; choose one of {', '.join(BENCHMARKS)}.")
+    reader = BENCHMARKS[name]
+    offered = [key for key in inspect.signature(reader).parameters if key not in ("path", "strict")]
+    for option in options:
+        if option not in offered:
+            has = ", ".join(offered) or "none"
+            raise UserError(f"The data set {name} has no option {option!r}. Its options: {has}.")
+    if split not in ("", "test") and name not in _WITH_SPLITS:
+        raise UserError(f"The data set {name} is for testing alone; it has no split {split!r}.")
+    read = reader(path, strict, **options)
+    ids = collections.Counter(conversation.id for conversation in read.conversations)
+    twice = [identity for identity, number in ids.items() if number > 1]
+    if twice:
+        raise UserError(f"{read.files[0].path} has more than one conversation {twice[0]!r}.")
+    chosen = read.conversations
+    if split and name in _WITH_SPLITS:
+        chosen = split_of(chosen, split)
+    return Benchmark(
+        name=read.name,
+        variant=" + ".join(dict.fromkeys(file.edition for file in read.files)),
+        sha256={file.path.name: file.sha256 for file in read.files},
+        split=split or "all",
+        conversations=tuple(chosen),
+    )

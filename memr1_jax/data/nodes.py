@@ -1,0 +1,141 @@
+"""JSON read with its place in the file, so that every complaint can name the place."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from memr1_jax.errors import UserError
+
+_CHUNK = 1 << 22  # characters
+_SPACE = re.compile(r"\s*")
+
+
+class Node:
+    """A JSON value and its place in the file."""
+
+    def __init__(self, value: Any, place: str):
+        """Holds a value that was read at `place`."""
+        self.value, self.place = value, place
+
+    def of(self, *types: type) -> "Node":
+        """This node, after checking its type; true and false are not numbers."""
+        fits = not isinstance(self.value, bool) or bool in types
+        if not isinstance(self.value, types) or not fits:
+            expected = " or ".join(kind.__name__ for kind in types)
+            raise self.error(f"expected {expected} but found {type(self.value).__name__}.")
+        return self
+
+    def __getitem__(self, key: str | int) -> "Node":
+        """The element at `key`; UserError where there is none."""
+        self.of(dict if isinstance(key, str) else list)
+        place = f"{self.place}, {key}"
+        try:
+            return Node(self.value[key], place)
+        except (KeyError, IndexError):
+            raise UserError(f"{place}: this is missing.") from None
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is something at `key`, be it null."""
+        return key in self.of(dict).value
+
+    def items(self) -> list["Node"]:
+        """The elements of a list."""
+        return [self[index] for index in range(len(self.of(list).value))]
+
+    def text(self, key: str) -> str:
+        """The string at `key`."""
+        return self[key].of(str).value
+
+    def written(self, key: str) -> str:
+        """The string or number at `key`, as a string."""
+        return str(self[key].of(str, int, float).value)
+
+    def error(self, complaint: str) -> UserError:
+        """An error that says where `complaint` was found."""
+        return UserError(f"{self.place}: {complaint}")
+
+
+def read_json(path: str | os.PathLike) -> Node:
+    """The content of a JSON file; UserError where it cannot be read."""
+    with _open(path) as file:
+        try:
+            return Node(json.load(file), str(path))
+        except ValueError as error:
+            raise _broken(path, error) from error
+
+
+def read_lines(path: str | os.PathLike) -> Iterator[Node]:
+    """The values of a file of JSON lines; empty lines are skipped, UserError names broken ones."""
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                try:
+                    yield Node(json.loads(line), place)
+                except ValueError as error:
+                    raise UserError(f"{place}: this is not valid JSON: {error}.") from error
+
+
+def read_array(path: str | os.PathLike) -> Iterator[Node]:
+    """The elements of a file that is one JSON array, each parsed as it comes.
+
+    Files of gigabytes fit, as no more than one element and a few megabytes of text are held.
+
+    Raises:
+      UserError: the file cannot be read, is no array or breaks off.
+    """
+    decode = json.JSONDecoder().raw_decode
+    with _open(path) as file:
+        text, whole = file.read(_CHUNK).lstrip(), False
+        if not text.startswith("["):
+            raise UserError(f"{path}: expected list but found {text[:10]!r}.")
+        place, index = 1, 0
+        while True:
+            start = _SPACE.match(text, place).end()
+            if text.startswith("]", start) and not index:
+                return
+            try:
+                value, end = decode(text, start)
+                # What follows shows that the value has ended: "7" may go on as "7.5".
+                end = _SPACE.match(text, end).end()
+                follows = text[end : end + 1]
+            except ValueError as error:
+                if whole:
+                    raise _broken(path, error) from error
+                follows = ""
+            if follows in (",", "]"):
+                yield Node(value, f"{path}, {index}")
+                if follows == "]":
+                    return
+                place, index = end + 1, index + 1
+            elif whole:
+                raise _broken(path, f"it breaks off after {index} elements")
+            else:
+                more = file.read(_CHUNK)
+                text, place, whole = text[start:] + more, 0, not more
+
+
+def read_records(path: str | os.PathLike) -> Iterator[Node]:
+    """The records of a file, be it one JSON array or JSON lines."""
+    with _open(path) as file:
+        while (first := file.read(1)).isspace():
+            pass
+    return read_array(path) if first == "[" else read_lines(path)
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[TextIO]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}. Check --data_path.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error}. Write it anew.") from error
+
+
+def _broken(path: str | os.PathLike, error: object) -> UserError:
+    return UserError(f"{path} is not valid JSON: {error}. Fetch or write it again.")

@@ -1,0 +1,116 @@
+"""Files of published data sets: find them, fetch them, know them by their sha256."""
+
+import dataclasses
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from memr1_jax.download import cache_folder, download
+from memr1_jax.errors import UserError
+
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Edition:
+    """A known content of a file; `counts` are what a loader must find in it."""
+
+    name: str
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file of a data set, and where the public gets it.
+
+    Attributes:
+      title: what the data set is called in messages.
+      name: of the file.
+      editions: what is known under which sha256; the first one is the published file.
+      home: "published by" whom and where; or how it was made, if it is not the publication's own.
+      licence: as stated there.
+      url: its direct address; empty where there is none.
+      flag: the option that names a local copy.
+    """
+
+    title: str
+    name: str
+    editions: Mapping[str, Edition]
+    home: str
+    licence: str
+    url: str = ""
+    flag: str = "--data_path"
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the published file."""
+        return next(iter(self.editions))
+
+    @property
+    def advice(self) -> str:
+        """A sentence that says where the file is to be had, and where it belongs."""
+        source = f", from {self.url}" if self.url else ""
+        return (
+            f"Get {self.name} (sha256 {self.sha256}), {self.home} under {self.licence}{source}, "
+            f"and name it with {self.flag} or put it into {cache_folder()}."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A file on the disk: its edition or `UNKNOWN`, and its sha256."""
+
+    path: Path
+    edition: str
+    sha256: str
+    counts: Mapping[str, int]  # of a known edition; empty where they are not known
+
+
+def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: bool = False) -> Found:
+    """The checked file: at `path`, else in the cache, else downloaded there.
+
+    Args:
+      file: what is looked for.
+      path: a local copy, or a folder that holds it under its published name.
+      strict: whether a file of unknown content is an error instead of a warning.
+
+    Raises:
+      UserError: nothing is there, the download fails, or `strict` refuses the file.
+    """
+    if path:
+        path = Path(path).expanduser()
+        path = path / file.name if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"There is no file at {path}, where {file.flag} points. {file.advice}")
+    else:
+        path = cache_folder() / file.name
+        if not path.is_file():
+            if not file.url:
+                raise UserError(f"{file.title} is not in {path.parent}. {file.advice}")
+            download(file.url, path, file.sha256, file.title, file.advice)
+    found = identify(file, path)
+    if found.edition == UNKNOWN:
+        message = (
+            f"{path} is not a known edition of {file.title}: its sha256 is {found.sha256}, that "
+            f"of the published file is {file.sha256}. Scores on it may not compare with published "
+            "ones."
+        )
+        if strict:
+            raise UserError(f"{message} {file.advice}")
+        warnings.warn(message, stacklevel=2)
+    return found
+
+
+def identify(file: PublishedFile, path: str | os.PathLike) -> Found:
+    """Which edition of `file` stands at `path`."""
+    sha256 = digest(path)
+    edition = file.editions.get(sha256, Edition(UNKNOWN))
+    return Found(Path(path), edition.name, sha256, edition.counts)
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The sha256 of a file."""
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""How each data set is found, read, checked against what is known of it, and named.
+
+A part of a data set never goes by the name of the whole.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from memr1_jax.data import locomo
+from memr1_jax.data.audit import AUDIT, read_audit, with_audit
+from memr1_jax.data.longmemeval import FILES, load_longmemeval
+from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_cleaned
+from memr1_jax.data.own_dialogues import load_own_dialogues
+from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
+from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+
+PathLike = str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What a file or two hold, under the name that it deserves."""
+
+    name: str
+    files: tuple[Found, ...]
+    conversations: list[Conversation]
+
+
+def read_locomo(
+    path: PathLike | None = None,
+    strict: bool = False,
+    captions: bool = False,
+    adversarial: bool = False,
+    audit: bool = False,
+    audit_path: PathLike | None = None,
+) -> Read:
+    """LoCoMo, or a file in its format; see `load_benchmark`."""
+    found = find(locomo.LOCOMO, path, strict)
+    everything = locomo.load_conversations(found.path, captions, adversarial=True)
+    counts = count(everything)
+    _check(found, counts)
+    chosen = everything if adversarial else locomo.load_conversations(found.path, captions)
+    files = [found]
+    if audit or audit_path:
+        files.append(find(AUDIT, audit_path, strict))
+        objections = read_audit(files[-1].path)
+        _check(files[-1], {"objections": len(objections)})
+        chosen = with_audit(chosen, objections)
+    if all(c.id in locomo.IDS for c in chosen):
+        name = _name("LoCoMo", counts, locomo.LOCOMO)
+    else:
+        name = f"{found.path.name} (in LoCoMo's format)"
+    return Read(name, tuple(files), chosen)
+
+
+def longmemeval_reader(edition: str) -> Callable[..., Read]:
+    """The reader of one of LongMemEval's files."""
+
+    def read(path: PathLike | None = None, strict: bool = False, limit: int = 0) -> Read:
+        found = find(FILES[edition], path, strict)
+        conversations = load_longmemeval(found.path, edition, limit)
+        counts = count(conversations)
+        if not limit:
+            _check(found, counts)
+        name = _name(FILES[edition].title, counts, FILES[edition])
+        return Read(name, (found,), conversations)
+
+    return read
+
+
+def read_msc(
+    path: PathLike | None = None,
+    strict: bool = False,
+    cleaned_path: PathLike | None = None,
+    last_session: bool = False,
+) -> Read:
+    """MSC-Self-Instruct; see `load_benchmark`."""
+    files = [find(MSC, path, strict)]
+    cleaned = None
+    if cleaned_path:
+        files.append(find(CLEANED_QUESTIONS, cleaned_path, strict))
+        cleaned = read_cleaned(files[-1].path)
+        _check(files[-1], {"questions": len(cleaned)})
+    conversations = load_msc(files[0].path, cleaned, last_session)
+    counts = count(conversations)
+    _check(files[0], counts)
+    is_cleaned = any(q.kind == CLEANED for c in conversations for q in c.questions)
+    title = "MSC-Self-Instruct with cleaned questions" if is_cleaned else "MSC-Self-Instruct"
+    return Read(_name(title, counts, MSC), tuple(files), conversations)
+
+
+def personamem_reader(length: str) -> Callable[..., Read]:
+    """The reader of PersonaMem with contexts of one length."""
+
+    def read(
+        path: PathLike | None = None,
+        strict: bool = False,
+        contexts_path: PathLike | None = None,
+        system_messages: bool = False,
+    ) -> Read:
+        questions = find(QUESTIONS[length], path, strict)
+        where = contexts_path or _contexts_beside(questions.path, length)
+        contexts = find(CONTEXTS[length], where, strict)
+        conversations, missing = load_personamem(questions.path, contexts.path, system_messages)
+        counts = count(conversations)
+        _check(contexts, counts)
+        name = f"PersonaMem {length}"
+        if missing:
+            kept = counts["conversations"]
+            name += f", {kept} context{'s' * (kept != 1)}"
+        elif _published_counts(CONTEXTS[length]):
+            name = _name(name, counts, CONTEXTS[length])
+        elif UNKNOWN in (questions.edition, contexts.edition):
+            name += f", {counts['questions']} questions of an unknown edition"
+        return Read(name, (questions, contexts), conversations)
+
+    return read
+
+
+def read_own(path: PathLike | None = None, strict: bool = False) -> Read:
+    """A user's own dialogues, of which there is no edition to be `strict` about."""
+    del strict
+    if not path:
+        raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
+    path = Path(path).expanduser()
+    conversations = load_own_dialogues(path)
+    return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
+
+
+def count(conversations: Sequence[Conversation]) -> dict[str, int]:
+    """How many conversations, sessions, turns and questions there are."""
+    return {
+        "conversations": len(conversations),
+        "sessions": sum(len(c.sessions) for c in conversations),
+        "turns": sum(len(c.turns) for c in conversations),
+        "questions": sum(len(c.questions) for c in conversations),
+    }
+
+
+def _check(found: Found, counts: Mapping[str, int]) -> None:
+    """Raises where a known file was not read as it is known to be."""
+    for what, expected in found.counts.items():
+        if counts[what] != expected:
+            raise UserError(
+                f"{found.path} is known (sha256 {found.sha256}) to hold {expected} {what}, but "
+                f"{counts[what]} were read. This is a mistake in the loader: please report it."
+            )
+
+
+def _name(title: str, counts: Mapping[str, int], file: PublishedFile) -> str:
+    """The title, with the size where it is not that of the published file."""
+    for what, published in _published_counts(file).items():
+        if counts[what] != published:
+            of = f" of {published:,}" if counts[what] < published else ""
+            return f"{title}, {counts[what]:,}{of} {what}"
+    return title
+
+
+def _published_counts(file: PublishedFile) -> Mapping[str, int]:
+    return file.editions[file.sha256].counts
+
+
+def _contexts_beside(questions: Path, length: str) -> Path | None:
+    """The contexts in the folder of the questions, be they all or a part; None if there are none.
+
+    Raises:
+      UserError: several parts are there.
+    """
+    whole = questions.parent / CONTEXTS[length].name
+    parts = [whole] if whole.exists() else sorted(questions.parent.glob(f"{whole.stem}*.jsonl"))
+    if len(parts) > 1:
+        names = ", ".join(part.name for part in parts)
+        raise UserError(f"{whole.parent} holds {names}. Name one with {CONTEXTS[length].flag}.")
+    return parts[0] if parts else None

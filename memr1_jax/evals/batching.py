@@ -1,0 +1,142 @@
+"""Which prompts are answered together: few shapes, and what prompts share is computed once."""
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+
+# A shared prefix ends at a multiple of this, so that chance words after an instruction do not make
+# it another one in every round.
+_STRIDE = 32
+# Prompts are taken apart into groups that share more where that saves this part of their tokens;
+# for less, large batches are worth more.
+_SAVING = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Prompts to be answered together, by their places; their first `prefix` tokens are equal."""
+
+    places: tuple[int, ...]
+    prefix: int
+
+
+def bucket(length: int) -> int:
+    """The smallest of 64, 128, 256, 384, 512, 768, 1024, ... that is not below `length`.
+
+    Few, since each is compiled, and so that little is padded where it would be much.
+    """
+    size = 64
+    while size < length:
+        even = size & (size - 1) == 0
+        size = size * 2 if size < 256 else size * 3 // 2 if even else size * 4 // 3
+    return size
+
+
+def rows_of(count: int, most: int) -> int:
+    """Rows of the batch that `count` prompts run in: the next power of two, `most` at most."""
+    return min(1 << (count - 1).bit_length(), most)
+
+
+def plan(
+    prompts: Sequence[np.ndarray],
+    kinds: Sequence[Hashable],
+    most_rows: int,
+    most_tokens: int,
+    response_lengths: Sequence[int],
+    fixed: Sequence[int] = (),
+) -> list[Batch]:
+    """Arranges prompts into batches of one kind each; those of similar length go together.
+
+    Args:
+      prompts: token ids, each `[T]` int32.
+      kinds: prompts of different kinds never share a batch.
+      most_rows: rows of a batch at most.
+      most_tokens: keys that a batch may hold, prompts and responses of all its rows together; a
+        single prompt may be longer.
+      response_lengths: room for the response of each prompt.
+      fixed: how many leading tokens of each prompt are the same in every prompt of its kind, such
+        as an instruction. They are a prefix even of a prompt that is alone, since others follow;
+        more is shared only where it is much more.
+    """
+    fixed = fixed or [0] * len(prompts)
+    groups: dict[Hashable, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(place)
+    batches = []
+    for places in groups.values():
+        # Big-endian bytes sort as the numbers do.
+        ordered = sorted(places, key=lambda place: prompts[place].astype(">i4").tobytes())
+        common = [
+            _common(prompts[a], prompts[b]) for a, b in zip(ordered[:-1], ordered[1:], strict=True)
+        ]
+        lengths = [len(prompts[place]) for place in ordered]
+        for start, stop in _clusters(lengths, common):
+            least = min(fixed[place] for place in ordered[start:stop])
+            prefix = _prefix(lengths[start:stop], common[start : stop - 1], least)
+            members = sorted(ordered[start:stop], key=lambda place: (len(prompts[place]), place))
+            while members:
+                taken = _take(
+                    [len(prompts[place]) - prefix for place in members],
+                    [response_lengths[place] for place in members],
+                    most_rows,
+                    most_tokens,
+                )
+                batches.append(Batch(tuple(members[:taken]), prefix))
+                members = members[taken:]
+    return batches
+
+
+def _take(lengths: list[int], responses: list[int], most_rows: int, most_tokens: int) -> int:
+    """How many of the prompts, the shortest first, the next batch takes.
+
+    It holds no more than `most_tokens`, and none is padded to more than twice what it needs.
+    """
+    most = min(len(lengths), most_rows)
+    for count in range(2, most + 1):
+        width = bucket(lengths[count - 1])
+        tokens = rows_of(count, most_rows) * (width + responses[count - 1])
+        if tokens > most_tokens or width > 2 * bucket(lengths[0]):
+            return count - 1
+    return most
+
+
+def _clusters(lengths: list[int], common: list[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of sorted prompts that are computed on one prefix each."""
+    pending = [(0, len(lengths))]
+    while pending:
+        start, stop = pending.pop()
+        inner = common[start : stop - 1]
+        if not inner:
+            yield start, stop
+            continue
+        shared = min(inner)
+        ends = [start + i + 1 for i, value in enumerate(inner) if value == shared] + [stop]
+        parts = list(zip([start, *ends[:-1]], ends, strict=True))
+        apart = sum(_work(lengths[a:b], common[a : b - 1]) for a, b in parts)
+        whole = _work(lengths[start:stop], inner)
+        if whole - apart >= _SAVING * whole:
+            pending.extend(reversed(parts))
+        else:
+            yield start, stop
+
+
+def _work(lengths: list[int], common: list[int]) -> int:
+    """Prompt tokens that are computed for a cluster."""
+    prefix = _prefix(lengths, common)
+    return prefix + sum(lengths) - len(lengths) * prefix
+
+
+def _prefix(lengths: list[int], common: list[int], fixed: int = 0) -> int:
+    """Leading tokens that a cluster shares; every prompt keeps at least one token of its own."""
+    shared = min(common, default=fixed)
+    if fixed < shared < 2 * fixed:
+        shared = fixed
+    return min(shared, min(lengths) - 1) // _STRIDE * _STRIDE
+
+
+def _common(first: np.ndarray, second: np.ndarray) -> int:
+    """How many leading tokens are equal."""
+    length = min(len(first), len(second))
+    different = first[:length] != second[:length]
+    return int(np.argmax(different)) if different.any() else length

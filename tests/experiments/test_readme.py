@@ -1,0 +1,109 @@
+"""The page that shows how to run experiments, and its example of a user's own dialogues."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny_model import options
+
+from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
+from memr1_jax.errors import UserError
+from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
+from memr1_jax.training.experiment import Experiment
+from memr1_jax.training.loading import load_dialogues
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def example(tmp_path):
+    (text,) = _blocks("jsonl")
+    path = tmp_path / "dialogues.jsonl"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_example_is_read_as_the_page_says(example, recwarn):
+    benchmark = load_benchmark("own", example)
+    assert not recwarn
+    garden, move, chat = benchmark.conversations
+    assert benchmark.description.startswith("dialogues.jsonl: 3 conversations, 5 sessions")
+    assert [c.split for c in benchmark.conversations] == ["train", "validation", "test"]
+    assert garden.times == {1: "9:05 am on 1 June, 2023", 2: "6:30 pm on 4 July, 2023"}
+    assert [q.answer for q in garden.questions] == ["1", "a fig tree"]
+    assert garden.questions[0].evidence == ("D1:1", "D2:1")
+    assert [(s.time, len(s.turns)) for s in move.sessions] == [("2024-02-01", 2), ("2024-03-09", 1)]
+    asked = [[question.answer for question in stage.questions] for stage in move.stages]
+    assert asked == [["Oslo"], ["Bergen"]]
+    assert chat.one_bank and chat.speakers == ("user", "assistant")
+    assert [q.abstain for q in chat.questions] == [False, True]
+    assert load_benchmark("own", example, split="test").conversations == (chat,)
+
+
+def test_an_experiment_reads_the_example(example, tmp_path):
+    chosen = DataConfig(data="own", data_path=str(example))
+    with pytest.warns(UserWarning, match='"after" asks amid the dialogue are left out: 1'):
+        train, evaluation = load_dialogues(chosen, 0, tmp_path)
+    assert [c.id for c in train] == ["garden"] and [c.id for c in evaluation] == ["move"]
+    assert [fact.text for fact in train[0].facts] == [
+        "Ana: I planted two apple trees.",
+        "Ben: I only have a fig tree.",
+        "Ana: One of my apple trees died.",
+    ]
+    assert [q.answer for q in evaluation[0].questions] == ["Bergen"]
+
+
+@pytest.mark.filterwarnings("ignore:Questions of")
+def test_without_splits_all_is_used_with_a_warning(example, tmp_path):
+    example.write_text(re.sub(r'"split": "\w+", ', "", example.read_text()))
+    chosen = DataConfig(data="own", data_path=str(example))
+    with pytest.warns(UserWarning, match='has a "split"'):
+        train, evaluation = load_dialogues(chosen, 0, tmp_path)
+    assert train == evaluation and len(train) == 3
+    with pytest.raises(UserError, match="--data=own needs --data_path"):
+        load_dialogues(DataConfig(data="own"), 0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Questions of")
+def test_both_agents_learn_from_the_example(example, tmp_path):
+    made = options(tmp_path / "run", data="own", data_path=str(example), agent="both")
+    Experiment(made).run()
+    told = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert {record["agent"] for record in told} == {"manager", "answer"}
+    stored = json.loads((tmp_path / "run/evaluation_after.json").read_text())
+    assert stored["questions"] == 1 and stored["manager"]["turns"] == 3
+    assert stored["scores"][0]["name"] == "without category"
+
+
+def test_every_data_set_is_on_the_page():
+    assert set(BENCHMARKS) <= set(re.findall(r"`(\w+)`", PAGE))
+    for text in _blocks("python"):
+        compile(text, "README.md", "exec")
+
+
+def test_the_commands_exist():
+    fields = {
+        "experiments.locomo_grpo": ExperimentConfig,
+        "experiments.locomo_eval": EvaluationConfig,
+    }
+    commands = "\n".join(_blocks("bash")).replace("\\\n", " ").splitlines()
+    commands = [line for line in commands if line.strip()]
+    assert len(commands) == 5
+    for line in commands:
+        module = re.match(r"python -m (\S+)", line)[1]
+        assert importlib.util.find_spec(module)
+        known = {field.name for field in dataclasses.fields(fields[module])}
+        for name, value in re.findall(r"--(\w+)=?(\S*)", line):
+            if name == "flagfile":
+                assert (ROOT / value).is_file()
+            else:
+                assert name in known
