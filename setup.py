@@ -21,7 +21,7 @@ setup(
     packages=find_packages(
         include=["memr1_jax", "memr1_jax.*", "experiments", "experiments.*", "tpu_scripts"]
     ),
-    package_data={"memr1_jax.agents": ["prompts/*.txt"]},
+    package_data={"memr1_jax.agents": ["prompts/*.txt"], "memr1_jax.evals": ["page/*"]},
     python_requires=">=3.11",
     install_requires=[
         JAX.format(extra=""),
