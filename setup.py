@@ -25,7 +25,8 @@ setup(
         "memr1_jax.agents": ["prompts/*.txt"],
         "memr1_jax.evals.systems": ["prompt_files/*.txt"],
         "memr1_jax.evals.judge": ["prompts/*.txt"],
-        "memr1_jax.evals": ["paper.json"],
+        "memr1_jax.evals": ["paper.json", "page/*"],
+        "memr1_jax.models": ["nano/*"],
     },
     python_requires=">=3.11",
     install_requires=[

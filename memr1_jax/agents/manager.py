@@ -102,6 +102,12 @@ def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]
     )
 
 
+def bytes_read(tools: Tools, tokens: int) -> int:
+    """How many bytes are read of a response that has room for `tokens` tokens."""
+    # A constrained response is read whole, whatever its tokens.
+    return tokens * (BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN)
+
+
 def apply_response(
     manager: MemoryManager,
     tools: Tools,
@@ -117,8 +123,6 @@ def apply_response(
     cannot be read is no operation and is counted.
     """
     capacity, width = bank.tokens.shape
-    # A constrained response is read whole, whatever its tokens.
-    room = BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN
     scanned = scan_operations(
         tools.scanner,
         tools.byte_table,
@@ -126,7 +130,7 @@ def apply_response(
         length,
         max_operations=manager.operations,
         max_text=width,
-        capacity=tokens.shape[-1] * room,
+        capacity=bytes_read(tools, tokens.shape[-1]),
     )
     known = (scanned.id >= 0) & (scanned.id < prompt.shown)
     slot = prompt.slots[jnp.clip(scanned.id, 0, manager.shown - 1)]

@@ -196,6 +196,9 @@ class EvalConfig:
     )
     eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
     eval_batch: int = option(8, "Questions answered together.")
+    replay_dialogues: int = option(
+        2, "Dialogues of the evaluation that are written down turn by turn, for report.html."
+    )
     seed: int = option(0, "Seed of sampling, of the order of the data and of generated dialogues.")
 
 

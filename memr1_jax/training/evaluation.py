@@ -1,8 +1,13 @@
 """The evaluation of a pair of models as a job of its own."""
 
+import functools
+
 from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.replay import write_replay
 from memr1_jax.evals.report import write_evaluation
+from memr1_jax.evals.report_page import write_report_page
+from memr1_jax.evals.watch import Seen, watch
 from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.files import prepare_run_folder
 from memr1_jax.training.loading import load_dialogues, load_models
@@ -24,9 +29,13 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     bench = build_workbench(options, models, train)
     pipeline = Pipeline(options, bench, models)
     what = f"{options.eval_split} split"
-    banks = pipeline.banks(models.manager.params, dialogues, what)
+    seen: list[Seen] = []
+    watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)
+    banks = pipeline.banks(models.manager.params, dialogues, what, watched)
     evaluation = pipeline.evaluate(models.answerer.params, dialogues, banks, what)
+    write_replay(folder, options.eval_split, pipeline.replay(seen, dialogues, evaluation))
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
+    write_report_page(folder)
     console = Console()
     if not console.is_terminal:
         console.width = 140  # a file has no width; 80 columns would break the table's words

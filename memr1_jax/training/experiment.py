@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,10 @@ import jax.numpy as jnp
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.replay import write_replay
 from memr1_jax.evals.report import read_evaluation, write_evaluation
+from memr1_jax.evals.report_page import write_report_page
+from memr1_jax.evals.watch import Seen, watch
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.models.lora import merge
 from memr1_jax.models.peft import export_adapters
@@ -45,7 +50,7 @@ from memr1_jax.training.files import prepare_run_folder, write_text_atomic
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.memory import print_memory
-from memr1_jax.training.metrics_log import MetricsLog, NoLog, read_metrics
+from memr1_jax.training.metrics_log import MetricsLog, NoLog, first_and_last, read_metrics
 from memr1_jax.training.plots import reward_curve
 from memr1_jax.training.preemption import catch_termination
 from memr1_jax.training.progress import table
@@ -167,9 +172,9 @@ class Experiment:
                 write_banks(path, found, origin)
         return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
 
-    def _banks(self, dialogues: list, what: str) -> Ingestion:
+    def _banks(self, dialogues: list, what: str, *watched: Callable) -> Ingestion:
         params = network(self.options, self.models.manager, self.params["manager"])
-        return self.pipeline.banks(params, dialogues, what)
+        return self.pipeline.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
         options = dataclasses.asdict(self.options).items()
@@ -203,12 +208,16 @@ class Experiment:
         if when == "before" and self.options.resume:
             if done := read_evaluation(self.folder, when):
                 return done
-        banks = self._banks(self.eval_dialogues, f"{when} training")
+        seen: list[Seen] = []
+        watched = functools.partial(watch, dialogues=self.options.replay_dialogues, seen=seen)
+        banks = self._banks(self.eval_dialogues, f"{when} training", watched)
         answerer = network(self.options, self.models.answerer, self.params["answer"])
         evaluation = self.pipeline.evaluate(
             answerer, self.eval_dialogues, banks, f"{when} training"
         )
         if is_main():
+            turns = self.pipeline.replay(seen, self.eval_dialogues, evaluation)
+            write_replay(self.folder, when, turns)
             write_evaluation(self.folder, when, evaluation, self.options.eval_split)
         barrier(f"evaluation {when}")  # the file decides what a resumed run does
         return evaluation
@@ -246,9 +255,7 @@ class Experiment:
         for agent in agents:
             steps = [record for record in records if record["agent"] == agent]
             if steps:
-                what = "reward" if "reward" in steps[0] else "loss"
-                values, few = [step[what] for step in steps], max(1, len(steps) // 5)
-                first, last = sum(values[:few]) / few, sum(values[-few:]) / few
+                what, few, first, last = first_and_last(steps)
                 name = f"training {what} of the {agent} agent, {few} of {len(steps)} steps"
                 rows.append((name, first, last))
         if before is not None:
@@ -256,7 +263,8 @@ class Experiment:
                 name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"
                 rows.append((name, before.overall[metric], after.overall[metric]))
         table("Before and after", ("what", "before", "after"), rows)
-        print(f"Everything is in {self.folder}")
+        write_report_page(self.folder)
+        print(f"Everything is in {self.folder}; report.html there shows it.")
 
 
 def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, mesh) -> Any:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memr1_jax.errors import UserError
@@ -146,6 +146,21 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
                 " the line, or move the file away."
             ) from error
     return records
+
+
+def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float, float]:
+    """What an agent's training came to: means over the first and the last fifth of its steps.
+
+    Args:
+        steps: one agent's records, at least one, in order.
+
+    Returns:
+        The metric, "reward" or, where nothing was rewarded, "loss"; how many steps a mean is of,
+        and both means.
+    """
+    what = "reward" if "reward" in steps[0] else "loss"
+    values, few = [step[what] for step in steps], max(1, len(steps) // 5)
+    return what, few, sum(values[:few]) / few, sum(values[-few:]) / few
 
 
 def _record(line: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Everything an experiment works with, made from its options: models, data, tools and agents."""
 
 import dataclasses
+from collections.abc import Callable
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
@@ -12,6 +13,8 @@ from memr1_jax.data.encode import Encoder, Sizes, create_encoder
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.pipeline import Evaluation, make_evaluator
+from memr1_jax.evals.replay import DialogueRecord
+from memr1_jax.evals.watch import Seen, replay
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders
 from memr1_jax.models.wheels import wheel_member
@@ -39,6 +42,7 @@ class Pipeline:
     def __init__(self, options: EvalConfig, bench: Workbench, models: Models):
         """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
         self._bench = bench
+        self._tokenizer = models.manager.tokenizer
         self._ingest_turn = add_everything
         if options.bank_builder == "manager":
             self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
@@ -52,10 +56,17 @@ class Pipeline:
             limit=options.eval_questions,
         )
 
-    def banks(self, params: dict | None, dialogues: list[Conversation], what: str) -> Ingestion:
+    def banks(
+        self,
+        params: dict | None,
+        dialogues: list[Conversation],
+        what: str,
+        watched: Callable[[Callable], Callable] = lambda ingest_turn: ingest_turn,
+    ) -> Ingestion:
         """Banks of all speakers of `dialogues` (NumPy), built with the manager's `params`.
 
-        Without parameters they hold every noted fact as it came.
+        Without parameters they hold every noted fact as it came. `watched` may put something around
+        the function that ingests a turn, see `evals.watch`.
         """
         with progress_bar(1, f"building banks, {what}") as progress:
 
@@ -64,7 +75,7 @@ class Pipeline:
                 progress.update(done)
 
             return ingest(
-                self._ingest_turn if params is not None else add_everything,
+                watched(self._ingest_turn if params is not None else add_everything),
                 params,
                 self._bench.tools,
                 self._bench.encoder,
@@ -83,6 +94,21 @@ class Pipeline:
                 progress.update(done)
 
             return self._evaluate(params, dialogues, banks, on_batch)
+
+    def replay(
+        self, seen: list[Seen], dialogues: list[Conversation], evaluation: Evaluation
+    ) -> list[DialogueRecord]:
+        """What `evals.watch.watch` saw while the banks of an evaluation were built, as text."""
+        bench, predictions = self._bench, evaluation.predictions
+        return replay(
+            seen,
+            dialogues,
+            predictions,
+            bench.manager,
+            bench.tools,
+            bench.encoder,
+            self._tokenizer,
+        )
 
 
 def build_workbench(
