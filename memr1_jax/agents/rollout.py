@@ -34,6 +34,7 @@ from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Samples, Sampling, generate
 from memr1_jax.rl.metrics import Mean, fields, masked_mean, masked_means
+from memr1_jax.rl.trajectories import Trajectories
 from memr1_jax.text.segments import Packed
 
 
@@ -42,7 +43,8 @@ class Rollout:
     """What an update needs, and what a reader wants to see.
 
     `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`, 0 in padding; `valid` `[B]`;
-    `shown` `[B]`, the number of memory ids in a manager's prompt.
+    `shown` `[B]`, the number of memory ids in a manager's prompt; `trajectories` where rows are
+    their steps.
     """
 
     prompt: Block
@@ -51,6 +53,7 @@ class Rollout:
     valid: jax.Array
     shown: jax.Array
     metrics: dict[str, Mean]
+    trajectories: Trajectories | None = None
 
 
 def answer_prompts(agent: AnswerAgent, tools: Tools, batch: AnswerBatch) -> Packed:

@@ -34,6 +34,7 @@ from memr1_jax.training.checkpoints import Checkpoints
 from memr1_jax.training.config import (
     AgentConfig,
     ExperimentConfig,
+    HorizonConfig,
     ImitationConfig,
     LoraConfig,
     OptimizerConfig,
@@ -283,6 +284,8 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
 def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, PolicyConfig, ImitationConfig)
+    free.add("consult_batch")
+    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
+    kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
     return {name: getattr(options, name) for name in names if name not in free}
