@@ -27,7 +27,7 @@ from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.reward import EXACT_MATCH, Reward, episode_reward, manager_reward
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch
+from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
@@ -172,7 +172,7 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
         )
         edits = edit(now, index, group)
         scores, values = ask(now, edits.banks)
-        outcomes, judged, outcome = _outcomes(sets, scores, now.valid)
+        outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
         memories, capacity = bank_size(edits.banks), edits.banks.alive.shape[-1]
         parts = manager_reward(reward, outcome, edits.report, memories, capacity)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
@@ -200,10 +200,19 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
     return Unrolled(rollout, banks, chosen.swapaxes(0, 1))
 
 
-def _outcomes(sets, scores, valid):
-    """Of each set of questions the means `[B, G]` and where there are any `[B]`; both together.
+def branch_outcome(
+    sets: dict[str, tuple[float, Query, jax.Array]], scores: jax.Array, valid: jax.Array
+) -> tuple[dict[str, tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
+    """The outcomes of branches from several sets of questions.
 
-    Returns these by name, where there is any at all `[B]`, and the weighted mean `[B, G]`.
+    Args:
+      sets: by name the weight, the questions `[B, n]`, and which of them are asked `[B, n]`.
+      scores: `[B, G, N]`, of the questions of all sets one after another.
+      valid: `[B]`.
+
+    Returns:
+      By name the means `[B, G]` and where there are any `[B]`; where there is any at all `[B]`; the
+      weighted mean `[B, G]` of those that there are.
     """
     outcomes, total, weights, start = {}, 0.0, 0.0, 0
     for name, (weight, _, asked) in sets.items():
