@@ -58,10 +58,11 @@ def _program(scheme):
     return run
 
 
-def _run(scheme, batch, temperature=1.0):
+def _run(scheme, batch, temperature=1.0, params=None):
     tiny = make_tiny()
+    params = tiny.model.params if params is None else params
     sampling = Sampling.create(temperature)
-    return _program(scheme)(tiny.model.params, tiny.bench.tools, batch, jax.random.key(3), sampling)
+    return _program(scheme)(params, tiny.bench.tools, batch, jax.random.key(3), sampling)
 
 
 @pytest.fixture(scope="module")
@@ -280,10 +281,11 @@ def test_greedy_episodes_end_with_the_banks_of_ingestion(tiny, batch, scheme):
     sources = set(np.asarray(batch.turns.facts.source[0]).tolist())
     told = [f for f in dialogue.facts if dialogue.positions[f.sources[-1]] in sources]
     dialogue = dataclasses.replace(dialogue, facts=tuple(told), operations=())
+    params = jax.tree.map(lambda x: x * 0.8, tiny.model.params)  # prefers to add
     read = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
-    expected = ingest(read, tiny.model.params, tiny.bench.tools, tiny.bench.encoder, [dialogue])
-    assert expected.counts["turns"] == TURNS and expected.counts["add"] > 0
-    found = jax.device_get(_run(scheme, batch, temperature=0.0))
+    expected = ingest(read, params, tiny.bench.tools, tiny.bench.encoder, [dialogue])
+    assert expected.counts["turns"] == TURNS and expected.counts["add"] > 1
+    found = jax.device_get(_run(scheme, batch, temperature=0.0, params=params))
     for speaker in (0, 1):
         first = jax.tree.map(lambda x: x[0], expected.banks[speaker])
         _assert_same_bank(jax.tree.map(lambda x: x[0], found.banks[speaker]), first)
