@@ -54,6 +54,11 @@ class Horizon:
     final_weight: float = 1.0  # of those at the end of the episode
     trunk: str = "sampled"  # one of `TRUNKS`
 
+    def __post_init__(self):
+        """Refuses what there is not."""
+        if self.scheme not in SCHEMES or self.trunk not in TRUNKS:
+            raise ValueError(f"{self} is none of {SCHEMES} with a trunk of {TRUNKS}.")
+
 
 @struct.dataclass
 class Unrolled:
@@ -176,11 +181,8 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
         memories, capacity = bank_size(edits.banks), edits.banks.alive.shape[-1]
         parts = manager_reward(reward, outcome, edits.report, memories, capacity)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
-
-        if horizon.trunk == "best":
-            chosen = jnp.argmax(rewards, axis=-1)
-        else:  # rollouts draw from small numbers, this from large ones
-            chosen = jax.random.randint(jax.random.fold_in(key, ~index), judged.shape, 0, group)
+        # Rollouts draw from small numbers, this from large ones.
+        chosen = choose_branch(horizon.trunk, rewards, jax.random.fold_in(key, ~index))
         edited = jax.tree.map(lambda x: x[jnp.arange(len(chosen)), chosen], edits.banks)
         metrics = edits.metrics(now.valid) | masked_means(parts, judged[:, None])
         metrics |= masked_means(values, now.asked[:, None])
@@ -198,6 +200,13 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
     metrics["final_bank_size"] = masked_mean(memories, batch.valid[:, None])
     rollout = Rollout(*_flat(_by_episode(seen)), metrics)
     return Unrolled(rollout, banks, chosen.swapaxes(0, 1))
+
+
+def choose_branch(trunk: str, rewards: jax.Array, key: jax.Array) -> jax.Array:
+    """Which branch `[B]` a trunk goes on with, of those with `rewards` `[B, G]`; see `Horizon`."""
+    if trunk == "best":
+        return jnp.argmax(rewards, axis=-1)
+    return jax.random.randint(key, rewards.shape[:1], 0, rewards.shape[1])
 
 
 def branch_outcome(

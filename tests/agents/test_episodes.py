@@ -13,7 +13,7 @@ import pytest
 from tiny_model import episode_data, make_tiny
 
 from memr1_jax.agents.consult import FrozenAnswerer
-from memr1_jax.agents.episodes import Horizon, branch_outcome, episode_rollout
+from memr1_jax.agents.episodes import Horizon, branch_outcome, choose_branch, episode_rollout
 from memr1_jax.agents.ingest import ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import apply_response, manager_prompt
@@ -194,6 +194,18 @@ def test_both_outcomes_of_a_branch_are_weighed():
     assert outcome[:, 0].tolist() == [0.5, 1.0, 0.25, 0.0]
     scores = scores.at[0, 0, 2].set(1.0)
     assert branch_outcome(sets, scores, valid)[2][0, 0] == (3 * 0.5 + 1.0) / 4
+
+
+def test_the_trunk_goes_on_with_the_best_branch_or_with_any():
+    rewards = jnp.array([[0.0, 3.0, 1.0], [2.0, 2.0, 1.0]])
+    assert choose_branch("best", rewards, jax.random.key(0)).tolist() == [1, 0]
+    many = jnp.broadcast_to(rewards[0], (3000, 3))
+    chosen = np.asarray(choose_branch("sampled", many, jax.random.key(0)))
+    assert np.abs(np.bincount(chosen, minlength=3) / 3000 - 1 / 3).max() < 0.04
+    other = np.asarray(choose_branch("sampled", -many, jax.random.key(0)))
+    np.testing.assert_array_equal(chosen, other)  # whatever they earn
+    with pytest.raises(ValueError, match="'worst'"):
+        Horizon(trunk="worst")
 
 
 def _first_turn(batch):
