@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from memr1_jax.agents.ingest import add_everything, ingest
-from memr1_jax.data.batches import AnswerData, Facts, ManagerData
+from memr1_jax.data.batches import AnswerData, EpisodeData, Facts, ManagerData
 from memr1_jax.data.encode import encode_answer_data, encode_manager_data
+from memr1_jax.data.episodes import encode_episodes, episodes
 from memr1_jax.data.synthetic import generate
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
@@ -208,7 +209,7 @@ class Training:
     optimizer: Any
     step: Callable
     frozen: Frozen
-    data: AnswerData | ManagerData
+    data: AnswerData | ManagerData | EpisodeData
 
     @property
     def arguments(self) -> tuple:
@@ -226,13 +227,28 @@ class Training:
         return self.step(state, *self.arguments, rows, valid)
 
 
+def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
+    """Two episodes of the dialogue on the device, of four turns and of two."""
+    made = [
+        episode
+        for c in tiny.conversations
+        for episode in episodes(dataclasses.replace(c, operations=()), turns, 2)
+    ]
+    assert [len(episode.turns) for episode in made] == [4, 2]
+    data = encode_episodes(tiny.bench.encoder, tiny.conversations, made, turns, questions)
+    return jax.tree.map(jnp.asarray, data)
+
+
 @functools.cache
-def make_training(agent: str) -> Training:
+def make_training(agent: str, horizon: str = "one_step") -> Training:
     """The step of the tiny model, compiled once for all tests of this process."""
     tiny = make_tiny()
     bench, params = tiny.bench, tiny.model.params
-    policy = make_policy(tiny.options, bench, tiny.models, agent)
-    if agent == "manager":
+    changed = dataclasses.replace(tiny.options, horizon=horizon)
+    policy = make_policy(changed, bench, tiny.models, agent)
+    if horizon != "one_step":
+        data = episode_data(tiny)
+    elif agent == "manager":
         tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
         data = encode_manager_data(bench.encoder, tiny.conversations, tuples)
     else:

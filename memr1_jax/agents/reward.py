@@ -1,6 +1,6 @@
 """What a response earns: the outcome, and on request its form and the size of the bank.
 
-Axis letters: B prompts, G samples a prompt.
+Axis letters: B prompts or episodes, G samples a prompt, T turns of an episode.
 """
 
 import dataclasses
@@ -68,10 +68,44 @@ def manager_reward(
       memories: `[B, G]`, those alive after the edits.
       capacity: slots of a bank.
     """
-    readable = (report.invalid == 0) & (report.skipped == 0)
-    excess = jnp.maximum(memories - reward.size_free, 0) / capacity
+    return {
+        "reward_outcome": reward.outcome_weight * outcome,
+        "reward_format": reward.format_weight * _readable(report),
+        "reward_size": -reward.size_weight * _excess(reward, memories, capacity),
+    }
+
+
+def episode_reward(
+    reward: Reward,
+    outcome: jax.Array,
+    report: Report,
+    present: jax.Array,
+    memories: jax.Array,
+    capacity: int,
+) -> dict[str, jax.Array]:
+    """The weighted parts of a whole episode's reward, which add up to it.
+
+    Form and size as for one response: means over the turns, and over both speakers' banks.
+
+    Args:
+      reward: the weights.
+      outcome: `[B]`, the mean over the questions at the end.
+      report: leaves `[B, T]`, of the turns.
+      present: `[B, T]`, which turns there are.
+      memories: `[B, 2]`, those alive at the end.
+      capacity: slots of a bank.
+    """
+    readable = (_readable(report) & present).sum(-1) / jnp.maximum(present.sum(-1), 1)
     return {
         "reward_outcome": reward.outcome_weight * outcome,
         "reward_format": reward.format_weight * readable,
-        "reward_size": -reward.size_weight * excess,
+        "reward_size": -reward.size_weight * _excess(reward, memories, capacity).mean(-1),
     }
+
+
+def _readable(report):
+    return (report.invalid == 0) & (report.skipped == 0)
+
+
+def _excess(reward, memories, capacity):
+    return jnp.maximum(memories - reward.size_free, 0) / capacity

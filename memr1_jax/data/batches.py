@@ -3,7 +3,7 @@
 A data set lies on the device as a whole; what travels to it at each step is a list of row numbers.
 
 Axis letters: B rows of a batch, C conversations, F facts of a turn, W tokens of a text, M slots of
-a bank, n questions of a turn, S sessions.
+a bank, n questions of a turn, S sessions; T turns of an episode, with N questions at its end.
 """
 
 import jax
@@ -130,3 +130,63 @@ class ManagerData:
         )
         own, other, speaker, facts, queries, asked = picked
         return ManagerBatch(own, other, speaker, scene, facts, queries, asked, valid)
+
+
+@struct.dataclass
+class EpisodeTurns:
+    """The turns of episodes, leaves `[B, T, ...]`: those outside `present` `[B, T]` are padding.
+
+    The other fields are those of a `ManagerBatch`.
+    """
+
+    present: jax.Array
+    speaker: jax.Array
+    facts: Facts
+    queries: Query
+    asked: jax.Array
+
+
+@struct.dataclass
+class EpisodeBatch:
+    """Episodes: both speakers' banks before them, their turns, and the questions at their end.
+
+    Leaves `[B, ...]`; `queries` `[B, N, ...]` with `asked` `[B, N]`; `due` `[B, N]` is the turn of
+    the episode after which a question can be answered; `valid` `[B]` marks padding.
+    """
+
+    banks: tuple[MemoryBank, MemoryBank]
+    scene: Scene
+    turns: EpisodeTurns
+    queries: Query
+    asked: jax.Array
+    due: jax.Array
+    valid: jax.Array
+
+
+@struct.dataclass
+class EpisodeData:
+    """Episodes `[rows, ...]` of `conversation` `[rows]`, whose scenes are `[C, ...]`.
+
+    The other fields are those of an `EpisodeBatch`.
+    """
+
+    banks: tuple[MemoryBank, MemoryBank]
+    turns: EpisodeTurns
+    queries: Query
+    asked: jax.Array
+    due: jax.Array
+    scene: Scene
+    conversation: jax.Array
+
+    @property
+    def rows(self) -> int:
+        """Number of episodes."""
+        return self.conversation.shape[0]
+
+    def select(self, rows: jax.Array, valid: jax.Array) -> EpisodeBatch:
+        """The batch of episodes `rows` `[B]`, of which those outside `valid` `[B]` are padding."""
+        scene = jax.tree.map(lambda x: x[self.conversation[rows]], self.scene)
+        banks, *rest = jax.tree.map(
+            lambda x: x[rows], (self.banks, self.turns, self.queries, self.asked, self.due)
+        )
+        return EpisodeBatch(banks, scene, *rest, valid)

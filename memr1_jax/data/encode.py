@@ -7,13 +7,14 @@ width, n questions of a turn, S sessions, A words of a gold answer.
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, Facts, ManagerData, Query, Scene
-from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
+from memr1_jax.data.tuples import Banks, ManagerTuple, banks_before, turn_of
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
@@ -94,7 +95,7 @@ def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
     tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
     words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
     gold = encoder.rows([q.answer for q in questions], sizes.gold_width)
-    return Query(tokens, length, _stack(words), *gold)
+    return Query(tokens, length, stack(words), *gold)
 
 
 def encode_bank(
@@ -118,14 +119,22 @@ def encode_final_banks(
     encoder: Encoder, conversations: Sequence[Conversation]
 ) -> tuple[MemoryBank, MemoryBank]:
     """Both speakers' banks `[C, ...]` as they should be at the end; see `facts_before`."""
-    texts = sorted({fact.text for c in conversations for fact in c.facts})
-    keys = dict(zip(texts, encoder.keys(texts), strict=True))
-    pairs = [
-        [encode_bank(encoder, c, bank, keys) for bank in banks_before(c, len(c.turns))]
-        for c in conversations
-    ]
-    first, second = zip(*pairs, strict=True)
+    held = [banks_before(c, len(c.turns)) for c in conversations]
+    keys = bank_keys(encoder, held)
+    first, second = zip(
+        *(
+            [encode_bank(encoder, c, bank, keys) for bank in banks]
+            for c, banks in zip(conversations, held, strict=True)
+        ),
+        strict=True,
+    )
     return _stack(first), _stack(second)
+
+
+def bank_keys(encoder: Encoder, banks: Sequence[Banks]) -> dict[str, np.ndarray]:
+    """Embeddings of all texts in pairs of banks, by text; of the empty one where there is none."""
+    texts = sorted({fact.text for pair in banks for bank in pair for fact in bank}) or [""]
+    return dict(zip(texts, encoder.keys(texts), strict=True))
 
 
 def encode_manager_data(
@@ -143,8 +152,7 @@ def encode_manager_data(
         )
     sizes = encoder.sizes
     place = {c.id: index for index, c in enumerate(conversations)}
-    texts = sorted({fact.text for item in tuples for bank in item.banks for fact in bank})
-    keys = dict(zip(texts, encoder.keys(texts), strict=True)) if texts else _no_keys(encoder)
+    keys = bank_keys(encoder, [item.banks for item in tuples])
     banks = [
         [encode_bank(encoder, conversations[place[t.conversation]], bank, keys) for bank in t.banks]
         for t in tuples
@@ -157,10 +165,10 @@ def encode_manager_data(
         for t in tuples
     ]
     return ManagerData(
-        own=_stack([pair[t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
-        other=_stack([pair[1 - t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
+        own=stack([pair[t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
+        other=stack([pair[1 - t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
         speaker=np.array([t.speaker for t in tuples], np.int32),
-        facts=_stack(facts),
+        facts=stack(facts),
         queries=jax.tree.map(
             lambda x: x.reshape(len(tuples), sizes.questions, *x.shape[1:]), encoded
         ),
@@ -221,23 +229,27 @@ def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
     return streams
 
 
-def left_out(encoder: Encoder, tuples: Sequence[ManagerTuple]) -> dict[str, int]:
-    """What of the manager's tuples the fixed sizes leave out, by the option that would keep it."""
+def left_out(encoder: Encoder, turns: Sequence[Any], banks: Sequence[Banks]) -> dict[str, int]:
+    """What of a manager's turns the fixed sizes leave out, by the option that would keep it.
+
+    Turns are `ManagerTuple`s or turns of episodes, `banks` those before them.
+    """
     sizes = encoder.sizes
 
     def longer(texts, width):
         return sum(len(encoder.tokenize(text)) > width for text in texts)
 
-    facts = {fact.text for t in tuples for bank in (t.facts, *t.banks) for fact in bank}
-    questions = {question.question for t in tuples for question in t.questions}
+    held = [bank for pair in banks for bank in pair] + [turn.facts for turn in turns]
+    facts = {fact.text for bank in held for fact in bank}
+    questions = {question.question for turn in turns for question in turn.questions}
     return {
         f"facts cut at --memory_width={sizes.memory_width}": longer(facts, sizes.memory_width),
         f"questions cut at {sizes.question_width} tokens": longer(questions, sizes.question_width),
         f"facts beyond --facts_per_turn={sizes.facts}": sum(
-            max(0, len(t.facts) - sizes.facts) for t in tuples
+            max(0, len(turn.facts) - sizes.facts) for turn in turns
         ),
         f"questions beyond --questions_per_turn={sizes.questions}": sum(
-            max(0, len(t.questions) - sizes.questions) for t in tuples
+            max(0, len(turn.questions) - sizes.questions) for turn in turns
         ),
     }
 
@@ -247,15 +259,12 @@ def session_index(conversation: Conversation) -> dict[int, int]:
     return {session.number: index for index, session in enumerate(conversation.sessions)}
 
 
-def _no_keys(encoder):
-    return {"": encoder.keys([""])[0]}
-
-
 def _widest(encoder, texts):
     return max((len(encoder.tokenize(text)) for text in texts if text), default=1)
 
 
-def _stack(items):
+def stack(items: Sequence[Any]) -> Any:
+    """Pytrees of NumPy arrays as one with a new leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
 
 

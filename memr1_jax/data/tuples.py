@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+import numpy as np
+
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.text.events import Event
 
@@ -140,3 +142,10 @@ def banks_before(conversation: Conversation, position: int, window: int | None =
         tuple(fact for fact in recent if fact.speaker == first),
         tuple(fact for fact in recent if fact.speaker == second),
     )
+
+
+def spread(total: int, limit: int) -> list[int]:
+    """Return at most `limit` of `total` rows, evenly spread; all of them where `limit` is 0."""
+    if not limit or limit >= total:
+        return list(range(total))
+    return [int(row) for row in np.linspace(0, total - 1, limit).round()]

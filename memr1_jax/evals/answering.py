@@ -115,13 +115,6 @@ def predict(
     return predictions
 
 
-def spread(total: int, limit: int) -> list[int]:
-    """At most `limit` of `total` rows, evenly spread; all of them where `limit` is 0."""
-    if not limit or limit >= total:
-        return list(range(total))
-    return [int(row) for row in np.linspace(0, total - 1, limit).round()]
-
-
 def summarise(predictions: Sequence[Prediction]) -> list[dict]:
     """Scores by category and overall; see `metrics.aggregate`."""
     return aggregate(prediction.scores for prediction in predictions)

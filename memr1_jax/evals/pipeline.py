@@ -10,8 +10,9 @@ from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.encode import Encoder, encode_answer_data
+from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
-from memr1_jax.evals.answering import Prediction, make_answer_questions, predict, spread, summarise
+from memr1_jax.evals.answering import Prediction, make_answer_questions, predict, summarise
 from memr1_jax.models.decoder import Decoder
 
 

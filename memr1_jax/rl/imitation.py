@@ -20,6 +20,7 @@ from memr1_jax.rl.policy import (
     policy_statistics,
     response_mask,
 )
+from memr1_jax.rl.trajectories import by_row, returns
 from memr1_jax.rl.update import TrainState
 from memr1_jax.text.grammar import Grammar
 
@@ -54,11 +55,12 @@ class Imitation:
 
 def kept_samples(algorithm: Imitation, experience: Experience) -> jax.Array:
     """Which responses are learned from: `[B, G]` bool."""
-    rewards, valid = experience.rewards, experience.valid[:, None]
+    valid, trajectories = experience.valid[:, None], experience.trajectories
     if algorithm.keep == "all":
-        return jnp.broadcast_to(valid, rewards.shape)
+        return jnp.broadcast_to(valid, experience.rewards.shape)
+    rewards, _ = returns(trajectories, experience.rewards, experience.valid)
     best = jnp.arange(rewards.shape[-1]) == jnp.argmax(rewards, axis=-1, keepdims=True)
-    return best & (rewards > algorithm.min_reward) & valid
+    return by_row(trajectories, best & (rewards > algorithm.min_reward)) & valid
 
 
 def imitation_update(
@@ -130,9 +132,9 @@ def imitation_update(
         mini_batches=algorithm.mini_batches,
     )
     if algorithm.keep == "best":  # else nothing is judged
-        valid = experience.valid[:, None]
+        rewards, valid = returns(experience.trajectories, experience.rewards, experience.valid)
         metrics |= {
-            "kept": masked_mean(kept, valid),
-            "reward": masked_mean(experience.rewards, valid),
+            "kept": masked_mean(kept, experience.valid[:, None]),
+            "reward": masked_mean(rewards, valid[:, None]),
         }
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics

@@ -1,5 +1,8 @@
 """Metrics as (sum, weight) pairs, so that micro-batches and devices add up exactly."""
 
+import dataclasses
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -31,6 +34,16 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
     counts = jnp.broadcast_to(mask, values.shape).astype(bool)
     kept = jnp.where(counts, jax.lax.stop_gradient(values).astype(jnp.float32), 0.0)
     return Mean(kept.sum(), counts.sum().astype(jnp.float32))
+
+
+def masked_means(values: dict[str, jax.Array], mask: jax.Array) -> dict[str, Mean]:
+    """`masked_mean` of each value by name, all with the same mask."""
+    return {name: masked_mean(value, mask) for name, value in values.items()}
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name."""
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def once(value: jax.Array) -> Mean:

@@ -27,6 +27,7 @@ from memr1_jax.rl.losses import (
 )
 from memr1_jax.rl.metrics import Mean, masked_mean, once
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts
+from memr1_jax.rl.trajectories import Trajectories, by_step, returns
 from memr1_jax.text.grammar import Grammar, allowed, states_along
 
 
@@ -75,7 +76,8 @@ class Experience:
     """The part of a rollout that is learned from; leaves `[B, ...]`.
 
     `logprobs` `[B, G, R]` are the sampler's; `rewards` `[B, G]`; `stopped` `[B, G]`; `valid` `[B]`;
-    `shown` `[B]` bounds the ids that a grammar allows.
+    `shown` `[B]` bounds the ids that a grammar allows. Where rows are steps of `trajectories`, G is
+    1, and `rewards` are those of the whole trajectory at each of its valid steps.
     """
 
     prompt: Block
@@ -85,6 +87,7 @@ class Experience:
     stopped: jax.Array
     valid: jax.Array
     shown: jax.Array
+    trajectories: Trajectories | None = None
 
 
 @struct.dataclass
@@ -188,6 +191,23 @@ def token_rewards(
         return rewards, {}
     penalised = kl_in_reward(rewards, experience.logprobs, ref_logp, mask, options.kl_weight)
     return penalised, {"kl": masked_mean(experience.logprobs - ref_logp, mask)}
+
+
+def group_scores(
+    options: PolicyOptions, experience: Experience, ref_logp: jax.Array | None, mask: jax.Array
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """Scores `[B, G]` by which the members of groups are compared, and metrics of the penalty.
+
+    They are the rewards, less the KL penalty if placed there, that of all steps of a trajectory.
+    """
+    rewards, _ = returns(experience.trajectories, experience.rewards, experience.valid)
+    if not options.kl_weight or options.kl_placement != "reward":
+        return rewards, {}
+    penalised, penalty = token_rewards(options, experience, ref_logp, mask)
+    if experience.trajectories is None:
+        return penalised.sum(-1), penalty
+    costs = (last_token_rewards(experience.rewards, mask) - penalised).sum(-1)
+    return rewards - by_step(experience.trajectories, costs).sum(-1), penalty
 
 
 def policy_terms(

@@ -19,11 +19,12 @@ from memr1_jax.rl.policy import (
     PolicyOptions,
     all_trained,
     fixed_logprobs,
+    group_scores,
     policy_statistics,
     policy_step,
     response_mask,
-    token_rewards,
 )
+from memr1_jax.rl.trajectories import by_row, returns
 from memr1_jax.text.grammar import Grammar
 
 
@@ -111,15 +112,15 @@ def update(
     old_logp, ref_logp = fixed_logprobs(
         algorithm, statistics, complete(state.params), reference, experience
     )
-    informative = informative_groups(experience.rewards)
+    rewards, valid = returns(experience.trajectories, experience.rewards, experience.valid)
+    informative = informative_groups(rewards)
     mask = response_mask(experience, algorithm.mask_truncated)
     if algorithm.drop_flat_groups:
-        mask &= informative[:, None, None]
-    scores, penalty = experience.rewards, {}
-    if algorithm.kl_weight and algorithm.kl_placement == "reward":
-        rewards, penalty = token_rewards(algorithm, experience, ref_logp, mask)
-        scores = rewards.sum(-1)
-    advantages = group_advantages(scores, algorithm.advantage)[..., None]
+        kept = jnp.broadcast_to(informative[:, None], rewards.shape)
+        mask &= by_row(experience.trajectories, kept)[..., None]
+    scores, penalty = group_scores(algorithm, experience, ref_logp, mask)
+    advantages = group_advantages(scores, algorithm.advantage)
+    advantages = by_row(experience.trajectories, advantages)[..., None]
     batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp)
 
     def step(carry, part):
@@ -134,9 +135,8 @@ def update(
         epochs=algorithm.epochs,
         mini_batches=algorithm.mini_batches,
     )
-    valid = experience.valid
     metrics |= penalty | {
-        "reward": masked_mean(experience.rewards, valid[:, None]),
+        "reward": masked_mean(rewards, valid[:, None]),
         "informative_groups": masked_mean(informative, valid),
     }
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics

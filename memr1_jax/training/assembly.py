@@ -6,17 +6,26 @@ The same for real runs and for ahead-of-time compilation, where weights are shap
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.agents.consult import FrozenAnswerer
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
     answer_demonstrations,
     manager_demonstrations,
 )
+from memr1_jax.agents.episodes import Horizon
+from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.reward import Reward
-from memr1_jax.agents.rollout import FrozenAnswerer
-from memr1_jax.data.batches import AnswerData, ManagerData
-from memr1_jax.data.encode import encode_answer_data, encode_manager_data, left_out
+from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
+from memr1_jax.data.encode import (
+    encode_answer_data,
+    encode_final_banks,
+    encode_manager_data,
+    left_out,
+)
+from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
 from memr1_jax.parallel.distributed import is_main
@@ -59,7 +68,9 @@ def make_policy(options: ExperimentConfig, bench: Workbench, models: Models, age
     return Policy(
         agent=bench.manager if manager else bench.answerer,
         decoder=models.of(agent).decoder,
-        answerer=FrozenAnswerer(bench.answerer, models.answerer.decoder) if manager else None,
+        answerer=FrozenAnswerer(bench.answerer, models.answerer.decoder, options.consult_batch)
+        if manager
+        else None,
         reward=Reward(
             outcome=options.reward,
             outcome_weight=options.outcome_weight,
@@ -68,6 +79,7 @@ def make_policy(options: ExperimentConfig, bench: Workbench, models: Models, age
             size_free=options.size_free,
         ),
         judge=bench.judge,
+        horizon=_horizon(options) if manager else None,
         adapter_scale=1.0 if lora is None else lora.scale,
     )
 
@@ -98,7 +110,7 @@ def make_frozen(
 
 def manager_data(
     options: ExperimentConfig, bench: Workbench, models: Models, dialogues: list[Conversation]
-) -> ManagerData | Demonstrations:
+) -> ManagerData | EpisodeData | Demonstrations:
     """The turns that the manager learns from; says what the fixed sizes leave out."""
     if options.algorithm == "sft":
         shown, counts = manager_demonstrations(
@@ -113,13 +125,37 @@ def manager_data(
         )
         _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
         return shown
+    if options.horizon != "one_step":
+        return _episode_data(options, bench, dialogues)
     tuples = [
         item
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
-    _say(f"{len(tuples)} turns; left out", left_out(bench.encoder, tuples))
+    missing = left_out(bench.encoder, tuples, [item.banks for item in tuples])
+    _say(f"{len(tuples)} turns; left out", missing)
     return encode_manager_data(bench.encoder, dialogues, tuples)
+
+
+def _horizon(options):
+    if options.horizon == "one_step":
+        return None
+    weights = options.local_weight, options.final_weight
+    return Horizon(options.horizon, *weights, options.trunk)
+
+
+def _episode_data(options, bench, dialogues):
+    turns, questions = options.episode_turns, options.final_questions
+    made = [
+        episode
+        for dialogue in dialogues
+        for episode in episodes(
+            dialogue, turns, options.facts_per_turn, options.episode_start, options.link
+        )
+    ]
+    missing = left_out_of_episodes(bench.encoder, dialogues, made, questions)
+    _say(f"{len(made)} episodes; left out", missing)
+    return encode_episodes(bench.encoder, dialogues, made, turns, questions)
 
 
 def answer_data(
@@ -144,6 +180,20 @@ def answer_data(
     )
     _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
     return shown
+
+
+def gold_banks(bench: Workbench, dialogues: list[Conversation]) -> Ingestion:
+    """The banks that the gold operations of generated dialogues leave.
+
+    Raises:
+      UserError: a dialogue has none.
+    """
+    if any(not dialogue.operations for dialogue in dialogues):
+        raise UserError(
+            "These dialogues do not say which memory operations are right. Use --data=synthetic,"
+            " or another value of --training_banks."
+        )
+    return Ingestion(encode_final_banks(bench.encoder, dialogues), {})
 
 
 def _say(what, counts):

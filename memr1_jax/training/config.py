@@ -4,13 +4,16 @@ import dataclasses
 import warnings
 from typing import Any
 
+from memr1_jax.agents.episodes import SCHEMES, TRUNKS
 from memr1_jax.agents.reward import OUTCOMES
+from memr1_jax.data.episodes import STARTS
 from memr1_jax.errors import UserError
 from memr1_jax.rl.advantages import ADVANTAGES
 from memr1_jax.rl.kl import KL_ESTIMATES
 from memr1_jax.rl.losses import AGGREGATIONS, RATIOS
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
+HORIZONS = ("one_step", *SCHEMES)
 _SOURCES = ("locomo", "synthetic", "own")
 _SPLITS = ("train", "validation", "test")
 _AT_LEAST_ONE = (
@@ -102,6 +105,17 @@ class OptimizerConfig:
 
     algorithm: str = option("grpo", "How the agents learn.", ALGORITHMS)
     agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
+    first: str = option(
+        "manager",
+        "Of both agents, which learns first; the other then learns beside it.",
+        ("manager", "answer"),
+    )
+    training_banks: str = option(
+        "",
+        "What fills the banks that the Answer Agent learns on: the manager, every noted fact, or"
+        " the gold operations of generated dialogues. Empty: as --bank_builder.",
+        ("", "manager", "add_all", "gold"),
+    )
     manager_steps: int = option(100, "Updates of the Memory Manager.")
     answer_steps: int = option(100, "Updates of the Answer Agent.")
     batch: int = option(128, "Prompts in a batch.")
@@ -128,6 +142,35 @@ class RolloutConfig:
     size_free: int = option(0, "Memories that cost nothing.")
     judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
     judge_prompt: str = option("compact", "Prompt file judge_<name>.txt.", ("compact", "full"))
+    consult_batch: int = option(
+        0, "Prompts that the frozen Answer Agent answers at a time for the manager; 0: all."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class HorizonConfig:
+    """Whether the manager learns from single turns or from whole episodes; see `agents.episodes`.
+
+    With episodes --batch counts episodes, and --window is not used.
+    """
+
+    horizon: str = option(
+        "one_step",
+        "What earns the manager a reward: one turn's edits of a bank of noted facts; a whole"
+        " episode at its end, shared by all of its turns; or every turn of an episode, in branches"
+        " from the bank that the manager has made.",
+        HORIZONS,
+    )
+    episode_turns: int = option(16, "Turns of an episode that bring facts; 0: the whole dialogue.")
+    episode_start: str = option(
+        "empty", "Banks before an episode: empty, or what a memory should hold there.", STARTS
+    )
+    final_questions: int = option(8, "Questions at the end of an episode; 0: all of them.")
+    local_weight: float = option(1.0, "Branches: weight of the turn's own questions.")
+    final_weight: float = option(
+        1.0, "Branches: weight of the episode's questions, as far as they can be answered."
+    )
+    trunk: str = option("sampled", "Branches: which one goes on, at random or the best.", TRUNKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +233,8 @@ class EvalConfig:
 
     bank_builder: str = option(
         "manager",
-        "What fills the banks that the Answer Agent learns and is evaluated on: the manager, or"
-        " every noted fact as it comes.",
+        "What fills the banks that the Answer Agent is evaluated on: the manager, or every noted"
+        " fact as it comes.",
         ("manager", "add_all"),
     )
     eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
@@ -227,6 +270,7 @@ class ExperimentConfig(
     EvalConfig,
     OptimizerConfig,
     RolloutConfig,
+    HorizonConfig,
     PolicyConfig,
     ImitationConfig,
     ParallelConfig,
@@ -270,8 +314,9 @@ def check_options(options: Any) -> None:
             raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
     if not isinstance(options, ExperimentConfig):
         return
+    _check_horizon(options)
     parts = options.mini_batches * options.micro_batches
-    if options.batch % parts:
+    if options.batch * update_rows(options) % parts:
         raise UserError(
             f"--batch={options.batch} does not divide into --mini_batches={options.mini_batches}"
             f" times --micro_batches={options.micro_batches} equal parts. Change one of them."
@@ -283,4 +328,36 @@ def check_options(options: Any) -> None:
             "--kl_kind=k1 in the loss has no gradient in expectation: it penalises nothing. Use"
             " k2, k3, k1+ or k3+, or --kl_placement=reward.",
             stacklevel=2,
+        )
+
+
+def update_rows(options: ExperimentConfig) -> int:
+    """How many rows of an update one row of the batch becomes at least: its turns, if known."""
+    if options.horizon == "one_step" or options.agent != "manager":
+        return 1
+    turns = options.episode_turns or 1
+    return turns * options.group if options.horizon == "terminal" else turns
+
+
+def _check_horizon(options: ExperimentConfig) -> None:
+    for name in ("episode_turns", "final_questions", "consult_batch"):
+        if getattr(options, name) < 0:
+            raise UserError(f"--{name}={getattr(options, name)} must be 0 or more.")
+    if options.horizon == "one_step":
+        return
+    if options.algorithm == "sft":
+        raise UserError(
+            f"--horizon={options.horizon} is for rewards, but --algorithm=sft learns from"
+            " demonstrations. Leave --horizon out."
+        )
+    if options.horizon == "terminal" and options.algorithm == "ppo":
+        raise UserError(
+            "--horizon=terminal compares the trajectories of a group, which --algorithm=ppo does"
+            " not do. Use --algorithm=grpo, or --horizon=branches."
+        )
+    weights = (options.local_weight, options.final_weight)
+    if options.horizon == "branches" and (min(weights) < 0 or not sum(weights)):
+        raise UserError(
+            f"--local_weight={weights[0]} and --final_weight={weights[1]} must be 0 or more, and"
+            " one of them above 0."
         )

@@ -49,19 +49,59 @@ class Chain:
         return cls(decoder.config, lengths)
 
 
+def sampled_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
+    """The chain of the agent in training in its rollout; of one turn, where there are episodes."""
+    policy, rows = made.policy, (options.batch, options.group)
+    if policy.horizon is not None and policy.horizon.scheme == "terminal":
+        rows = (options.batch * options.group, 1)  # trajectories, each with prompts of its own
+    return Chain.of(policy.agent, policy.decoder, *rows)
+
+
 def trained_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
-    """The chain of the agent in training."""
-    policy = made.policy
-    return Chain.of(policy.agent, policy.decoder, options.batch, options.group)
+    """The chain of the agent in training in its update."""
+    sampled = sampled_chain(made, options)
+    prompts = _turns(made) * sampled.lengths.prompts
+    return Chain(sampled.config, dataclasses.replace(sampled.lengths, prompts=prompts))
 
 
 def asked_chain(made: AbstractStep, options: ExperimentConfig) -> Chain | None:
-    """The answers to a manager's edits: a prompt for each sample and question; else None."""
+    """The answers to a manager's edits, as many as there are at a time; else None.
+
+    There is a prompt for each sample and question.
+    """
     answerer = made.policy.answerer
     if answerer is None:
         return None
-    prompts = options.batch * options.group * options.questions_per_turn
+    prompts = _asked_at_once(made, options)
+    if answerer.together:
+        prompts = min(prompts, answerer.together)
     return Chain.of(answerer.agent, answerer.decoder, prompts, 1)
+
+
+def _asked_at_once(made, options):
+    """Answers that belong together, to one turn or to the end of the episodes."""
+    horizon, questions = made.policy.horizon, options.questions_per_turn
+    if horizon is not None:
+        end = _data(made).asked.shape[1]
+        questions = end if horizon.scheme == "terminal" else questions + end
+    return options.batch * options.group * questions
+
+
+def _askings(made, options):
+    """How often an `asked_chain` is computed in a step."""
+    policy = made.policy
+    parts = math.ceil(_asked_at_once(made, options) / asked_chain(made, options).lengths.prompts)
+    every_turn = policy.horizon is not None and policy.horizon.scheme == "branches"
+    return parts * (_turns(made) if every_turn else 1)
+
+
+def _turns(made):
+    """Turns of an episode, 1 without episodes."""
+    return 1 if made.policy.horizon is None else _data(made).turns.present.shape[1]
+
+
+def _data(made):
+    return made.arguments[3]
 
 
 def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> dict[str, Work]:
@@ -73,11 +113,13 @@ def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> 
     chain = (trained.config, trained.lengths, layout)
     work = {}
     if options.algorithm != "sft":
-        work["prefill"] = roofline.prefill_work(*chain)
-        work["decode"] = roofline.decode_work(*chain)
+        turn = (trained.config, sampled_chain(made, options).lengths, layout)
+        work["prefill"] = roofline.prefill_work(*turn).times(_turns(made))
+        work["decode"] = roofline.decode_work(*turn).times(_turns(made))
     if asked:
-        work["answer prefill"] = roofline.prefill_work(asked.config, asked.lengths, layout)
-        work["answer decode"] = roofline.decode_work(asked.config, asked.lengths, layout)
+        part, times = (asked.config, asked.lengths, layout), _askings(made, options)
+        work["answer prefill"] = roofline.prefill_work(*part).times(times)
+        work["answer decode"] = roofline.decode_work(*part).times(times)
     fixed = roofline.forward_work(*chain)
     if _has_reference(options):
         work["reference"] = fixed
@@ -135,7 +177,8 @@ def _rollout_bytes(made, options, layout):
             + _layer_bytes(chain.config, prompts, layout)
         )
 
-    return max(needed(chain) for chain in _rollouts(made, options))
+    chains = (sampled_chain(made, options), asked_chain(made, options))
+    return max(needed(chain) for chain in chains if chain)
 
 
 def _update_bytes(made, options, layout):
@@ -178,7 +221,10 @@ def _sent_bytes(made, options, layout):
     fsdp = weights * (passes * parts + 1) + COMPUTE * trained * parts  # once for the rollout
     data = 2 * MASTER * trained / layout.fsdp * parts
     tensor = 0
-    for chain, count in zip(_rollouts(made, options), (1 + passes + 1, 1), strict=False):
+    counts = [(trained_chain(made, options), 1 + passes + 1)]
+    if asked := asked_chain(made, options):
+        counts.append((asked, _askings(made, options)))
+    for chain, count in counts:
         tokens = count * chain.lengths.tokens / layout.rows
         # Two sums a layer of every token's D numbers.
         tensor += 4 * chain.config.num_layers * COMPUTE * chain.config.model_width * tokens
@@ -186,10 +232,6 @@ def _sent_bytes(made, options, layout):
         sent * (size - 1) / size
         for sent, size in ((fsdp, layout.fsdp), (data, layout.data), (tensor, layout.tensor))
     )
-
-
-def _rollouts(made, options):
-    return [chain for chain in (trained_chain(made, options), asked_chain(made, options)) if chain]
 
 
 def _trained_size(options, config):

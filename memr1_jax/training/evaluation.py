@@ -31,7 +31,8 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     what = f"{options.eval_split} split"
     seen: list[Seen] = []
     watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)
-    banks = pipeline.banks(models.manager.params, dialogues, what, watched)
+    manager = models.manager.params if options.bank_builder == "manager" else None
+    banks = pipeline.banks(manager, dialogues, what, watched)
     evaluation = pipeline.evaluate(models.answerer.params, dialogues, banks, what)
     write_replay(folder, options.eval_split, pipeline.replay(seen, dialogues, evaluation))
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)

@@ -26,6 +26,7 @@ from memr1_jax.parallel.step import check_batch, place, shard_train_step
 from memr1_jax.training.algorithms import Learner, build_learner
 from memr1_jax.training.assembly import (
     answer_data,
+    gold_banks,
     lora_of,
     make_frozen,
     make_policy,
@@ -39,6 +40,7 @@ from memr1_jax.training.checkpoints import Checkpoints
 from memr1_jax.training.config import (
     AgentConfig,
     ExperimentConfig,
+    HorizonConfig,
     ImitationConfig,
     LoraConfig,
     OptimizerConfig,
@@ -87,7 +89,9 @@ class Experiment:
     def run(self) -> dict[str, Evaluation | None]:
         """Evaluates, trains, evaluates, exports; returns the evaluations "before" and "after"."""
         options = self.options
-        agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
+        agents = (options.agent,)
+        if options.agent == "both":
+            agents = ("manager", "answer") if options.first == "manager" else ("answer", "manager")
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             before = self._evaluation("before")
             with MetricsLog(self.folder) if is_main() else NoLog() as log:
@@ -160,20 +164,28 @@ class Experiment:
         if agent == "manager":
             return manager_data(self.options, self.bench, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
-        origin = str(options.manager_steps)
+        origin = f"{self._training_banks()} {options.manager_steps}"
         found = read_banks(path, origin) if options.resume else None
         barrier("training banks")  # all processes look before one writes
         if found is None:
-            if options.algorithm == "sft":  # shown is what a right answer rests on
-                found = self.pipeline.banks(None, self.train_dialogues, "for training")
-            else:
-                found = self._banks(self.train_dialogues, "for training")
+            found = self._banks(self._training_banks(), self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
         return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
 
-    def _banks(self, dialogues: list, what: str, *watched: Callable) -> Ingestion:
-        params = network(self.options, self.models.manager, self.params["manager"])
+    def _training_banks(self) -> str:
+        if self.options.training_banks:
+            return self.options.training_banks
+        # A demonstration shows what a right answer rests on.
+        return "add_all" if self.options.algorithm == "sft" else self.options.bank_builder
+
+    def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
+        """The banks of dialogues, filled by "manager", "add_all" or "gold"."""
+        if builder == "gold":
+            return gold_banks(self.bench, dialogues)
+        params = None
+        if builder == "manager":
+            params = network(self.options, self.models.manager, self.params["manager"])
         return self.pipeline.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
@@ -210,7 +222,9 @@ class Experiment:
                 return done
         seen: list[Seen] = []
         watched = functools.partial(watch, dialogues=self.options.replay_dialogues, seen=seen)
-        banks = self._banks(self.eval_dialogues, f"{when} training", watched)
+        banks = self._banks(
+            self.options.bank_builder, self.eval_dialogues, f"{when} training", watched
+        )
         answerer = network(self.options, self.models.answerer, self.params["answer"])
         evaluation = self.pipeline.evaluate(
             answerer, self.eval_dialogues, banks, f"{when} training"
@@ -291,6 +305,8 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
 def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, PolicyConfig, ImitationConfig)
+    free.add("consult_batch")
+    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
+    kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
     return {name: getattr(options, name) for name in names if name not in free}

@@ -106,8 +106,10 @@ def train(
                     " Lower --learning_rate; the last checkpoint is intact."
                 )
             seconds = time.perf_counter() - began
-            prompt, response = jax.device_get((rollout.prompt.length, rollout.samples.length))
-            tokens = int(prompt.sum() + response.sum())
+            prompt, response, present = jax.device_get(
+                (rollout.prompt.length, rollout.samples.length, rollout.valid)
+            )
+            tokens = int((prompt * present).sum() + response.sum())
             values |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
             log.write(step + 1, "train", stage.agent, values)
             if (step + 1) % stage.samples_every == 0 and is_main():

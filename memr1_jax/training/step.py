@@ -17,17 +17,21 @@ import optax
 from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.episodes import Horizon, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.reward import Reward
-from memr1_jax.agents.rollout import (
-    FrozenAnswerer,
-    Rollout,
-    answer_rollout,
-    manager_rollout,
-)
+from memr1_jax.agents.rollout import Rollout, answer_rollout, manager_rollout
 from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
+from memr1_jax.data.batches import (
+    AnswerBatch,
+    AnswerData,
+    EpisodeBatch,
+    EpisodeData,
+    ManagerBatch,
+    ManagerData,
+)
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Sampling, rollout_weights
@@ -63,6 +67,7 @@ class Policy:
     answerer: FrozenAnswerer | None = None  # for a manager
     reward: Reward = Reward()
     judge: Judge | None = None
+    horizon: Horizon | None = None  # for a manager that learns from episodes
     adapter_scale: float = 1.0  # alpha / rank
 
     def complete(self, frozen: Frozen, params: dict) -> dict:
@@ -76,7 +81,7 @@ class Policy:
         params: dict,
         frozen: Frozen,
         tools: Tools,
-        batch: AnswerBatch | ManagerBatch,
+        batch: AnswerBatch | ManagerBatch | EpisodeBatch,
         key: jax.Array,
         sampling: Sampling,
         **options,
@@ -91,18 +96,11 @@ class Policy:
                 self.agent, self.decoder, params, tools, batch, key, sampling, **options
             )
         answer_params = self._frozen_network(frozen, frozen.answerer, self.answerer)
-        return manager_rollout(
-            self.agent,
-            self.decoder,
-            params,
-            self.answerer,
-            answer_params,
-            tools,
-            batch,
-            key,
-            sampling,
-            **options,
-        )
+        arguments = (self.agent, self.decoder, params, self.answerer, answer_params)
+        arguments = (*arguments, tools, batch, key, sampling)
+        if self.horizon is not None:
+            return episode_rollout(self.horizon, *arguments, **options).rollout
+        return manager_rollout(*arguments, **options)
 
     def _frozen_network(self, frozen, params, owner):
         if "embed" not in params:  # adapters, or nothing: the backbone as it is
@@ -132,7 +130,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
         state: TrainState,
         frozen: Frozen,
         tools: Tools,
-        data: AnswerData | ManagerData,
+        data: AnswerData | ManagerData | EpisodeData,
         rows: jax.Array,
         valid: jax.Array,
     ):
@@ -176,4 +174,5 @@ def experience_of(rollout: Rollout) -> Experience:
         stopped=samples.stopped,
         valid=rollout.valid,
         shown=rollout.shown,
+        trajectories=rollout.trajectories,
     )

@@ -43,9 +43,7 @@ class Pipeline:
         """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
         self._bench = bench
         self._tokenizer = models.manager.tokenizer
-        self._ingest_turn = add_everything
-        if options.bank_builder == "manager":
-            self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
+        self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
         self._evaluate = make_evaluator(
             bench.answerer,
             models.answerer.decoder,

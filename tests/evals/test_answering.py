@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny_model import row_of
 
+from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Question
-from memr1_jax.evals.answering import predict, spread, summarise
+from memr1_jax.evals.answering import predict, summarise
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report import read_evaluation, write_evaluation
 

@@ -103,6 +103,26 @@ def test_both_agents_from_the_command_line(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("horizon", ["terminal", "branches"])
+def test_a_manager_that_learns_from_episodes(tmp_path, horizon):
+    folder = tmp_path / "run"
+    flags = {"agent": "manager", "horizon": horizon, "episode_turns": 4, "final_questions": 3}
+    flags |= {"batch": 1, "micro_batches": 2, "consult_batch": 4, "evaluate": False}
+    result = _run(output=folder, **flags)
+    assert result.returncode == 0, result.stderr
+    assert "1 episodes; left out" in result.stdout
+    steps = _metrics(folder)
+    assert [record["step"] for record in steps] == [1, 2]
+    assert all(np.isfinite(list(step[name] for step in steps)).all() for name in ("loss", "reward"))
+    assert all(record["final_bank_size"] >= 0 for record in steps)
+    (sample,) = json.loads((folder / "samples/manager/step_000002.json").read_text())
+    assert len(sample["responses"]) == (1 if horizon == "terminal" else 2)
+    assert (folder / "export" / "manager" / "model.safetensors").is_file()
+    with pytest.raises(UserError, match=rf"horizon \(was '{horizon}'\)"):
+        Experiment(options(folder, resume=True, agent="manager", evaluate=False)).run()
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_saves_goes_on(tmp_path):
     flags = {"agent": "answer", "bank_builder": "add_all", "answer_steps": 6, "eval_questions": 2}
     cache = tmp_path / "cache"

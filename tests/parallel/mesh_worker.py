@@ -43,6 +43,7 @@ from memr1_jax.training.step import make_train_step  # noqa: E402
 
 MESHES = ("data:8", "fsdp:8", "tensor:4", "data:2,fsdp:2,tensor:2")
 ALGORITHMS, AGENTS = ("grpo", "ppo"), ("answer", "manager")
+HORIZONS = ("terminal", "branches")
 ROWS = 8
 # SGD that keeps its last gradient: Adam would turn rounding of small gradients into whole steps.
 OPTIMIZER = optax.sgd(1e-2, momentum=0.0)
@@ -65,7 +66,8 @@ def mesh_of(text):
 
 
 def case_of(algorithm, agent):
-    training = make_training(agent)
+    # Of episodes the agent is known by what earns it a reward.
+    training = make_training(*(("manager", agent) if agent in HORIZONS else (agent,)))
     params = jax.tree.map(np.asarray, make_tiny().model.params)
     # Far enough away for scores that differ by much more than rounding.
     reference = jax.tree.map(lambda x: x * np.float32(1.2), params)

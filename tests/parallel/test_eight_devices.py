@@ -54,6 +54,12 @@ def test_a_mixed_mesh_gives_what_one_device_gives(algorithm):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("horizon", ["terminal", "branches"])
+def test_episodes_on_a_mesh_give_what_one_device_gives(horizon):
+    check("grpo", horizon, "fsdp:8", ("fsdp:8",))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", AGENTS)
 def test_no_weight_is_gathered_inside_the_decode_loop(agent):
     found = report("loops", agent)

@@ -19,9 +19,17 @@ def _equal(first, second):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    "agent",
+    [
+        *[(agent,) for agent in AGENTS],
+        pytest.param(("manager", "terminal"), marks=pytest.mark.slow),
+        pytest.param(("manager", "branches"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
 def test_one_program_without_the_host(agent):
-    training = make_training(agent)
+    training = make_training(*agent)
     rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
     arguments = (training.frozen, make_tiny().bench.tools, training.data, rows, valid)
     compiled = training.step.lower(training.state(), *arguments).compile().as_text()
@@ -33,7 +41,7 @@ def test_one_program_without_the_host(agent):
 
     state, _, first = training.run(training.state(), [0, 1])
     compiled = training.step._cache_size()  # other tests share the step
-    _, _, second = training.run(state, [2, 3], [True, False])
+    _, _, second = training.run(state, [1, 0], [True, False])
     assert training.step._cache_size() == compiled
     assert not np.array_equal(first.prompt.tokens, second.prompt.tokens)
 

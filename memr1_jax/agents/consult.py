@@ -1,0 +1,166 @@
+"""What the frozen Answer Agent answers from a manager's banks, and what an answer is worth.
+
+It answers a prompt for every sample and question, many more than the manager has itself, so the
+prompts can be answered a part at a time.
+
+Axis letters: B prompts in a batch, G edited banks a prompt, n questions, N = B G n answers,
+P prompt length, R response length, M slots of a bank.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.agents.answer import (
+    AnswerAgent,
+    Verdict,
+    answer_prompt,
+    judge_answer,
+    retrieve_memories,
+)
+from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
+from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import ManagerBatch, Query
+from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.sampler import Sampling, generate
+from memr1_jax.rl.metrics import fields
+from memr1_jax.text.normalize import Words
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenAnswerer:
+    """The Answer Agent that answers from a manager's edits: its sizes and its decoder.
+
+    `together` prompts are answered at a time, all of them where it is 0.
+    """
+
+    agent: AnswerAgent
+    decoder: Decoder
+    together: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Marking:
+    """How answers are marked: the reward, and where its outcome is a judge's, the judge."""
+
+    reward: Reward
+    judge: Judge | None = None
+    judge_params: dict | None = None
+
+
+def read_answer(
+    agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array, gold: Words
+) -> tuple[Verdict, Block]:
+    """The verdict on one response `[R]`, and the answer in it."""
+    return judge_answer(agent, tools, tokens, length, gold), answer_block(tools, tokens, length)
+
+
+def answer_worth(
+    marking: Marking, tools: Tools, query: Query, verdict: Verdict, answer: Block
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What answers `[*rows]` are worth, and values of them that are metrics.
+
+    The leaves of `query` broadcast against the rows.
+    """
+    values = {"answer_tokens": answer.length}
+    if marking.reward.outcome != "judge":
+        return getattr(verdict, marking.reward.outcome), values
+    if marking.judge is None:
+        raise ValueError("The outcome is that of a judge, but there is no judge.")
+    question = Block(query.tokens, query.length)
+    gold = Block(query.gold_tokens, query.gold_length)
+    odds = judge_log_odds(marking.judge, marking.judge_params, tools, question, gold, answer)
+    return odds, values | {"judge": odds, "judge_yes": odds > 0}
+
+
+def consult(
+    answerer: FrozenAnswerer,
+    params: dict,
+    marking: Marking,
+    tools: Tools,
+    batch: ManagerBatch,
+    edited: MemoryBank,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Greedy answers from every edited bank, marked: outcomes and metrics, all `[B, G, n]`.
+
+    Args:
+      answerer: sizes and network.
+      params: the network's parameters.
+      marking: how answers are marked.
+      tools: see `Tools`.
+      batch: the questions `[B, n]` of which those are asked that it says, and whose answers are
+        empty otherwise; the other speakers' banks, and who is who.
+      edited: the banks `[B, G, M, ...]` to search in the place of `batch.own`.
+    """
+    agent = answerer.agent
+    packed = _prompts(agent, tools, batch, edited)
+    rows = packed.length.shape  # [B, G, n]
+
+    def flat(x):
+        x = jnp.broadcast_to(x[:, None], (*rows, *x.shape[2:]))
+        return x.reshape(-1, *x.shape[3:])
+
+    def answer(part):
+        prompt, query, active = part
+        samples = generate(
+            answerer.decoder,
+            params,
+            (agent.template.instruction_block, prompt),
+            jax.random.key(0),  # greedy: no draw is made from it
+            Sampling.create(temperature=0.0),
+            group=1,
+            max_tokens=agent.response_length,
+            stop_tokens=agent.stop_tokens,
+            active=active[:, None],
+        )
+        verdict, answer = jax.vmap(functools.partial(read_answer, agent, tools))(
+            samples.tokens[:, 0], samples.length[:, 0], query.gold
+        )
+        outcome, values = answer_worth(marking, tools, query, verdict, answer)
+        return outcome, fields(verdict) | values
+
+    prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
+    asked = batch.asked & batch.valid[:, None]
+    part = prompt, jax.tree.map(flat, batch.queries), flat(asked)
+    return jax.tree.map(lambda x: x.reshape(rows), in_parts(answer, part, answerer.together))
+
+
+def _prompts(agent, tools, batch, edited):
+    """The prompts `[B, G, n, P]`."""
+
+    def prompt_of(own, other, speaker, scene, query):
+        mine, theirs = (retrieve_memories(agent, tools, bank, query) for bank in (own, other))
+        first = jax.tree.map(lambda a, b: jnp.where(speaker == 0, a, b), mine, theirs)
+        second = jax.tree.map(lambda a, b: jnp.where(speaker == 0, b, a), mine, theirs)
+        return answer_prompt(agent, scene, (first, second), query)
+
+    over_questions = jax.vmap(prompt_of, (None, None, None, None, 0))
+    over_group = jax.vmap(over_questions, (0, None, None, None, None))
+    return jax.vmap(over_group)(edited, batch.other, batch.speaker, batch.scene, batch.queries)
+
+
+def in_parts(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """`function` of leaves `[N, ...]`, computed for `size` rows at a time; 0: for all at once.
+
+    The parts run one after another, so that only one of them takes memory. Row i is in part i
+    modulo their number: a mesh, which splits the rows in runs, has a share of every part.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if not 0 < size < count:
+        return function(rows)
+    parts = -(-count // size)
+
+    def cut(x):  # where the last part is not full, the last row is computed again
+        x = jnp.pad(x, [(0, parts * size - count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+        return x.reshape(size, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def join(x):
+        return x.swapaxes(0, 1).reshape(parts * size, *x.shape[2:])[:count]
+
+    return jax.tree.map(join, jax.lax.map(function, jax.tree.map(cut, rows)))

@@ -1,0 +1,280 @@
+"""A rollout of the Memory Manager over whole episodes: a scan over turns, both banks its carry.
+
+What the manager writes at one turn is what it is shown at the next. Two schemes say which of its
+operations earn what:
+
+- `terminal`: G trajectories of each episode, each with banks of its own. The frozen Answer Agent
+  answers the questions at the end from them, and all operations of a trajectory share this reward
+  (Memory-R1, Algorithm 5).
+- `branches`: one trunk of each episode. At every turn G samples start from one snapshot of its
+  banks, and each is rewarded by the questions that the turn bears on and by those of the end that
+  can be answered by then; the trunk goes on with one of them. Rerollouts from a shared snapshot are
+  also how Memory-R2 assigns credit (arXiv 2605.21768).
+
+Axis letters: B episodes, G samples or trajectories, T turns of an episode, P prompt length,
+R response length, M slots of a bank, n questions of a turn, N questions at the end.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memr1_jax.agents.consult import FrozenAnswerer, Marking, consult
+from memr1_jax.agents.judge import Judge
+from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.reward import EXACT_MATCH, Reward, episode_reward, manager_reward
+from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
+from memr1_jax.memory.bank import MemoryBank, bank_size
+from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.sampler import Sampling
+from memr1_jax.rl.metrics import masked_mean, masked_means
+from memr1_jax.rl.trajectories import Trajectories
+
+SCHEMES = ("terminal", "branches")
+TRUNKS = ("sampled", "best")
+Banks = tuple[MemoryBank, MemoryBank]  # of speakers 0 and 1, leaves [B, M, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizon:
+    """How the operations of an episode are credited; static under `jit`.
+
+    The weights are those of the two outcomes of a branch, whose weighted mean counts; where one of
+    them has no question, the other counts alone. `trunk` says which branch goes on: "sampled", one
+    at random, so that the trunk is what the policy would have done, or "best", that of the highest
+    reward.
+    """
+
+    scheme: str = "branches"  # one of `SCHEMES`
+    local_weight: float = 1.0  # of the questions that the turn bears on
+    final_weight: float = 1.0  # of those at the end of the episode
+    trunk: str = "sampled"  # one of `TRUNKS`
+
+    def __post_init__(self):
+        """Refuses what there is not."""
+        if self.scheme not in SCHEMES or self.trunk not in TRUNKS:
+            raise ValueError(f"{self} is none of {SCHEMES} with a trunk of {TRUNKS}.")
+
+
+@struct.dataclass
+class Unrolled:
+    """A rollout, both speakers' banks after it, and the branch that went on after each turn.
+
+    Leaves of `banks` are `[B, M, ...]`, of trajectories `[B G, M, ...]`; `chosen` `[B, T]`, None
+    for trajectories.
+    """
+
+    rollout: Rollout
+    banks: Banks
+    chosen: jax.Array | None = None
+
+
+def episode_rollout(
+    horizon: Horizon,
+    manager: MemoryManager,
+    decoder: Decoder,
+    params: dict,
+    answerer: FrozenAnswerer,
+    answer_params: dict,
+    tools: Tools,
+    batch: EpisodeBatch,
+    key: jax.Array,
+    sampling: Sampling,
+    *,
+    group: int,
+    reward: Reward = EXACT_MATCH,
+    judge: Judge | None = None,
+    judge_params: dict | None = None,
+) -> Unrolled:
+    """Works through episodes and rewards what was written, as `horizon` says.
+
+    Takes what `manager_rollout` takes, with episodes in place of turns. The rollout has a row for
+    every turn, that of a turn that an episode does not have being padding: with branches
+    `[B T, G]`, of which turns without any question teach nothing; with one reward at the end
+    `[B G T, 1]`, the steps of `Trajectories`. With a single turn its samples are those of
+    `manager_rollout`.
+    """
+
+    def edit(turn: ManagerBatch, index: jax.Array, group: int) -> Edits:
+        rows = (*turn.valid.shape, group)
+        count = rows[0] * rows[1]
+        return sample_edits(
+            *(manager, decoder, params, tools, turn, key, sampling),
+            group=group,
+            row_ids=index * count + jnp.arange(count).reshape(rows),
+        )
+
+    def ask(turn: ManagerBatch, edited: MemoryBank) -> tuple[jax.Array, dict[str, jax.Array]]:
+        marking = Marking(reward, judge, judge_params)
+        return consult(answerer, answer_params, marking, tools, turn, edited)
+
+    if horizon.scheme == "terminal":
+        return _trajectories(edit, ask, reward, batch, group)
+    return _branches(horizon, edit, ask, reward, batch, group, key)
+
+
+def _trajectories(edit, ask, reward, batch, group):
+    """G trajectories of each episode, all as rows of one batch, with a reward at their end."""
+    batch = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), batch)
+
+    def turn(banks, item):
+        index, here = item
+        now = _at_turn(batch, banks, here)
+        edits = edit(now, index, group=1)
+        edited = jax.tree.map(lambda x: x[:, 0], edits.banks)
+        seen = (edits.prompt, edits.samples, edits.prompts.shown, edits.report)
+        return _go_on(banks, now, edited), (seen, edits.metrics(now.valid))
+
+    banks, (seen, metrics) = jax.lax.scan(turn, batch.banks, _over_turns(batch.turns))
+    prompt, samples, shown, report = _by_episode(seen)
+    turns, valid = batch.turns, batch.valid
+    first, second = banks
+    end = ManagerBatch(
+        *(first, second, jnp.zeros_like(turns.speaker[:, 0]), batch.scene),
+        *(turns.facts, batch.queries, batch.asked, valid),
+    )
+    scores, values = ask(end, jax.tree.map(lambda x: x[:, None], first))
+    asked = batch.asked & valid[:, None]
+    present = turns.present & valid[:, None]
+    memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
+    parts = episode_reward(
+        *(reward, mean_of_asked(scores, asked)[:, 0]),
+        *(jax.tree.map(lambda x: x[..., 0], report), present, memories, first.alive.shape[-1]),
+    )
+    rewards = jnp.where(present, sum(parts.values())[:, None], 0.0)
+    metrics = _sum_over_turns(metrics) | masked_means(parts, valid)
+    metrics |= masked_means(values, asked[:, None])
+    metrics["final_bank_size"] = masked_mean(memories, valid[:, None])
+    rollout = Rollout(
+        *_flat((prompt, samples, rewards[..., None], present, shown)),
+        metrics,
+        Trajectories(group, present.shape[1]),
+    )
+    return Unrolled(rollout, banks)
+
+
+def _branches(horizon, edit, ask, reward, batch, group, key):
+    """A trunk of each episode, and G branches of it at every turn."""
+    turns = jnp.arange(batch.turns.present.shape[1])
+    last = jnp.max(jnp.where(batch.turns.present, turns, -1), axis=1)
+
+    def turn(banks, item):
+        index, here = item
+        now = _at_turn(batch, banks, here)
+        sets = {  # of questions: their weight, and which of them are asked
+            "local": (horizon.local_weight, here.queries, here.asked),
+            "final": (horizon.final_weight, batch.queries, batch.asked & (batch.due <= index)),
+        }
+        sets = {name: parts for name, parts in sets.items() if parts[0]}
+        _, queries, asked = zip(*sets.values(), strict=True)
+        now = now.replace(
+            queries=jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *queries),
+            asked=jnp.concatenate(asked, axis=1) & now.valid[:, None],
+        )
+        edits = edit(now, index, group)
+        scores, values = ask(now, edits.banks)
+        outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
+        memories, capacity = bank_size(edits.banks), edits.banks.alive.shape[-1]
+        parts = manager_reward(reward, outcome, edits.report, memories, capacity)
+        rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
+        # Rollouts draw from small numbers, this from large ones.
+        chosen = choose_branch(horizon.trunk, rewards, jax.random.fold_in(key, ~index))
+        edited = jax.tree.map(lambda x: x[jnp.arange(len(chosen)), chosen], edits.banks)
+        metrics = edits.metrics(now.valid) | masked_means(parts, judged[:, None])
+        metrics |= masked_means(values, now.asked[:, None])
+        for name, (mean, counted) in outcomes.items():
+            metrics[f"{name}_outcome"] = masked_mean(mean, counted[:, None])
+        if "final" in outcomes:
+            ends = (index == last) & now.valid
+            metrics["end_outcome"] = masked_mean(outcomes["final"][0], ends[:, None])
+        seen = (edits.prompt, edits.samples, rewards, judged, edits.prompts.shown)
+        return _go_on(banks, now, edited), (seen, chosen, metrics)
+
+    banks, (seen, chosen, metrics) = jax.lax.scan(turn, batch.banks, _over_turns(batch.turns))
+    memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
+    metrics = _sum_over_turns(metrics)
+    metrics["final_bank_size"] = masked_mean(memories, batch.valid[:, None])
+    rollout = Rollout(*_flat(_by_episode(seen)), metrics)
+    return Unrolled(rollout, banks, chosen.swapaxes(0, 1))
+
+
+def choose_branch(trunk: str, rewards: jax.Array, key: jax.Array) -> jax.Array:
+    """Which branch `[B]` a trunk goes on with, of those with `rewards` `[B, G]`; see `Horizon`."""
+    if trunk == "best":
+        return jnp.argmax(rewards, axis=-1)
+    return jax.random.randint(key, rewards.shape[:1], 0, rewards.shape[1])
+
+
+def branch_outcome(
+    sets: dict[str, tuple[float, Query, jax.Array]], scores: jax.Array, valid: jax.Array
+) -> tuple[dict[str, tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
+    """The outcomes of branches from several sets of questions.
+
+    Args:
+      sets: by name the weight, the questions `[B, n]`, and which of them are asked `[B, n]`.
+      scores: `[B, G, N]`, of the questions of all sets one after another.
+      valid: `[B]`.
+
+    Returns:
+      By name the means `[B, G]` and where there are any `[B]`; where there is any at all `[B]`; the
+      weighted mean `[B, G]` of those that there are.
+    """
+    outcomes, total, weights, start = {}, 0.0, 0.0, 0
+    for name, (weight, _, asked) in sets.items():
+        asked &= valid[:, None]
+        mean = mean_of_asked(scores[..., start : start + asked.shape[1]], asked)
+        outcomes[name] = mean, asked.any(-1)
+        total += weight * mean
+        weights += weight * outcomes[name][1]
+        start += asked.shape[1]
+    return outcomes, weights > 0, total / jnp.where(weights > 0, weights, 1.0)[:, None]
+
+
+def _over_turns(turns: EpisodeTurns):
+    """Number and content of each turn, as a scan wants them."""
+    count = turns.present.shape[1]
+    return jnp.arange(count), jax.tree.map(lambda x: x.swapaxes(0, 1), turns)
+
+
+def _by_episode(tree):
+    """`[T, B, ...]` as `[B, T, ...]`."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), tree)
+
+
+def _flat(tree):
+    """`[B, T, ...]` as rows `[B T, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _sum_over_turns(metrics):
+    return jax.tree.map(lambda x: x.sum(0), metrics)
+
+
+def _at_turn(batch: EpisodeBatch, banks: Banks, here: EpisodeTurns) -> ManagerBatch:
+    """One turn of each episode; one that an episode does not have is padding."""
+    first, second = banks
+    own = _where(here.speaker == 0, first, second)
+    other = _where(here.speaker == 0, second, first)
+    valid = batch.valid & here.present
+    return ManagerBatch(
+        own, other, here.speaker, batch.scene, here.facts, here.queries, here.asked, valid
+    )
+
+
+def _go_on(banks: Banks, turn: ManagerBatch, edited: MemoryBank) -> Banks:
+    """Both banks after a turn: the speaker's own as it was edited."""
+    return tuple(
+        _where(turn.valid & (turn.speaker == speaker), edited, bank)
+        for speaker, bank in enumerate(banks)
+    )
+
+
+def _where(rows, yes, no):
+    """Per row `[B]` one of two pytrees of leaves `[B, ...]`."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), yes, no
+    )
