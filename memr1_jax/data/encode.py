@@ -128,7 +128,7 @@ def encode_final_banks(
         ),
         strict=True,
     )
-    return _stack(first), _stack(second)
+    return stack(first), stack(second)
 
 
 def bank_keys(encoder: Encoder, banks: Sequence[Banks]) -> dict[str, np.ndarray]:
