@@ -97,12 +97,12 @@ class NanoConfig:
     """Options of making the nano model."""
 
     output: str = option("runs/nano", "Folder; the model is in its folder `model`.")
-    clean_steps: int = option(5000, "Steps on right demonstrations.")
-    flawed_steps: int = option(400, "Steps on flawed demonstrations after these.")
+    clean_steps: int = option(3200, "Steps on right demonstrations.")
+    flawed_steps: int = option(300, "Steps on flawed demonstrations after these.")
     verbose: float = option(0.55, "Share of flawed answers, which repeat a whole memory.")
     corrupt: float = option(0.5, "Share of flawed memory operations, which are wrong ones.")
-    dialogues: int = option(4000, "Generated dialogues with the right demonstrations.")
-    flawed_dialogues: int = option(500, "Generated dialogues with the flawed ones.")
+    dialogues: int = option(2500, "Generated dialogues with the right demonstrations.")
+    flawed_dialogues: int = option(300, "Generated dialogues with the flawed ones.")
     test_dialogues: int = option(60, "Generated dialogues to test the model on.")
     batch: int = option(32, "Demonstrations a step.")
     learning_rate: float = option(4e-3, "Peak learning rate; it falls to a twentieth by a cosine.")

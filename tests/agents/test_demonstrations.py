@@ -72,14 +72,14 @@ def _banks():
 
 
 @functools.cache
-def _answers(prompt="answer_compact", **sizes):
+def _answers(prompt="answer_compact", flaws=None, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
     agent = tiny.bench.answerer
     template = dataclasses.replace(agent.template, name=prompt)
     agent = dataclasses.replace(agent, template=template, **sizes)
     tools, encoder, tokenizer = tiny.bench.tools, tiny.bench.encoder, tiny.model.tokenizer
     demonstrations, counts = answer_demonstrations(
-        agent, tools, encoder, tokenizer, tiny.conversations, _banks().banks
+        agent, tools, encoder, tokenizer, tiny.conversations, _banks().banks, **(flaws or {})
     )
     prompts = jax.jit(lambda tools, batch: answer_prompts(agent, tools, batch))
     rows = jnp.arange(demonstrations.data.rows)
@@ -277,6 +277,26 @@ def test_answers_rest_on_shown_evidence():
         assert len(found) == min(len(listed), MOST_MEMORIES)
         several += len(found) > 1
     assert several
+
+
+def test_answers_can_be_taught_too_long():
+    tiny = _tiny()
+    golds = [question.answer for c in tiny.conversations for question in c.questions]
+
+    def told(**flaws):
+        demonstrations, counts, _ = _answers(flaws=flaws)
+        rows = zip(demonstrations.row.tolist(), _responses(tiny, demonstrations), strict=True)
+        parts = {row: response.split(" **Answer:** ") for row, response in rows}
+        long = {row for row, (_, answer) in parts.items() if answer != golds[row]}
+        assert all(parts[row][0].startswith(parts[row][1]) for row in long)  # the best memory
+        assert counts["verbose"] == len(long)
+        return long, set(parts)
+
+    none, rows = told()
+    assert not none and told(verbose=1.0)[0] == rows
+    some, _ = told(verbose=0.5)
+    assert set() < some < rows and some < told(verbose=0.8)[0]
+    assert some == told(verbose=0.5)[0] != told(verbose=0.5, seed=1)[0]
 
 
 def test_the_layouts_of_the_prompts():

@@ -7,7 +7,7 @@ import pytest
 from memr1_jax.data import encode
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.synthetic import generate
-from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.tuples import banks_before, manager_tuples
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import empty_bank
 from memr1_jax.memory.embedder import StaticVectors
@@ -186,3 +186,15 @@ def test_data_without_questions_are_refused(encoder, conversations):
     silent = [dataclasses.replace(c, questions=()) for c in conversations]
     with pytest.raises(UserError, match="hold no questions"):
         encode.encode_answer_data(encoder, silent, (None, None))
+
+
+def test_final_banks_hold_what_the_gold_operations_leave(words, encoder, conversations):
+    banks = encode.encode_final_banks(encoder, conversations)
+    width, capacity, ended = SIZES.memory_width, SIZES.bank_capacity, 0
+    for place, conversation in enumerate(conversations):
+        held = banks_before(conversation, len(conversation.turns))
+        ended += len(conversation.facts) - sum(map(len, held))
+        for bank, facts in zip(banks, held, strict=True):
+            kept = [fact.text.split()[:width] for fact in facts][:capacity]
+            assert _texts(words, _row(bank, place)) == kept
+    assert ended > 0  # else every noted fact would do as well

@@ -1,0 +1,183 @@
+"""What a pair of agents can do on held-out generated dialogues, each alone and both together."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
+from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.rollout import manager_rollout, sample_edits
+from memr1_jax.data.encode import encode_manager_data
+from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.types import Conversation
+from memr1_jax.evals.answering import Prediction
+from memr1_jax.evals.bank_health import bank_health
+from memr1_jax.evals.watch import Seen, watch
+from memr1_jax.models.sampler import Sampling, rollout_weights
+from memr1_jax.text.events import Event
+from memr1_jax.text.json_reference import scan_operations_reference
+from memr1_jax.training.assembly import gold_banks, make_policy
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.loading import Models
+from memr1_jax.training.workbench import Pipeline, Workbench
+
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Shares in [0, 1], and the counts of `evals.bank_health`.
+
+    `answer`: exact match on banks as they should be. `manager`: exact match of the given Answer
+    Agent after one greedy edit of such a bank, the mean over turns with questions. `operations`:
+    greedy operations equal to the gold ones in event and memory, of all turns that bring a fact;
+    `by_event` the same by gold event. `dialogue`: exact match when the manager fills the banks turn
+    by turn from nothing.
+    """
+
+    answer: float
+    manager: float
+    operations: float
+    by_event: dict[str, float]
+    dialogue: float
+    health: dict[str, float]
+    questions: int
+    turns: int
+
+
+class Yardstick:
+    """Held-out dialogues as arrays and the programs that measure on them, compiled once."""
+
+    def __init__(
+        self,
+        options: ExperimentConfig,
+        bench: Workbench,
+        models: Models,
+        dialogues: list[Conversation],
+    ):
+        """Takes dialogues with gold operations; UserError where they have none."""
+        self._bench, self._models, self._dialogues = bench, models, dialogues
+        self._pipeline = Pipeline(options, bench, models)
+        self._gold = gold_banks(bench, dialogues)
+        tuples = [item for dialogue in dialogues for item in manager_tuples(dialogue, None)]
+        self._asked = encode_manager_data(bench.encoder, dialogues, tuples)
+        self._shown, _ = manager_demonstrations(
+            bench.manager, bench.tools, bench.encoder, models.manager.tokenizer, dialogues
+        )
+        self._edit = jax.jit(
+            functools.partial(_edit, make_policy(options, bench, models, "manager"))
+        )
+        self._write = jax.jit(functools.partial(_write, bench.manager, models.manager.decoder))
+
+    def __call__(self, manager: dict, answerer: dict) -> Measured:
+        """Measures the agents with these parameters."""
+        seen: list[Seen] = []
+        watched = functools.partial(watch, dialogues=len(self._dialogues), seen=seen)
+        banks = self._pipeline.banks(manager, self._dialogues, "held-out dialogues", watched)
+        whole = self._answers(answerer, banks)
+        alone = self._answers(answerer, self._gold)
+        records = self._pipeline.replay(seen, self._dialogues, whole)
+        right = self._right_operations(manager)
+        return Measured(
+            answer=_exact(alone.predictions),
+            manager=self.manager(manager, answerer),
+            operations=float(np.mean([same for _, same in right])),
+            by_event={
+                event.name: float(np.mean([same for kind, same in right if kind == event]))
+                for event in Event
+                if any(kind == event for kind, _ in right)
+            },
+            dialogue=_exact(whole.predictions),
+            health=bank_health(records, self._dialogues),
+            questions=len(whole.predictions),
+            turns=len(right),
+        )
+
+    def _answers(self, answerer: dict, banks: Ingestion):
+        return self._pipeline.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
+
+    def manager(self, manager: dict, answerer: dict) -> float:
+        """The field `manager` of `Measured` alone."""
+        total = 0.0
+        for rows, valid in _batches(self._asked.rows):
+            total += float(
+                self._edit(manager, answerer, self._bench.tools, self._asked, rows, valid)
+            )
+        return total / self._asked.rows
+
+    def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:
+        """The gold event of every turn, and whether the manager did what it should."""
+        tokenizer, shown = self._models.manager.tokenizer, self._shown
+        most = self._bench.manager.operations
+        found = []
+        for rows, valid in _batches(shown.rows):
+            written, length = jax.device_get(
+                self._write(manager, self._bench.tools, shown, rows, valid)
+            )
+            for place, row in enumerate(rows[: int(valid.sum())]):
+                gold, did = (
+                    _acts(tokenizer, tokens[:count], most)
+                    for tokens, count in (
+                        (np.asarray(shown.tokens[row]), int(shown.length[row])),
+                        (written[place], int(length[place])),
+                    )
+                )
+                found.append((gold[0][0] if gold else Event.NONE, gold == did))
+        return found
+
+
+def _exact(predictions: list[Prediction]) -> float:
+    return float(np.mean([prediction.scores["exact_match"] for prediction in predictions]))
+
+
+def _acts(tokenizer, tokens, most) -> list[tuple[Event, int]] | None:
+    """Events and memories of a response, without those of NONE; None where it cannot be read."""
+    text = tokenizer.decode(tokens, skip_special_tokens=True).encode()
+    scan = scan_operations_reference(text, most)
+    if not scan.valid or scan.skipped:
+        return None
+    return [(event, -1 if event == Event.ADD else place) for event, place, _ in scan.operations]
+
+
+def _batches(rows: int):
+    """Row numbers and masks in batches of one shape."""
+    for start in range(0, rows, _BATCH):
+        index = np.arange(start, start + _BATCH)
+        yield np.minimum(index, rows - 1).astype(np.int32), index < rows
+
+
+def _edit(policy, manager, answerer, tools, data, rows, valid):
+    """The summed reward of one greedy edit for each row."""
+    rollout = manager_rollout(
+        policy.agent,
+        policy.decoder,
+        rollout_weights(manager, policy.decoder.dtype),
+        policy.answerer,
+        rollout_weights(answerer, policy.answerer.decoder.dtype),
+        tools,
+        data.select(rows, valid),
+        jax.random.key(0),  # greedy: no draw is made from it
+        Sampling.create(temperature=0.0),
+        group=1,
+    )
+    return jnp.sum(rollout.rewards)
+
+
+def _write(manager, decoder, params, tools, shown: Demonstrations, rows, valid):
+    """Greedy responses `[B, R]` to the turns that demonstrations are about, and their lengths."""
+    batch, _ = shown.select(rows, valid)
+    params = rollout_weights(params, decoder.dtype)
+    edits = sample_edits(
+        manager,
+        decoder,
+        params,
+        tools,
+        batch,
+        jax.random.key(0),  # greedy: no draw is made from it
+        Sampling.create(temperature=0.0),
+        group=1,
+    )
+    return edits.samples.tokens[:, 0], edits.samples.length[:, 0]
