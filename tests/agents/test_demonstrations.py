@@ -72,14 +72,16 @@ def _banks():
 
 
 @functools.cache
-def _answers(prompt="answer_compact", flaws=None, **sizes):
+def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
     agent = tiny.bench.answerer
     template = dataclasses.replace(agent.template, name=prompt)
     agent = dataclasses.replace(agent, template=template, **sizes)
     tools, encoder, tokenizer = tiny.bench.tools, tiny.bench.encoder, tiny.model.tokenizer
     demonstrations, counts = answer_demonstrations(
-        agent, tools, encoder, tokenizer, tiny.conversations, _banks().banks, **(flaws or {})
+        *(agent, tools, encoder, tokenizer, tiny.conversations, _banks().banks),
+        verbose=verbose,
+        seed=seed,
     )
     prompts = jax.jit(lambda tools, batch: answer_prompts(agent, tools, batch))
     rows = jnp.arange(demonstrations.data.rows)
@@ -284,7 +286,7 @@ def test_answers_can_be_taught_too_long():
     golds = [question.answer for c in tiny.conversations for question in c.questions]
 
     def told(**flaws):
-        demonstrations, counts, _ = _answers(flaws=flaws)
+        demonstrations, counts, _ = _answers(**flaws)
         rows = zip(demonstrations.row.tolist(), _responses(tiny, demonstrations), strict=True)
         parts = {row: response.split(" **Answer:** ") for row, response in rows}
         long = {row for row, (_, answer) in parts.items() if answer != golds[row]}
