@@ -10,7 +10,7 @@ _METRICS = {
     "f1_set_of_words": "F1, sets of words",
     "bleu1_method1": "BLEU-1",
     "exact_match": "Exact match",
-    "f1_locomo_official": "F1 as in LoCoMo's own evaluation",
+    "f1_locomo_official": "F1, LoCoMo's own",
 }
 _COUNTS = {
     "turns": "turns with new facts",

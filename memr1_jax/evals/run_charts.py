@@ -11,11 +11,11 @@ _MIX = (("add", "ADD"), ("update", "UPDATE"), ("delete", "DELETE"), ("none", "NO
 _SMOOTH = (  # metric, title, unit, whether 0 is kept in the picture
     ("reward", "Reward", "mean per response", True),
     ("loss", "Loss", "as minimised", False),
-    ("kl", "KL divergence from the reference policy", "nats per token", True),
+    ("kl", "KL from the reference", "nats per token", True),
     ("entropy", "Entropy of the policy", "nats per token", True),
     ("response_length", "Response length", "tokens", True),
-    ("bank_size", "Memories in the bank after the response", "memories", True),
-    ("sampler_gap", "Gap between sampler and trainer", "nats per token", True),
+    ("bank_size", "Size of the bank", "memories", True),
+    ("sampler_gap", "Sampler–trainer gap", "nats per token", True),
 )
 _FAULTS = {  # by agent: metric, name, tone, whether the metric counts the sound ones
     "manager": (

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 OUTPUT_SHOWN = 2_000  # characters of a response; the whole of it is in the replay's file
-_BUDGET = 1_500_000  # characters of turns on a page
+_BUDGET = 2_500_000  # characters of turns on a page
 _GRAVITY = ("removed", "changed", "added")
 
 

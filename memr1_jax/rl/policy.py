@@ -232,9 +232,10 @@ def policy_terms(
         weights=weights,
         **shared,
     )
-    terms = terms.add(
-        entropy_bonus(found.entropy, mask, coefficient=options.entropy_weight, **shared)
-    )
+    entropy = found.entropy
+    if not options.entropy_weight:  # a metric then, for which logits need no second gradient
+        entropy = jax.lax.stop_gradient(entropy)
+    terms = terms.add(entropy_bonus(entropy, mask, coefficient=options.entropy_weight, **shared))
     if options.kl_weight and options.kl_placement == "loss":
         terms = terms.add(
             kl_loss(

@@ -102,8 +102,8 @@ def test_charts_of_an_answer_agent_and_of_gaps():
         {"step": 2, "kl": 0.5, "labelled": 1.0, "truncated": 0.0},
     ]
     charts = {chart.title: chart for chart in agent_charts("answer", records)}
-    assert list(charts) == ["KL divergence from the reference policy", "Faulty responses"]
-    assert charts["KL divergence from the reference policy"].lines[0].steps == [2]
+    assert list(charts) == ["KL from the reference", "Faulty responses"]
+    assert charts["KL from the reference"].lines[0].steps == [2]
     missing, cut = charts["Faulty responses"].lines
     assert missing.values == [25.0, 0.0] and cut.values == [0.0, 0.0]
     assert agent_charts("answer", []) == []

@@ -16,6 +16,7 @@ import pytest
 from tiny_model import CONFIG, SIZES, options, tiny_folder, write_model
 
 from memr1_jax.errors import UserError
+from memr1_jax.evals.replay import read_replay
 from memr1_jax.models.hf_weights import load_params
 from memr1_jax.models.wheels import WHEELS
 from memr1_jax.rl.update import create_optimizer, create_state
@@ -75,7 +76,12 @@ def test_both_agents_from_the_command_line(tmp_path):
         assert stored["questions"] == 3 and stored["manager"]["turns"] > 0
         assert len((folder / f"predictions_{name}.jsonl").read_text().splitlines()) == 3
         assert (folder / f"evaluation_{name}.md").read_text().startswith("| category")
+        (dialogue,) = read_replay(folder, name)
+        assert len(dialogue["turns"]) == stored["manager"]["turns"]
+        answers = [question["answer"] for question in dialogue["questions"]]
+        assert len([answer for answer in answers if answer is not None]) == 3
     assert (folder / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert "Replay of the banks" in (folder / "report.html").read_text()
     assert json.loads((folder / "dialogues.json").read_text())
 
     base, config = load_params(tiny_folder())
@@ -149,7 +155,11 @@ def test_a_run_that_is_killed_while_it_saves_goes_on(tmp_path):
     result = _run(cache, output=killed, resume=True, **flags)
     assert result.returncode == 0, result.stderr
     assert _metrics(killed) == _metrics(whole)
-    for name in ("evaluation_before.json", "evaluation_after.json", "predictions_after.jsonl"):
+    names = (
+        *("evaluation_before.json", "evaluation_after.json", "predictions_after.jsonl"),
+        *("replay_before.json", "replay_after.json"),
+    )
+    for name in names:
         assert (killed / name).read_text() == (whole / name).read_text()
     first, second = (load_params(folder / "export" / "answer")[0] for folder in (whole, killed))
     jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -57,6 +57,8 @@ def test_one_program_without_the_host(agent):
 def test_both_networks_move_and_their_old_arrays_are_donated(agent):
     before, base = _state(), make_tiny().model.params
     after, metrics, _ = _program(agent)(before, *_inputs(agent, [0, 1]))
+    drawn = {"reward", "loss", "kl", "sampler_gap", "entropy", "response_length", "truncated"}
+    assert drawn <= metrics.keys()
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.critic)))
     fresh = _state()
     for network in ("params", "critic"):

@@ -93,6 +93,27 @@ def test_each_step_draws_its_own_samples(agent):
 
 
 @pytest.mark.parametrize("agent", AGENTS)
+def test_what_the_page_of_a_run_draws_is_a_metric(agent):
+    training = make_training(agent)
+    _, metrics, rollout = training.run(training.state(), [0, 1])
+    metrics = {name: float(mean.value()) for name, mean in metrics.items()}
+    assert metrics["reward"] == pytest.approx(float(rollout.rewards.mean()), abs=1e-6)
+    lengths = np.asarray(rollout.samples.length)
+    assert metrics["response_length"] == pytest.approx(lengths.mean())
+    assert metrics["truncated"] == pytest.approx(1 - rollout.samples.stopped.mean())
+    assert {"loss", "kl", "sampler_gap", "labelled"} <= metrics.keys()
+    # The entropy is logged without a bonus for it; a sample's mean surprise estimates it.
+    inside = np.arange(rollout.samples.tokens.shape[-1]) < lengths[..., None]
+    surprise = -np.asarray(rollout.samples.logprobs)[inside].mean()
+    assert metrics["entropy"] == pytest.approx(surprise, rel=0.3)
+    if agent == "manager":
+        assert metrics["invalid"] == 0  # decoding is constrained
+        operations = sum(metrics[name] for name in ("add", "update", "delete", "none"))
+        assert operations >= 1 - metrics["skipped"]
+        assert 0 <= metrics["bank_size"] <= make_tiny().options.bank_capacity
+
+
+@pytest.mark.parametrize("agent", AGENTS)
 def test_the_update_sees_what_the_sampler_did(agent):
     training = make_training(agent)
     state, metrics, _ = training.run(training.state(), [0, 1])

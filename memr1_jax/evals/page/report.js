@@ -123,7 +123,7 @@ if (replay) {
     refresh();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest?.("select, input, .scroll, pre")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest?.("select, .scroll")) return;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by === undefined || !current) return;
     event.preventDefault();
