@@ -11,6 +11,7 @@ from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.evals.tables.config import TableConfig, check_table
 from memr1_jax.evals.tables.models import split_name
 from memr1_jax.training.config import ExperimentConfig, check_options
+from memr1_jax.training.nano import NANO_DIALOGUES, NANO_SIZES
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "experiments/flags/tables"
@@ -65,6 +66,22 @@ def test_the_settings_of_the_paper(name, monkeypatch):
     assert options.output == f"runs/{name}"
     lines = (ROOT / "experiments/flags" / f"{name}.flags").read_text().splitlines()
     assert any(line.startswith("#") for line in lines)
+
+
+def test_the_quickstart_has_the_sizes_that_the_nano_model_was_taught_with(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = options_of(Path("experiments/flags/quickstart.flags"))
+    assert options.model == "nano"
+    assert {name: getattr(options, name) for name in NANO_SIZES} == NANO_SIZES
+    told = {
+        "num_sessions": options.synthetic_sessions,
+        "facts_per_session": options.synthetic_facts,
+        "changes": options.synthetic_changes,
+        "endings": options.synthetic_endings,
+        "repeats": options.synthetic_repeats,
+        "relative_dates": options.synthetic_relative_dates,
+    }
+    assert told == NANO_DIALOGUES
 
 
 def test_every_value_of_the_paper_names_its_source():
