@@ -4,8 +4,8 @@ import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation, Question
-from memr1_jax.evals.answering import spread
 from memr1_jax.evals.scoring import Answered, score_answer
 from memr1_jax.evals.systems.protocol import (
     Answer,
