@@ -345,4 +345,4 @@ def test_the_base_variants_differ_only_in_the_selection():
 
 def test_the_nano_variants_differ_in_the_word_before_the_question():
     nano, base = (source_of(f"answer_compact_nano{ending}") for ending in ("", "_base"))
-    assert base == nano.replace("Question:", "Answer only:") != nano
+    assert base == nano.replace("Question:", "Answer:") != nano
