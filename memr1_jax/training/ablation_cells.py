@@ -184,7 +184,7 @@ def dialogue_counts(options: AblationsConfig, facts: int) -> dict[str, int]:
 
 def _agents(options):
     return [
-        Row(("none",), _untaught(options)),
+        Row(("none",), _start(options)),
         Row(("manager only",), _manager(options, "manager_alone")),
         Row(("answer agent only",), _trained_answerer(options)),
         Row(("both",), _algorithm(options, "grpo")),
@@ -204,7 +204,7 @@ def _distillation(options):
 
 
 def _reward(options):
-    rows = [Row(("none (no RL)",), _untaught(options))]
+    rows = [Row(("none (no RL)",), _start(options))]
     for reward, text in REWARDS.items():
         changes = {"reward": reward}
         cell = None
@@ -220,13 +220,13 @@ def _reward(options):
 
 def _algorithms(options):
     rows = [Row((text,), _algorithm(options, name)) for name, text in ALGORITHMS.items()]
-    return [Row(("none",), _untaught(options)), *rows]
+    return [Row(("none",), _start(options)), *rows]
 
 
 def _horizon(options):
     rows = []
     for facts in LENGTHS:
-        rows.append(Row((str(facts), "none"), _long(options, facts, "untaught", steps=0)))
+        rows.append(Row((str(facts), "none"), _long(options, facts, "start", steps=0)))
         rows += [
             Row((str(facts), horizon.replace("_", " ")), _long(options, facts, horizon))
             for horizon in HORIZONS
@@ -236,7 +236,7 @@ def _horizon(options):
 
 def _window(options):
     longest = max(LENGTHS)
-    rows = [Row(("no RL of the manager",), _long(options, longest, "untaught", steps=0))]
+    rows = [Row(("no RL of the manager",), _long(options, longest, "start", steps=0))]
     for window in WINDOWS:
         name = f"window_{window}" if window else "one_step"
         text = f"{window} turns" if window else "all turns"
@@ -254,9 +254,9 @@ TABLES: dict[str, Callable[[AblationsConfig], list[Row]]] = {
 }
 
 
-def _untaught(options):
+def _start(options):
     """Both agents as they start: no step of either."""
-    return _answer(options, "untaught", answer_steps=0)
+    return _answer(options, "start", answer_steps=0)
 
 
 def _trained_answerer(options):

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from memr1_jax.evals.paper import paper_markdown
 from memr1_jax.training.ablation_cells import Cell, Row, cells_of
 from memr1_jax.training.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.training.progress import table
 from memr1_jax.training.seeds import interval_text, markdown, mean_interval
 
 NOT_RUN = "not run"
+_PAPER = "ablations"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,18 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """How a table looks: headings of labels, figures, which of them are drawn, and what to know."""
+    """How a table looks: headings of labels, figures, which of them are drawn, and what to know.
+
+    With `lines` the picture has the first labels from left to right and a line for every second
+    one; without, a bar for every row.
+    """
 
     title: str
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
     drawn: tuple[Column, ...]
     note: str
+    lines: bool = False
 
 
 def write_report(
@@ -68,6 +75,7 @@ def write_report(
         parts.append(f"{markdown(shape.title, columns, cells, len(shape.labels))}\n{shape.note}\n")
         figures[name] = [_figures(shape, row, runs) for row in rows]
         write_bytes_atomic(folder / f"{name}.png", draw(shape, rows, runs))
+    parts.append(f"The paper's own figures, of larger models on LoCoMo\n\n{paper_markdown(_PAPER)}")
     write_text_atomic(folder / "results.md", "\n".join(parts))
     found = {
         "options": dict(options),
@@ -80,29 +88,32 @@ def write_report(
 
 
 def draw(shape: Shape, rows: Sequence[Row], runs: Mapping[str, Sequence]) -> bytes:
-    """The drawn columns as a PNG, a panel each: bars, or lines where two labels name a row."""
+    """The drawn columns as a PNG, a panel each: means with intervals, as bars or lines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if row.cell is not None]
-    height = 3.8 if len(shape.labels) == 2 else 1.2 + 0.45 * len(rows)
+    height = 3.8 if shape.lines else 1.2 + 0.45 * len(rows)
     figure = Figure(figsize=(5.5 * len(shape.drawn), height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shape.drawn), squeeze=False)[0]
+    shared = not shape.lines  # the names of the bars
+    panels = figure.subplots(1, len(shape.drawn), squeeze=False, sharey=shared)[0]
     for panel, column in zip(panels, shape.drawn, strict=True):
         found = [mean_interval(_values(column, row, runs)) for row in rows]
         means = np.array([item["mean"] for item in found])
         halves = np.array([item["half_width"] or 0.0 for item in found])
-        if len(shape.labels) == 2:
+        if shape.lines:
             _lines(panel, shape, rows, means, halves, column.heading)
         else:
-            texts = [row.labels[0] for row in rows]
-            panel.barh(texts, means, xerr=halves, capsize=3, color="C0")
-            panel.invert_yaxis()
+            panel.barh([", ".join(row.labels) for row in rows], means, xerr=halves, capsize=3)
             panel.set_xlabel(column.heading)
         panel.grid(alpha=0.25)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
+    if shape.lines:
+        panels[-1].legend(title=shape.labels[1], frameon=False, bbox_to_anchor=(1, 1))
+    else:
+        panels[0].invert_yaxis()
     image = io.BytesIO()
     figure.savefig(image, format="png")
     return image.getvalue()
@@ -120,7 +131,6 @@ def _lines(panel, shape, rows, means, halves, heading):
     panel.set_xticks(range(len(places)), places)
     panel.set_xlabel(shape.labels[0])
     panel.set_ylabel(heading)
-    panel.legend(title=shape.labels[1], frameon=False, fontsize=9)
 
 
 def _values(column: Column, row: Row, runs) -> list[float]:
@@ -206,7 +216,7 @@ _GOLD = dataclasses.replace(_number("words a gold answer", "gold_words"), spread
 _TOKENS = _number("tokens a response", "response_tokens")
 _SECONDS = Column("seconds a step", _seconds, ".2f", spread=False)
 _HEALTH = (
-    _of_facts("missing", "missing"),
+    _of_facts("facts missing", "missing"),
     _of_facts("stale", "stale"),
     _of_facts("duplicates", "duplicates"),
     _of_facts("wrong deletes", "wrong_deletes"),
@@ -222,8 +232,8 @@ _KEYS = (
     " operations: equal to the gold ones, which no reward knows."
 )
 _OF_FACTS = (
-    " Missing, stale, duplicates, wrong deletes: memories at the end, or deletes on the way, for"
-    " 100 facts that hold at the end."
+    " Facts missing, stale memories and duplicates at the end, and wrong deletes on the way, are"
+    " counted for 100 facts that hold at the end."
 )
 
 SHAPES = {
@@ -270,7 +280,10 @@ SHAPES = {
             _SECONDS,
         ),
         (_DIALOGUE, _HEALTH[0]),
-        _MEANS + _OF_FACTS + " Equal compute: all schemes sample as many responses of the manager,"
+        lines=True,
+        note=_MEANS
+        + _OF_FACTS
+        + " Equal compute: all schemes sample as many responses of the manager,"
         " those to turns without a question counted, in as many updates; answers of the frozen"
         " Answer Agent, trained before by GRPO, are not counted.",
     ),
