@@ -60,12 +60,12 @@ class AblationsConfig:
         "agents,distillation,reward,algorithms,horizon,window", "Which, separated by commas."
     )
     seeds: int = option(3, "Runs of each cell, which differ in sampling and order of data.")
-    answer_steps: int = option(40, "Updates of the Answer Agent.")
-    manager_steps: int = option(30, "Updates of the Memory Manager, but see --horizon_steps.")
-    horizon_steps: int = option(16, "Its updates in the tables of horizons and windows.")
+    answer_steps: int = option(30, "Updates of the Answer Agent.")
+    manager_steps: int = option(20, "Updates of the Memory Manager, but see --horizon_steps.")
+    horizon_steps: int = option(12, "Its updates in the tables of horizons and windows.")
     horizon_group: int = option(4, "Samples of a turn there.")
-    final_questions: int = option(4, "Questions at the end of an episode there.")
-    sft_steps: int = option(200, "Updates of supervised fine-tuning, of either agent.")
+    final_questions: int = option(8, "Questions at the end of an episode there.")
+    sft_steps: int = option(80, "Updates of supervised fine-tuning, of either agent.")
     sft_batch: int = option(32, "Demonstrations a step of it.")
     batch: int = option(16, "Prompts a step of RL.")
     group: int = option(8, "Responses sampled to a prompt.")
@@ -75,7 +75,7 @@ class AblationsConfig:
         "", "Model that judges, with the tokenizer of --model. Empty: the judge's row is not run."
     )
     dialogues: int = option(150, f"Generated dialogues of {_FACTS} turns with facts to learn from.")
-    test_dialogues: int = option(40, "Generated dialogues of that length to measure on.")
+    test_dialogues: int = option(24, "Generated dialogues of that length to measure on.")
     seed: int = option(7, "Seed of the dialogues, and the first seed of the runs.")
 
 

@@ -109,8 +109,8 @@ def test_all_horizons_sample_as_many_responses_in_as_many_updates():
     for facts in LENGTHS:
         cells = [cell_at("horizon", str(facts), s) for s in ("one step", "terminal", "branches")]
         # A step: 32 turns of dialogue, 4 responses to each.
-        assert [cell.sampled for cell in cells] == [16 * 32 * 4] * 3
-        assert {cell.steps for cell in cells} == {16}
+        assert [cell.sampled for cell in cells] == [12 * 32 * 4] * 3
+        assert {cell.steps for cell in cells} == {12}
         one_step, terminal, branches = (cell.settings for cell in cells)
         assert (one_step.batch, one_step.group) == (32, 4)
         for settings in (terminal, branches):
@@ -216,7 +216,7 @@ def test_the_report_holds_what_the_tables_say(tmp_path, capsys):
     # Missing: 10, 20, 30 of 50 facts are 20, 40, 60 of 100. Stale: 5 of 50.
     assert (
         f"| 8 | branches | {shares} | {shares} | {shares} | 40.0 ± {2 * HALF:.1f} | 10.0 ± 0.0 |"
-        " 2.0 ± 0.0 | 0.0 ± 0.0 | 60 | 2,048 | 0.50 |\n"
+        " 2.0 ± 0.0 | 0.0 ± 0.0 | 60 | 1,536 | 0.50 |\n"
     ) in text
     assert "| 8 | none |" in text and "| 60 | 0 | 0.50 |" in text
     assert shares in capsys.readouterr().out
@@ -226,7 +226,7 @@ def test_the_report_holds_what_the_tables_say(tmp_path, capsys):
     assert exact["mean"] == pytest.approx(20) and exact["half_width"] == pytest.approx(HALF)
     cell = found["cells"]["branches_8"]
     assert cell["runs"][1]["measured"]["answer"] == 0.2 and cell["runs"][1]["rewards"] == [0.25]
-    assert (cell["answerer"], cell["sampled"]) == ("answer_grpo", 2048)
+    assert (cell["answerer"], cell["sampled"]) == ("answer_grpo", 1536)
     for name in tables:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -236,7 +236,7 @@ def test_responses_of_both_agents_count_and_the_median_step(tmp_path):
     runs = {c.name: [run(c, 0.1, seconds=(9.0, 1.0, 2.0))] for c in cells_of(tables)}
     found = write_report(tmp_path, {}, tables, runs)
     sampled = [row["figures"]["responses sampled"]["mean"] for row in found["tables"]["algorithms"]]
-    assert sampled == [0, 0, *[40 * 16 * 8 + 30 * 16 * 8] * 3]
+    assert sampled == [0, 0, *[30 * 16 * 8 + 20 * 16 * 8] * 3]
     assert found["cells"]["manager_ppo"]["runs"][0]["seconds_per_step"] == 2.0
 
 
