@@ -263,6 +263,8 @@ class Experiment:
 
     def _report(self, before, after, agents) -> None:
         records = read_metrics(self.folder / "metrics.jsonl")
+        if not records and before is None:
+            return  # no step and no evaluation: a run that only exports
         if any("reward" in record for record in records):
             reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
         rows = []

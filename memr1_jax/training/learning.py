@@ -7,21 +7,21 @@ critic. Before and after, both agents are measured on held-out dialogues.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from memr1_jax.data.locomo import load_conversations, split
-from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
-from memr1_jax.training.config import ExperimentConfig, PPOConfig, option
-from memr1_jax.training.files import prepare_run_folder, write_json_atomic
+from memr1_jax.training.comparison import (
+    held_out,
+    nano_options,
+    open_folder,
+    run_to_its_end,
+    write_dialogues,
+)
+from memr1_jax.training.config import ExperimentConfig, option
 from memr1_jax.training.learning_report import write_report
-from memr1_jax.training.metrics_log import read_metrics
-from memr1_jax.training.nano import NANO_DIALOGUES, NANO_SIZES
 
 ALGORITHMS = ("grpo", "ppo")
-AGENTS = ("answer", "manager")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,15 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     for name in ("seeds", "answer_steps", "manager_steps", "dialogues", "test_dialogues"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
-    folder = prepare_run_folder(options.output, resume=True)
-    _share_compiled(folder / "compiled")
-    if not (folder / "dialogues.json").exists():
-        counts = {"train": options.dialogues, "validation": 0, "test": options.test_dialogues}
-        write_synthetic(folder / "dialogues.json", options.seed, **counts, **NANO_DIALOGUES)
+    folder = open_folder(options.output)
+    counts = {"train": options.dialogues, "test": options.test_dialogues}
+    write_dialogues(folder / "dialogues.json", options.seed, **counts)
     runs = {
         algorithm: [
             run_to_its_end(
-                f"{algorithm.upper()}, seed {seed}", run_options(options, folder, algorithm, seed)
+                f"{algorithm.upper()}, seed {seed}",
+                run_options(options, folder, algorithm, seed),
+                _measure,
             )
             for seed in range(options.seed, options.seed + options.seeds)
         ]
@@ -84,93 +84,33 @@ def learn(options: LearningConfig) -> dict[str, Any]:
 def run_options(
     options: LearningConfig, folder: Path, algorithm: str, seed: int
 ) -> ExperimentConfig:
-    """One run of GRPO or PPO from the start: the same but for what each has alone.
-
-    Without a KL penalty, which would hold a policy near a start that is meant to be left.
-    """
-    kinds = {"grpo": ExperimentConfig, "ppo": PPOConfig}
+    """One run of GRPO or PPO from the start: the same but for what each has alone."""
     rates = {"grpo": options.grpo_learning_rate, "ppo": options.ppo_learning_rate}
-    return kinds[algorithm](
-        **NANO_SIZES,
+    return nano_options(
+        algorithm=algorithm,
         model=options.model,
         output=str(folder / f"{algorithm}_{seed}"),
-        data="locomo",  # the format of the file
         data_path=str(folder / "dialogues.json"),
-        eval_split="test",
-        first="answer",
-        training_banks="gold",
-        window=0,
         answer_steps=options.answer_steps,
         manager_steps=options.manager_steps,
         batch=options.batch,
         group=options.group,
         learning_rate=rates[algorithm],
         critic_learning_rate=options.critic_learning_rate,
-        weight_decay=0.0,
-        kl_weight=0.0,
-        evaluate=False,
-        resume=True,  # a folder that holds nothing yet is begun
-        checkpoint_every=50,
-        keep=1,
-        samples_every=20,
-        eval_batch=32,
         seed=seed,
     )
 
 
-def run_to_its_end(title: str, options: ExperimentConfig) -> dict[str, Any]:
-    """The steps' metrics by agent and what was measured, of a run that is gone on with if need be.
-
-    Returns:
-      "steps": records of `metrics.jsonl` by agent; "start" and "end": `measure.Measured` as
-      dictionaries; the start's manager is judged by the trained Answer Agent, as the end's is.
-    """
-    from memr1_jax.training.experiment import Experiment
-
-    folder = Path(options.output)
-    measured = folder / "measured.json"
-    if not _finished(folder, options):
-        print(f"== {title}", flush=True)
-        measured.unlink(missing_ok=True)
-        experiment = Experiment(options)
-        experiment.run()
-        write_json_atomic(measured, _measure(experiment))
-    records = read_metrics(folder / "metrics.jsonl")
-    steps = {agent: [r for r in records if r["agent"] == agent] for agent in AGENTS}
-    return {"steps": steps, **json.loads(measured.read_text(encoding="utf-8"))}
-
-
 def _measure(experiment) -> dict[str, dict]:
-    from memr1_jax.training.measure import Yardstick
+    """`measure.Measured` as dictionaries, at the "start" and at the "end".
 
-    options, models = experiment.options, experiment.models
-    conversations = load_conversations(options.data_path)
-    yardstick = Yardstick(
-        options, experiment.bench, models, split(conversations, options.eval_split)
-    )
-    start, trained = models.manager.params, experiment.params
+    The start's manager is judged by the trained Answer Agent, as the end's is.
+    """
+    yardstick = held_out(experiment)
+    start, trained = experiment.models.manager.params, experiment.params
     before = dataclasses.asdict(yardstick(start, start))
     before["manager"] = yardstick.manager(start, trained["answer"])
     return {
         "start": before,
         "end": dataclasses.asdict(yardstick(trained["manager"], trained["answer"])),
     }
-
-
-def _finished(folder: Path, options: ExperimentConfig) -> bool:
-    """Whether the folder holds all that the options ask for, made with just these options."""
-    flags = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())
-    if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
-        return False  # `Experiment` says what differs
-    records = read_metrics(folder / "metrics.jsonl")
-    wanted = {"answer": options.answer_steps, "manager": options.manager_steps}
-    done = {record["agent"]: record["step"] for record in records}
-    return done == wanted and (folder / "measured.json").exists()
-
-
-def _share_compiled(folder: Path) -> None:
-    """What one run compiles serves the next, unless the user has named another place for that."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -14,6 +14,7 @@ from memr1_jax.evals.bank_health import COMPLAINTS
 from memr1_jax.training.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.training.plots import moving_mean
 from memr1_jax.training.progress import table
+from memr1_jax.training.seeds import interval_text, markdown
 
 _AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}
 _ABILITIES = {
@@ -32,7 +33,7 @@ def write_report(
     Args:
       folder: where to.
       options: of the comparison, to be kept with its results.
-      runs: for each algorithm what `learning.run_to_its_end` returns, one a seed.
+      runs: for each algorithm what `comparison.run_to_its_end` returns of `learning`, one a seed.
 
     Returns:
       What `results.json` holds: options, and by algorithm the rewards `[S, T]` of each agent, what
@@ -52,26 +53,12 @@ def write_report(
     parts = [_abilities(results), _rewards(results), _events(results), _health(results)]
     for title, columns, rows in parts:
         table(title, columns, rows)
-    write_text_atomic(folder / "results.md", "\n".join(_markdown(*part) for part in parts))
+    write_text_atomic(folder / "results.md", "\n".join(markdown(*part) for part in parts))
     write_bytes_atomic(folder / "reward.png", draw(results))
     found = {"options": dict(options), "algorithms": results}
     write_json_atomic(folder / "results.json", found)
     print(f"Everything is in {folder}")
     return found
-
-
-def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean of `values` `[S]` and half the width of its 95 percent interval by Student's t.
-
-    A single value has no interval: None.
-    """
-    from scipy.stats import t
-
-    mean, half = float(np.mean(values)), None
-    if len(values) > 1:
-        error = np.std(values, ddof=1) / np.sqrt(len(values))
-        half = float(t.ppf(0.975, len(values) - 1) * error)
-    return {"mean": mean, "half_width": half}
 
 
 def fifths(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +117,7 @@ _WHEN = ("start", "after RL", "gain")
 
 def _before_after(found, key):
     start, end = (100 * np.array([run[key] for run in found[when]]) for when in ("start", "end"))
-    return [_interval(values, ".1f") for values in (start, end, end - start)]
+    return [interval_text(values, ".1f") for values in (start, end, end - start)]
 
 
 def _rewards(results):
@@ -139,7 +126,7 @@ def _rewards(results):
     for agent, title in _AGENTS.items():
         for name, found in results.items():
             first, last = fifths(np.array(found[agent]["rewards"]))
-            cells = [_interval(values, ".3f") for values in (first, last, last - first)]
+            cells = [interval_text(values, ".3f") for values in (first, last, last - first)]
             rows.append([title, name.upper(), *cells, f"{found[agent]['seconds_per_step']:.2f}"])
     return "Reward in training (exact match)", columns, rows
 
@@ -172,17 +159,6 @@ def _health(results):
     return f"Banks in the end, where {facts} facts hold: counts, means over seeds", columns, rows
 
 
-def _markdown(title, columns, rows):
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def _column(seeds, agent, name) -> np.ndarray:
     """One metric `[S, T]` of an agent's steps."""
     return np.array([[step[name] for step in run["steps"][agent]] for run in seeds])
-
-
-def _interval(values, form) -> str:
-    found = mean_interval(values)
-    mean, half = found["mean"], found["half_width"]
-    return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"

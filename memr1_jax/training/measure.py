@@ -29,13 +29,15 @@ _BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Shares in [0, 1], and the counts of `evals.bank_health`.
+    """Shares in [0, 1], numbers of words, and the counts of `evals.bank_health`.
 
-    `answer`: exact match on banks as they should be. `manager`: exact match of the given Answer
-    Agent after one greedy edit of such a bank, the mean over turns with questions. `operations`:
-    greedy operations equal to the gold ones in event and memory, of all turns that bring a fact;
+    `answer`: exact match on banks as they should be; there too `answer_f1` (sets of words), and the
+    mean words of the answers, `answer_words`, and of the gold ones, `gold_words`, and the mean
+    tokens of whole responses, `response_tokens`. `manager`: exact match of the given Answer Agent
+    after one greedy edit of such a bank, the mean over turns with questions. `operations`: greedy
+    operations equal to the gold ones in event and memory, of all turns that bring a fact;
     `by_event` the same by gold event. `dialogue`: exact match when the manager fills the banks turn
-    by turn from nothing.
+    by turn from nothing; `dialogue_f1` likewise.
     """
 
     answer: float
@@ -43,6 +45,11 @@ class Measured:
     operations: float
     by_event: dict[str, float]
     dialogue: float
+    dialogue_f1: float
+    answer_f1: float
+    answer_words: float
+    gold_words: float
+    response_tokens: float
     health: dict[str, float]
     questions: int
     turns: int
@@ -91,6 +98,11 @@ class Yardstick:
                 if any(kind == event for kind, _ in right)
             },
             dialogue=_exact(whole.predictions),
+            dialogue_f1=_score(whole.predictions, "f1_set_of_words"),
+            answer_f1=_score(alone.predictions, "f1_set_of_words"),
+            answer_words=float(np.mean([len(p.answer.split()) for p in alone.predictions])),
+            gold_words=float(np.mean([len(p.gold.split()) for p in alone.predictions])),
+            response_tokens=float(np.mean([p.tokens for p in alone.predictions])),
             health=bank_health(records, self._dialogues),
             questions=len(whole.predictions),
             turns=len(right),
@@ -130,7 +142,11 @@ class Yardstick:
 
 
 def _exact(predictions: list[Prediction]) -> float:
-    return float(np.mean([prediction.scores["exact_match"] for prediction in predictions]))
+    return _score(predictions, "exact_match")
+
+
+def _score(predictions: list[Prediction], metric: str) -> float:
+    return float(np.mean([prediction.scores[metric] for prediction in predictions]))
 
 
 def _acts(tokenizer, tokens, most) -> list[tuple[Event, int]] | None:

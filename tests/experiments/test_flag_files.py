@@ -1,5 +1,6 @@
 """Every flag file is one that its command takes, and says what its name says."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from experiments.command_line import define_flags, parsed
 from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.evals.tables.config import TableConfig, check_table
 from memr1_jax.evals.tables.models import split_name
+from memr1_jax.training.ablation_cells import AblationsConfig, plan
 from memr1_jax.training.config import ExperimentConfig, check_options
 from memr1_jax.training.nano import NANO_DIALOGUES, NANO_SIZES
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "experiments/flags/tables"
+ABLATIONS = ROOT / "experiments/flags/ablations.flags"
 FILES = sorted(
     path.relative_to(ROOT)
     for path in ROOT.glob("experiments/flags/**/*.flags")
-    if path.parent != TABLES
+    if path.parent != TABLES and path != ABLATIONS
 )
 TABLE_FILES = sorted(path.relative_to(ROOT) for path in TABLES.glob("*.flags"))
 PAPER = [
@@ -53,6 +56,14 @@ def test_a_flag_file_of_a_table_is_accepted(path, monkeypatch):
     assert options.benchmark in BENCHMARKS
     if path.stem != "common":
         assert options.output == f"runs/tables/{path.stem}"
+
+
+def test_the_flag_file_of_the_ablations_names_every_option_but_the_judge():
+    options = options_of(ABLATIONS, AblationsConfig)
+    assert options == AblationsConfig()
+    assert list(plan(options)) == options.tables.split(",")
+    named = {line[2:].split("=")[0] for line in ABLATIONS.read_text().splitlines() if "=" in line}
+    assert {f.name for f in dataclasses.fields(options)} - named == {"judge_model"}
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -11,7 +11,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.training import experiment
 from memr1_jax.training.learning import LearningConfig, learn, run_options
-from memr1_jax.training.learning_report import draw, fifths, mean_interval, write_report
+from memr1_jax.training.learning_report import draw, fifths, write_report
 from memr1_jax.training.nano import NANO, NANO_DIALOGUES, tokenizer_texts
 
 # Half the width of the 95 percent interval of the mean of 1, 2, 3: the tabulated t of two degrees
@@ -43,13 +43,6 @@ def run(rewards, start, end):
         "start": measured(start),
         "end": measured(end),
     }
-
-
-def test_the_interval_is_students():
-    found = mean_interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2.0
-    assert found["half_width"] == pytest.approx(HALF, rel=1e-6)
-    assert mean_interval([0.25]) == {"mean": 0.25, "half_width": None}
 
 
 def test_first_and_last_fifth_of_the_steps():

@@ -1,0 +1,38 @@
+"""Figures over seeds, as numbers and in tables.
+
+Axis letters: S seeds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean of `values` `[S]` and half the width of its 95 percent interval by Student's t.
+
+    A single value has no interval: None.
+    """
+    from scipy.stats import t
+
+    mean, half = float(np.mean(values)), None
+    if len(values) > 1:
+        error = np.std(values, ddof=1) / np.sqrt(len(values))
+        half = float(t.ppf(0.975, len(values) - 1) * error)
+    return {"mean": mean, "half_width": half}
+
+
+def interval_text(values: Sequence[float], form: str) -> str:
+    """Mean and interval of `values` `[S]`, both in the number format `form`; a lone value alone."""
+    found = mean_interval(values)
+    mean, half = found["mean"], found["half_width"]
+    return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"
+
+
+def markdown(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1
+) -> str:
+    """A table in Markdown below its title; those after the first `labels` columns to the right."""
+    rule = ["---"] * labels + ["---:"] * (len(columns) - labels)
+    lines = [columns, rule, *rows]
+    return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
