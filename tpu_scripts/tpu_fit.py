@@ -62,6 +62,7 @@ COLAB = {
     "kl_weight": 0.0,
 }
 RANK = 16
+CONSULT_BATCH = 128
 GIB = 2**30
 
 
@@ -95,6 +96,8 @@ class Cell:
         if self.algorithm == "ppo":  # as many responses, each to its own prompt
             sizes = sizes | {"batch": sizes["batch"] * sizes["group"], "group": 1}
             sizes["micro_batches"] = sizes["batch"]
+        if self.agent == "manager" and self.table != "colab":  # of 512 prompts of the answerer
+            sizes = sizes | {"consult_batch": CONSULT_BATCH}
         return ExperimentConfig(
             model=self.model,
             algorithm=self.algorithm,
@@ -218,7 +221,7 @@ Prompts of {COLAB["max_prompt_length"]} tokens, responses of {COLAB["answer_resp
 Prompts of {PAPER["max_prompt_length"]} tokens, responses of {PAPER["answer_response_length"]}, 128
 responses a step: {PAPER["batch"]} prompts with {PAPER["group"]} samples each, in PPO 128 prompts. A
 manager's step includes the frozen Answer Agent, which answers four questions on each of the 128
-edited banks.
+edited banks, {CONSULT_BATCH} prompts at a time.
 
 {text["target"]}
 
