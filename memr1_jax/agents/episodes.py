@@ -24,7 +24,7 @@ from flax import struct
 from memr1_jax.agents.consult import FrozenAnswerer, Marking, consult
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
-from memr1_jax.agents.reward import EXACT_MATCH, Reward, episode_reward, manager_reward
+from memr1_jax.agents.reward import EXACT_MATCH, Reward, episode_reward
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
@@ -178,8 +178,7 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
         edits = edit(now, index, group)
         scores, values = ask(now, edits.banks)
         outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
-        memories, capacity = bank_size(edits.banks), edits.banks.alive.shape[-1]
-        parts = manager_reward(reward, outcome, edits.report, memories, capacity)
+        parts = edits.reward_parts(reward, outcome)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
         # Rollouts draw from small numbers, this from large ones.
         chosen = choose_branch(horizon.trunk, rewards, jax.random.fold_in(key, ~index))

@@ -137,6 +137,11 @@ class Edits:
         """The prompts as a block of the chain."""
         return Block(self.prompts.tokens, self.prompts.length)
 
+    def reward_parts(self, reward: Reward, outcome: jax.Array) -> dict[str, jax.Array]:
+        """The parts of the rewards `[B, G]` of edits with these outcomes `[B, G]`."""
+        memories, capacity = bank_size(self.banks), self.banks.alive.shape[-1]
+        return manager_reward(reward, outcome, self.report, memories, capacity)
+
     def metrics(self, active: jax.Array) -> dict[str, Mean]:
         """Metrics of the rows that are `active` `[B]`."""
         metrics = fields(self.report) | {"bank_size": bank_size(self.banks)}
@@ -215,9 +220,7 @@ def manager_rollout(
     marking = Marking(reward, judge, judge_params)
     scores, values = consult(answerer, answer_params, marking, tools, batch, edits.banks)
     asked = batch.asked & batch.valid[:, None]
-    outcome = mean_of_asked(scores, asked)
-    memories, capacity = bank_size(edits.banks), edits.banks.alive.shape[-1]
-    parts = manager_reward(reward, outcome, edits.report, memories, capacity)
+    parts = edits.reward_parts(reward, mean_of_asked(scores, asked))
     valid = batch.valid[:, None]
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
     metrics = edits.metrics(batch.valid) | masked_means(parts, valid)

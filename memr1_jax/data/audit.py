@@ -74,16 +74,3 @@ def with_audit(
     return [
         dataclasses.replace(c, questions=tuple(map(checked, c.questions))) for c in conversations
     ]
-
-
-def corrected_key(conversations: Iterable[Conversation]) -> list[Conversation]:
-    """The conversations with the audit's answers in place of the published ones."""
-
-    def corrected(question: Question) -> Question:
-        if question.corrected is None:
-            return question
-        return dataclasses.replace(question, answer=question.corrected)
-
-    return [
-        dataclasses.replace(c, questions=tuple(map(corrected, c.questions))) for c in conversations
-    ]

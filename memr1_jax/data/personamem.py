@@ -18,7 +18,6 @@ from memr1_jax.errors import UserError
 
 SPEAKERS = ("user", "assistant")
 SYSTEM = "system"
-LENGTHS = ("32k", "128k", "1M")  # tokens of a context, about
 
 _COLUMNS = (
     *("question_id", "question_type", "user_question_or_message", "correct_answer"),

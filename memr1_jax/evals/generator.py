@@ -138,8 +138,7 @@ class Generator:
             return name
         if name not in self._digests:
             model = self._models[name]
-            dtype = str(jnp.dtype(model.decoder.dtype))
-            self._digests[name] = model_digest(model.folder, dtype)
+            self._digests[name] = model_digest(model.folder, model.decoder.dtype)
         return self._digests[name]
 
     def _kind(self, call: Call) -> tuple:

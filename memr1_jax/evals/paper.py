@@ -83,14 +83,6 @@ def paper_latency() -> tuple[PaperLatency, ...]:
     return tuple(PaperLatency(**row) for row in _content()["latency"]["rows"])
 
 
-def paper_row(name: str, backbone: str, method: str) -> PaperRow | None:
-    """The row of a table that stands beside one of ours, or None where the paper has none."""
-    for row in paper_table(name).rows:
-        if (row.backbone, row.method) == (backbone, method):
-            return row
-    return None
-
-
 def paper_markdown(name: str) -> str:
     """A table in Markdown, cells as F1 / BLEU-1 / judge, with numbered notes below it."""
     table = paper_table(name)

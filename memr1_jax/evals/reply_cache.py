@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from memr1_jax.errors import UserError
 from memr1_jax.evals.systems.protocol import Reply
 
@@ -65,9 +67,9 @@ def reply_key(model: str, prompt: Iterable[int], max_tokens: int, schema: str, i
     return _digest(json.dumps([model, list(prompt), max_tokens, schema, ids]).encode())
 
 
-def model_digest(folder: str | os.PathLike, dtype: str) -> str:
+def model_digest(folder: str | os.PathLike, dtype) -> str:
     """A word for the weights and the tokenizer of a model folder, computed with in `dtype`."""
-    digest = hashlib.sha256(dtype.encode())
+    digest = hashlib.sha256(str(jnp.dtype(dtype)).encode())
     for path in sorted(Path(folder).iterdir()):
         if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
             with path.open("rb") as file:

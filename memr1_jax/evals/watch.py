@@ -112,37 +112,17 @@ def replay(
     count, capacity = seen[0].before.alive.shape
     decode = functools.cache(lambda tokens: tokenizer.decode(list(tokens)).strip())
 
-    def memories(contents: Contents, row: int) -> Memories:
-        return {
-            int(slot): decode(
-                tuple(contents.tokens[row, slot, : contents.length[row, slot]].tolist())
-            )
-            for slot in np.flatnonzero(contents.alive[row])
-        }
+    def spell(response: Response) -> bytes:
+        return _spelling(table, response, bytes_read(tools, len(response.tokens)))
 
     def record(conversation, speaker, row, index, item) -> TurnRecord:
         position, session, facts = item
         moment, turn = seen[index], conversation.turns[position]
-        before, after = memories(moment.before, row), memories(moment.after, row)
-        fields, operations = {}, ()
+        before, after = (_memories(decode, x, row) for x in (moment.before, moment.after))
+        fields = {}
         if moment.response is not None:
             response = Response(*(array[row] for array in moment.response))
-            slots = [int(slot) for slot in response.slots[: response.shown]]
-            scan = scan_operations_reference(
-                _spelling(table, response, bytes_read(tools, len(response.tokens))),
-                manager.operations,
-            )
-            operations = outcomes(scan.operations, slots, set(before), capacity)
-            fields = {
-                "operations": operations,
-                "shown": tuple(Memory(i, slot, before[slot]) for i, slot in enumerate(slots)),
-                "output": _raw_text(tokenizer, manager, response),
-                "stopped": bool(response.stopped),
-                "valid": scan.valid,
-                "none": scan.none,
-                "skipped": scan.skipped,
-                "dropped": scan.dropped,
-            }
+            fields = _written(manager, tokenizer, spell, response, before, capacity)
         return TurnRecord(
             speaker=conversation.speakers[speaker],
             turn=turn.dia_id,
@@ -150,7 +130,7 @@ def replay(
             time=conversation.times[session],
             text=turn.content,
             facts=tuple(fact.text for fact in facts),
-            changes=differences(before, after, operations),
+            changes=differences(before, after, fields.get("operations", ())),
             size=len(after),
             **fields,
         )
@@ -180,6 +160,38 @@ def replay(
             )
         )
     return dialogues
+
+
+def _memories(decode: Callable, contents: Contents, row: int) -> Memories:
+    """The texts of one bank by slot."""
+    tokens, length = contents.tokens[row], contents.length[row]
+    return {
+        int(slot): decode(tuple(tokens[slot, : length[slot]].tolist()))
+        for slot in np.flatnonzero(contents.alive[row])
+    }
+
+
+def _written(
+    manager: MemoryManager,
+    tokenizer: Any,
+    spell: Callable[[Response], bytes],
+    response: Response,
+    before: Memories,
+    capacity: int,
+) -> dict:
+    """What a `TurnRecord` says of a response, given to a bank that held `before`."""
+    slots = [int(slot) for slot in response.slots[: response.shown]]
+    scan = scan_operations_reference(spell(response), manager.operations)
+    return {
+        "operations": outcomes(scan.operations, slots, set(before), capacity),
+        "shown": tuple(Memory(i, slot, before[slot]) for i, slot in enumerate(slots)),
+        "output": _raw_text(tokenizer, manager, response),
+        "stopped": bool(response.stopped),
+        "valid": scan.valid,
+        "none": scan.none,
+        "skipped": scan.skipped,
+        "dropped": scan.dropped,
+    }
 
 
 def _contents(banks: MemoryBank) -> Contents:

@@ -10,16 +10,6 @@ from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf_weights import export_params
 
-SMALL = DecoderConfig(  # 0.89 million parameters
-    vocab_size=3072,
-    num_layers=3,
-    model_width=128,
-    num_heads=4,
-    num_kv_heads=4,
-    head_size=32,
-    mlp_width=256,
-    max_positions=2048,
-)
 _START, _END = "<|im_start|>", "<|im_end|>"
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -28,7 +18,7 @@ _CHAT_TEMPLATE = (
 
 
 def write_small_model(
-    folder: Path, texts: Iterable[str], config: DecoderConfig = SMALL, seed: int = 0
+    folder: Path, texts: Iterable[str], config: DecoderConfig, seed: int = 0
 ) -> Path:
     """Writes a Hugging Face folder with random weights and a tokenizer for the given texts.
 

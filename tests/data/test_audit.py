@@ -2,7 +2,7 @@ import collections
 
 import pytest
 
-from memr1_jax.data.audit import corrected_key, read_audit, with_audit
+from memr1_jax.data.audit import read_audit, with_audit
 from memr1_jax.data.locomo import IDS, load_conversations
 from memr1_jax.errors import UserError
 
@@ -46,9 +46,7 @@ def test_objections_stand_beside_the_published_answers(write, conversations):
         ("boats", None, ""),
         ("beans", None, "WRONG_CITATION"),  # the answer is right, its evidence is not
     ]
-    key = corrected_key(checked)
-    assert [q.answer for q in key[0].questions][:3] == ["4", "boats", "beans"]
-    assert [c.sessions for c in key] == [c.sessions for c in conversations]
+    assert [c.sessions for c in checked] == [c.sessions for c in conversations]
 
 
 def test_an_audit_of_other_data_is_refused(write, conversations):

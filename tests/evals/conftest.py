@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))  # in every import mode of pytest
+# The helpers here and above, in every import mode of pytest.
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from tiny_model import tiny  # noqa: E402, F401

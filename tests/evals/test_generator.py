@@ -1,26 +1,23 @@
 """The generator on the tiny model, beside a plain loop over whole forward passes."""
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from tiny_model import make_tiny
+from whole_passes import greedy
 
 from memr1_jax.agents.templates import render_chat
 from memr1_jax.errors import UserError
 from memr1_jax.evals.generator import Generator, Limits
 from memr1_jax.evals.reply_cache import ReplyCache, model_digest
 from memr1_jax.evals.systems.protocol import Call
-from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.parallel.mesh import make_mesh
-from tests.tiny_model import make_tiny
 
 ROOT = Path(__file__).parents[2]
 FACTS = ["Ann has a dog.", "Ben likes tea and cake.", "Ann lives in Oslo by the sea.", "It rains."]
@@ -45,27 +42,6 @@ def alone():
     """Replies to calls that were made one by one."""
     generator = make(limits=Limits(rows=1))
     return [generator([call(fact, rules=RULES)])[0] for fact in FACTS]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def forward(decoder, params, tokens, length):
-    """The likeliest next token after a whole forward pass."""
-    (hidden,) = decoder.apply({"params": params}, (Block(tokens, length),))
-    logits = decoder.apply({"params": params}, hidden[length - 1], method=Decoder.logits)
-    return jnp.argmax(logits)
-
-
-def greedy(model, text, steps):
-    """A response by whole forward passes, without any cache."""
-    tokens = model.tokenizer.encode(text, add_special_tokens=False)
-    begin = len(tokens)
-    for _ in range(steps):
-        width = 256
-        padded = jnp.asarray(np.pad(tokens, (0, width - len(tokens))), jnp.int32)
-        tokens.append(int(forward(model.decoder, model.params, padded, jnp.int32(len(tokens)))))
-        if tokens[-1] in model.stop_tokens:
-            return tokens[begin:-1]
-    return tokens[begin:]
 
 
 def test_replies_are_the_greedy_continuation(alone):

@@ -9,7 +9,6 @@ import pytest
 from memr1_jax.errors import UserError
 from memr1_jax.evals.intervals import (
     by_question,
-    difference_by_conversations,
     difference_by_questions,
     mean_by_conversations,
     mean_by_questions,
@@ -70,9 +69,8 @@ def test_differences_are_paired():
     values = rng.random(40)
     first, second = row(a=values[:20] + 0.1, b=values[20:] + 0.1), row(a=values[:20], b=values[20:])
     second = dict(reversed(second.items()))  # aligned by key, not by order
-    for difference in (difference_by_questions, difference_by_conversations):
-        found = difference(first, second, draws=500)
-        assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    found = difference_by_questions(first, second, draws=500)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
     alone = mean_by_questions(first, draws=500)
     assert alone.high - alone.low > 0.1
 
@@ -82,7 +80,7 @@ def test_rows_that_do_not_align_are_refused():
     with pytest.raises(UserError, match="2 questions have a score in one of them alone.*2 of conv"):
         difference_by_questions({**first, ("a", 7): 1}, {**first, ("a", 2): 1})
     with pytest.raises(UserError, match="same questions"):
-        difference_by_conversations(first, second)
+        difference_by_questions(first, second)
     left, right = shared(first, second)
     assert left == right == {("a", 0): 1, ("a", 1): 0}
     with pytest.raises(UserError, match="no questions"):

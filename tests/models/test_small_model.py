@@ -1,18 +1,24 @@
 """The small model: a folder that loads, and a tokenizer for the texts that it was trained on."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
+from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf_weights import load_params
-from memr1_jax.models.small_model import SMALL, write_small_model
+from memr1_jax.models.small_model import write_small_model
 from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 
 TEXTS = [f" Ada lives in {town}." for town in ("Oakford", "Elmford", "Ashford")] * 3
-SHAPE = dataclasses.replace(
-    SMALL, vocab_size=300, num_layers=1, model_width=16, num_heads=2, num_kv_heads=1, head_size=8
+SHAPE = DecoderConfig(
+    vocab_size=300,
+    num_layers=1,
+    model_width=16,
+    num_heads=2,
+    num_kv_heads=1,
+    head_size=8,
+    mlp_width=256,
+    max_positions=2048,
 )
 
 
@@ -54,7 +60,3 @@ def test_the_seed_decides_the_weights(folder, tmp_path):
     np.testing.assert_array_equal(load_params(again)[0]["embed"]["embedding"], first)
     assert not np.array_equal(load_params(other)[0]["embed"]["embedding"], first)
     assert (again / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
-
-
-def test_what_is_published_has_about_a_million_parameters():
-    assert 0.5e6 < SMALL.num_parameters < 3e6

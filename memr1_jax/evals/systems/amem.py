@@ -13,6 +13,7 @@ away, and show the gold answer among the options where there is nothing to be fo
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 
@@ -22,10 +23,10 @@ from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add
 from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import is_true, numbers, one_line, read_counted, texts
-from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
+from memr1_jax.evals.systems.management_prompts import management_call
 from memr1_jax.evals.systems.neighbours import nearest
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
+from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Steps, ask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,8 @@ class AMemStore:
         """No notes."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
+        self._call = functools.partial(management_call, system.max_tokens, system.model)
+        self._read = functools.partial(read_counted, counts=self.counts)
         self._speakers = speakers
         self._notes: dict[int, Note] = {}
         self._index = Bank()  # of what is embedded, under the ids of the notes
@@ -95,8 +98,7 @@ class AMemStore:
         notes = [_note(turn, session.time) for turn in spoken(session, self._speakers)]
         if not notes:
             return
-        template = management_prompt("note")
-        calls = [self._call("describe", fill_prompt(template, note=note.content)) for note in notes]
+        calls = [self._call("describe", prompt="note", note=note.content) for note in notes]
         replies = yield calls
         for note, reply in zip(notes, replies, strict=True):
             value = self._read(reply, "keywords", "describe")
@@ -113,7 +115,7 @@ class AMemStore:
         found = nearest(self._index, note.indexed, self._system.neighbours, self._system.embed)
         ids = [identity for identity, _ in found]
         if ids:
-            reply = yield from ask(self._call("evolve", self._evolve_messages(note, ids)))
+            reply = yield from ask(self._evolve_call(note, ids))
             value = self._read(reply, "should_evolve", "evolve")
             if is_true(value.get("should_evolve")):
                 note = self._evolve(note, ids, value)
@@ -160,7 +162,7 @@ class AMemStore:
             self._index, keys=dict(zip(self._notes, np.asarray(keys), strict=True))
         )
 
-    def _evolve_messages(self, note: Note, ids: list[int]):
+    def _evolve_call(self, note: Note, ids: list[int]) -> Call:
         neighbours = [
             {
                 "id": str(place),
@@ -170,8 +172,8 @@ class AMemStore:
             }
             for place, identity in enumerate(ids)
         ]
-        return fill_prompt(
-            management_prompt("evolve"),
+        return self._call(
+            "evolve",
             note=note.content,
             context=note.context,
             keywords=", ".join(note.keywords),
@@ -201,13 +203,6 @@ class AMemStore:
         """All notes."""
         return [note.memory for note in self._notes.values()]
 
-    def _call(self, stage: str, messages) -> Call:
-        return Call(stage, messages, self._system.max_tokens, self._system.model)
-
-    def _read(self, reply: Reply, key: str, stage: str) -> dict:
-        self.counts[f"{stage}_cut"] += not reply.stopped
-        return read_counted(reply.text, key, stage, self.counts)
-
 
 def _note(turn: Turn, when: str) -> Note:
     content = f"Speaker {turn.speaker} says: {one_line(turn.content)}"
@@ -221,8 +216,7 @@ def search_words(
 
     This is part of answering, under the stage "query": no memory is changed by it.
     """
-    messages = fill_prompt(management_prompt("keywords"), text=question)
-    reply = yield from ask(Call("query", messages, max_tokens, model))
-    counts["query_cut"] += not reply.stopped
-    value = read_counted(reply.text, "keywords", "query", counts)
+    call = management_call(max_tokens, model, "query", prompt="keywords", text=question)
+    reply = yield from ask(call)
+    value = read_counted(reply, "keywords", "query", counts)
     return ", ".join(texts(value.get("keywords"))) or question

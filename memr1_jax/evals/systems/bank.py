@@ -68,21 +68,6 @@ def delete(bank: Bank, identity: int) -> Bank:
     return Bank(items, keys, bank.next_id)
 
 
-def search(
-    bank: Bank, queries: Sequence[str], k: int, embed: Embed, owner: str | None = None
-) -> list[list[int]]:
-    """For each query the ids of the `k` memories that are most similar, best first.
-
-    Equal scores are ordered by id. With `owner`, only memories of that owner are searched; there
-    may be fewer than `k`.
-    """
-    ids = [i for i, memory in bank.items.items() if owner is None or memory.owner == owner]
-    if not ids or not queries:
-        return [[] for _ in queries]
-    scores = embed(queries) @ np.stack([bank.keys[i] for i in ids]).T
-    return [[ids[place] for place in top(row, k)] for row in scores]
-
-
 def top(scores: np.ndarray, k: int) -> list[int]:
     """Places of the `k` largest of scores `[n]`, largest first, equal ones by place."""
     return [int(place) for place in np.argsort(-scores, kind="stable")[:k]]

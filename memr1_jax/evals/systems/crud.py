@@ -9,16 +9,15 @@ stores has the time of the session.
 
 import collections
 import dataclasses
-import time
 from collections.abc import Sequence
 
 from memr1_jax.data.types import Question, Session
 from memr1_jax.evals.systems.bank import Bank, Embed
 from memr1_jax.evals.systems.extraction import FactSource, arrivals
 from memr1_jax.evals.systems.managers import Manager
-from memr1_jax.evals.systems.neighbours import nearest
-from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
+from memr1_jax.evals.systems.prompts import AnswerStage
 from memr1_jax.evals.systems.protocol import Answer, Memory, Steps, side_by_side
+from memr1_jax.evals.systems.speaker_banks import all_memories, answer_from_banks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,25 +69,11 @@ class CrudStore:
 
     def answer(self, question: Question) -> Steps[Answer]:
         """Answers from the nearest memories of both speakers, best first."""
-        begin = time.perf_counter()
-        shown = best_of(
-            self._banks.values(), question.question, self._system.memories, self._system.embed
-        )
-        seconds = time.perf_counter() - begin
-        return ask_for_answer(
-            self._system.stage, self._speakers, question, shown, search_seconds=seconds
+        system = self._system
+        return answer_from_banks(
+            system.stage, self._speakers, question, self._banks, system.memories, system.embed
         )
 
     def memories(self) -> Sequence[Memory]:
         """All memories of both speakers."""
-        return [memory for bank in self._banks.values() for memory in bank.memories]
-
-
-def best_of(banks, query: str, k: int, embed: Embed) -> list[Memory]:
-    """The `k` memories of every bank that are nearest to a text, all together, best first."""
-    found = [
-        (score, bank.items[identity])
-        for bank in banks
-        for identity, score in nearest(bank, query, k, embed)
-    ]
-    return [memory for _, memory in sorted(found, key=lambda pair: -pair[0])]
+        return all_memories(self._banks)

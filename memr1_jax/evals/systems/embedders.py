@@ -1,4 +1,4 @@
-"""From texts to vectors: the project's embedders over a tokenizer, and a memory for vectors."""
+"""From texts to vectors: the project's embedders over a tokenizer, and a cache of vectors."""
 
 import collections
 from collections.abc import Sequence

@@ -71,8 +71,7 @@ def extracted_facts(
         replies = (yield calls) if calls else []
         found = []
         for (owner, turns), reply in zip(parts, replies, strict=True):
-            counts["extract_cut"] += not reply.stopped
-            value = read_counted(reply.text, "facts", "extract", counts)
+            value = read_counted(reply, "facts", "extract", counts)
             sources = tuple(turn.dia_id for turn in turns)
             for text in texts(value.get("facts")):
                 found.append(Fact(owner, text, session.number, sources))

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from memr1_jax.evals.systems.protocol import Reply
+
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SCALAR = re.compile(r"(?:true|false|null|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
@@ -53,9 +55,13 @@ def read_objects(text: str) -> list[dict]:
     return found
 
 
-def read_counted(text: str, key: str, stage: str, counts: collections.Counter) -> dict:
-    """`read_json`, with the outcome added to `counts` under the stage; empty if it failed."""
-    value, reading = read_json(text, key)
+def read_counted(reply: Reply, key: str, stage: str, counts: collections.Counter) -> dict:
+    """`read_json` of a reply; empty if it failed.
+
+    The outcome, and whether the reply was cut off, are added to `counts` under the stage.
+    """
+    counts[f"{stage}_cut"] += not reply.stopped
+    value, reading = read_json(reply.text, key)
     counts[f"{stage}_{reading.value}"] += 1
     return value or {}
 

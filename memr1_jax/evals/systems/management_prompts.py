@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from memr1_jax.agents.templates import PromptText, fill_text, parse_prompt
 from memr1_jax.errors import UserError
+from memr1_jax.evals.systems.protocol import Call
 
 _FOLDER = "prompt_files"
 
@@ -36,6 +37,17 @@ def management_prompt(name: str) -> PromptText:
 def prompt_digests() -> dict[str, str]:
     """The digest of every prompt file of this package, to be stored with results."""
     return {name: management_prompt(name).digest for name in management_prompt_names()}
+
+
+def management_call(
+    max_tokens: int, model: str, stage: str, /, *, prompt: str = "", **slots
+) -> Call:
+    """A call of a stage of memory management with its prompt filled; see `fill_prompt`.
+
+    The prompt is the file of the stage's name, or that named by `prompt`.
+    """
+    messages = fill_prompt(management_prompt(prompt or stage), **slots)
+    return Call(stage, messages, max_tokens, model)
 
 
 def fill_prompt(

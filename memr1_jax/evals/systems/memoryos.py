@@ -14,6 +14,7 @@ of all rows. The original's is a role-play with an example out of the test quest
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 
@@ -24,10 +25,10 @@ from memr1_jax.evals.systems.amem import search_words
 from memr1_jax.evals.systems.bank import Embed, top
 from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import is_true, one_line, read_counted, texts
-from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
+from memr1_jax.evals.systems.management_prompts import management_call
 from memr1_jax.evals.systems.memoryos_parts import Page, Segment, joined, overlap, pages_of
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
+from memr1_jax.evals.systems.protocol import Answer, Memory, Steps, ask
 
 _TOPICS = 2  # subjects of a page at most
 
@@ -69,6 +70,8 @@ class MemoryOSStore:
         """Three empty tiers."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
+        self._call = functools.partial(management_call, system.max_tokens, system.model)
+        self._read = functools.partial(read_counted, counts=self.counts)
         self._speakers = speakers
         self._queue: collections.deque[Page] = collections.deque()
         self._pages: dict[int, Page] = {}  # those that left the queue
@@ -271,14 +274,6 @@ class MemoryOSStore:
         summary = self._summaries[self._chain_of[page]]
         text = self._pages[page].text + (f" (context: {summary})" if summary else "")
         return Memory(text, self._pages[page].time, "", self._pages[page].sources)
-
-    def _call(self, stage: str, **slots) -> Call:
-        messages = fill_prompt(management_prompt(stage), **slots)
-        return Call(stage, messages, self._system.max_tokens, self._system.model)
-
-    def _read(self, reply: Reply, key: str, stage: str) -> dict:
-        self.counts[f"{stage}_cut"] += not reply.stopped
-        return read_counted(reply.text, key, stage, self.counts)
 
 
 def _best(scored: Sequence[tuple[float, Memory]], k: int | None) -> list[tuple[float, Memory]]:

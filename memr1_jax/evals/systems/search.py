@@ -4,7 +4,6 @@ A `Search` takes all memories and returns a function from a question to those th
 it prepares serves all questions until the memories change.
 """
 
-import collections
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -64,43 +63,12 @@ def dense(k: int, embed: Embed) -> Search:
     """The `k` best by the inner product of vectors."""
 
     def search(memories: Sequence[Memory]) -> Choose:
-        rank = _dense_order(memories, embed)
-        return lambda question: rank(question)[:k]
+        if not memories:
+            return lambda question: []
+        keys = embed([memory.text for memory in memories])
+        return lambda question: [memories[i] for i in top(keys @ embed([question.question])[0], k)]
 
     return search
-
-
-def dense_of_each(k: int, embed: Embed) -> Search:
-    """The `k` best of each owner, as from the banks of the two speakers; all in one order."""
-
-    def search(memories: Sequence[Memory]) -> Choose:
-        rank = _dense_order(memories, embed)
-
-        def choose(question: Question) -> list[Memory]:
-            taken: collections.Counter = collections.Counter()
-            chosen = []
-            for memory in rank(question):
-                taken[memory.owner] += 1
-                if taken[memory.owner] <= k:
-                    chosen.append(memory)
-            return chosen
-
-        return choose
-
-    return search
-
-
-def _dense_order(memories: Sequence[Memory], embed: Embed) -> Choose:
-    """All memories, the most similar to the question first."""
-    if not memories:
-        return lambda question: []
-    keys = embed([memory.text for memory in memories])
-
-    def rank(question: Question) -> list[Memory]:
-        scores = keys @ embed([question.question])[0]
-        return [memories[i] for i in top(scores, len(memories))]
-
-    return rank
 
 
 def bm25_reranker(keep: int) -> Rerank:

@@ -12,6 +12,7 @@ out, which saves two calls a message.
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,10 +22,10 @@ from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add
 from memr1_jax.evals.systems.extraction import spoken
 from memr1_jax.evals.systems.loose_json import numbers, one_line, read_counted
-from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
+from memr1_jax.evals.systems.management_prompts import management_call
 from memr1_jax.evals.systems.neighbours import fused, nearest_to_any
 from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
-from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Reply, Steps, ask
+from memr1_jax.evals.systems.protocol import Answer, Memory, Reply, Steps, ask
 from memr1_jax.evals.systems.search import bm25_scores
 
 
@@ -84,6 +85,8 @@ class TemporalStore:
         """No facts."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
+        self._call = functools.partial(management_call, system.max_tokens, system.model)
+        self._read = functools.partial(read_counted, counts=self.counts)
         self._speakers = speakers
         self._facts: dict[int, TimedFact] = {}
         self._index = Bank()  # of the texts, under the ids of the facts
@@ -190,14 +193,6 @@ class TemporalStore:
     def memories(self) -> Sequence[Memory]:
         """All facts, those that have ended too."""
         return [fact.memory for fact in self._facts.values()]
-
-    def _call(self, stage: str, **slots) -> Call:
-        messages = fill_prompt(management_prompt(stage), **slots)
-        return Call(stage, messages, self._system.max_tokens, self._system.model)
-
-    def _read(self, reply: Reply, key: str, stage: str) -> dict:
-        self.counts[f"{stage}_cut"] += not reply.stopped
-        return read_counted(reply.text, key, stage, self.counts)
 
 
 def _message(turn: Turn, session: Session, earlier: Sequence[Turn]) -> dict:

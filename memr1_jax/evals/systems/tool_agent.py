@@ -9,19 +9,18 @@ made as in all rows, from a search with the question.
 
 import collections
 import dataclasses
-import time
 from collections.abc import Sequence
 
 from memr1_jax.agents.templates import fill_text
 from memr1_jax.data.types import Question, Session, Turn
 from memr1_jax.evals.systems.bank import Bank, Embed, add, delete, update
-from memr1_jax.evals.systems.crud import best_of
 from memr1_jax.evals.systems.extraction import owners
 from memr1_jax.evals.systems.loose_json import numbers, one_line, read_objects
 from memr1_jax.evals.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.evals.systems.neighbours import nearest
-from memr1_jax.evals.systems.prompts import AnswerStage, ask_for_answer
+from memr1_jax.evals.systems.prompts import AnswerStage
 from memr1_jax.evals.systems.protocol import Answer, Call, Memory, Steps, ask, side_by_side
+from memr1_jax.evals.systems.speaker_banks import all_memories, answer_from_banks
 
 _PROMPT = "tool_agent"
 
@@ -131,15 +130,11 @@ class ToolAgentStore:
 
     def answer(self, question: Question) -> Steps[Answer]:
         """Answers from the nearest memories of all agents, best first."""
-        begin = time.perf_counter()
-        shown = best_of(
-            self._banks.values(), question.question, self._system.memories, self._system.embed
-        )
-        seconds = time.perf_counter() - begin
-        return ask_for_answer(
-            self._system.stage, self._speakers, question, shown, search_seconds=seconds
+        system = self._system
+        return answer_from_banks(
+            system.stage, self._speakers, question, self._banks, system.memories, system.embed
         )
 
     def memories(self) -> Sequence[Memory]:
         """All memories of all agents."""
-        return [memory for bank in self._banks.values() for memory in bank.memories]
+        return all_memories(self._banks)

@@ -73,7 +73,7 @@ class TableConfig:
     seed: int = option(0, "Seed of random rows, of generated dialogues and of intervals.")
 
     judge_model: str = option("", "Model of --judge_url, or a local model; empty: no judge.")
-    judge_url: str = option("", "An OpenAI-compatible endpoint; its key is in the environment.")
+    judge_url: str = option("", "OpenAI-compatible endpoint; its key is read from MEMR1_JUDGE_KEY.")
 
     paper: str = option(
         "", f"Tables of the paper to print below ours, of {', '.join(PAPER)}; separated by commas."

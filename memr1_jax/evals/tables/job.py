@@ -17,6 +17,7 @@ from memr1_jax.evals.reply_cache import ReplyCache
 from memr1_jax.evals.scoring import summarise
 from memr1_jax.evals.systems.bank import Embed
 from memr1_jax.evals.systems.embedders import remembering, token_embedder
+from memr1_jax.evals.systems.management_prompts import prompt_digests
 from memr1_jax.evals.systems.protocol import System
 from memr1_jax.evals.systems.registry import BASE, Resources, build_row
 from memr1_jax.evals.tables.config import (
@@ -187,6 +188,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
             kind: read_prompt(f"{kind}_{getattr(options, f'{kind}_prompt')}").digest
             for kind in ("answer", "manager")
         },
+        "management_digests": prompt_digests(),
         "paper": papers(options),
         "data_sha256": data.sha256,
         "settings": settings(options),

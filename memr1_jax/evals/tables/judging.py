@@ -61,7 +61,7 @@ def _judge(options: TableConfig) -> Judge:
     from memr1_jax.training.loading import load_model
 
     model = load_model(options.judge_model, AgentConfig(dtype=options.dtype, remat="none"))
-    return local_judge(folder_identity(model.folder), model_writer(model))
+    return local_judge(folder_identity(model.folder, model.decoder.dtype), model_writer(model))
 
 
 def _prompts(benchmark: str) -> Callable[[Answered], JudgePrompt] | None:

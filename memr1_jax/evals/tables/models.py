@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memr1_jax.errors import UserError
@@ -87,7 +86,7 @@ def identities(options: TableConfig, names: Sequence[str]) -> dict[str, dict[str
 
     That of `--model` is called "base". Agents that are not there are left out.
     """
-    dtype = str(jnp.dtype(compute_dtype(options.dtype)))
+    dtype = compute_dtype(options.dtype)
     folders = parse_names("agents", options.agents)
     found: dict[str, tuple[str, Path]] = {}
     for name in names:

@@ -3,19 +3,16 @@
 import dataclasses
 import re
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from chat_server import prediction
 from tiny_model import END, random_params, tiny_folder
+from whole_passes import greedy
 
 from memr1_jax.agents.templates import render_chat
 from memr1_jax.evals.judge.judging import judge_rows
 from memr1_jax.evals.judge.local import folder_identity, local_judge, model_writer
 from memr1_jax.evals.judge.templates import judge_prompt
 from memr1_jax.evals.judge.verdicts import read_verdicts
-from memr1_jax.models.decoder import Block, Decoder
 
 WORD = judge_prompt("longmemeval_default")
 
@@ -53,21 +50,9 @@ def write(tiny):
 def test_replies_are_the_greedy_continuation_of_each_chat(tiny, write):
     """Against a forward pass over the whole sequence for every token, without batch or cache."""
     model = tiny.model
-
-    @jax.jit
-    def next_token(tokens, length):
-        variables = {"params": model.params}
-        hidden, _ = model.decoder.apply(variables, (Block(tokens, length),), method=Decoder.prefill)
-        return jnp.argmax(model.decoder.apply(variables, hidden, method=Decoder.logits))
-
     for chat, text in zip(CHATS, write(CHATS), strict=True):
-        prompt = tokens = tiny.encode(render_chat("p", chat, model.tokenizer))
-        while len(tokens) < len(prompt) + 6:
-            padded = np.pad(tokens, (0, 256 - len(tokens)))[None]
-            tokens = [*tokens, int(next_token(padded, np.array([len(tokens)])))]
-            if tokens[-1] in model.stop_tokens:
-                break
-        assert text == model.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True)
+        tokens = greedy(model, render_chat("p", chat, model.tokenizer), 6)
+        assert text == model.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def test_replies_do_not_hang_on_the_batch(write):
@@ -87,7 +72,7 @@ def test_what_does_not_fit_has_no_reply(tiny, write, tmp_path):
 
 
 def test_a_model_that_cannot_judge_is_counted_not_believed(tiny, write, tmp_path):
-    judge = local_judge(folder_identity(tiny.model.folder), write, batch=2)
+    judge = local_judge(folder_identity(tiny.model.folder, "float32"), write, batch=2)
     rows = [prediction(i, answer) for i, answer in enumerate(["a boat", "a car", "tea"])]
     judged = judge_rows(rows, judge, tmp_path / "v.jsonl", prompt=WORD)
     assert (judged.unreadable, judged.scores, judged.asked) == (3, {}, 6)
@@ -99,9 +84,11 @@ def test_the_name_of_a_folder_changes_with_its_weights(tmp_path):
     from safetensors.numpy import save_file
 
     folder = tiny_folder()
-    assert re.fullmatch(r"tiny@[0-9a-f]{12}", folder_identity(folder))
-    assert folder_identity(folder) == folder_identity(folder)
+    first = folder_identity(folder, "float32")
+    assert re.fullmatch(r"tiny@[0-9a-f]{12}", first)
+    assert first == folder_identity(folder, "float32")
+    assert first != folder_identity(folder, "bfloat16")
     scale = random_params()["final_norm"]["scale"]
     (tmp_path / "tiny").mkdir()
     save_file({"w": scale}, tmp_path / "tiny" / "model.safetensors")
-    assert folder_identity(tmp_path / "tiny") != folder_identity(folder)
+    assert folder_identity(tmp_path / "tiny", "float32") != first

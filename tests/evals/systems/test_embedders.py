@@ -1,9 +1,9 @@
 """Vectors of texts."""
 
 import numpy as np
+from tiny_model import make_tiny
 
 from memr1_jax.evals.systems.embedders import remembering, token_embedder
-from tests.tiny_model import make_tiny
 
 TEXTS = ["Ann has a dog named Rex.", "tea", "Ben likes cake. " * 20, "Where does Ann live?"]
 

@@ -16,6 +16,7 @@ from memr1_jax.evals.systems.loose_json import (
     read_objects,
     texts,
 )
+from memr1_jax.evals.systems.protocol import Reply
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,10 @@ def test_what_can_be_read(text, facts, reading):
 )
 def test_what_cannot_be_read_is_counted(text):
     counts = collections.Counter()
-    assert read_counted(text, "facts", "extract", counts) == {}
-    assert counts == {"extract_failed": 1}
+    for stopped in (True, False):
+        reply = Reply(text, 1, 1, stopped, 0.0)
+        assert read_counted(reply, "facts", "extract", counts) == {}
+    assert counts == {"extract_failed": 2, "extract_cut": 1}
 
 
 nested = st.recursive(

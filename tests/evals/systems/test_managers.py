@@ -5,6 +5,7 @@ import collections
 import jax
 import numpy as np
 import pytest
+from tiny_model import bank_of, facts_of, make_tiny, texts_of
 
 from memr1_jax.agents.manager import manager_prompt
 from memr1_jax.agents.templates import read_prompt, render_chat
@@ -20,7 +21,6 @@ from memr1_jax.evals.systems.managers import (
 from memr1_jax.evals.systems.neighbours import nearest_to_any
 from memr1_jax.evals.systems.protocol import Memory, together
 from tests.evals.systems.scripted import JUNE, MAY, Script, embed, last
-from tests.tiny_model import bank_of, facts_of, make_tiny, texts_of
 
 TEXTS = ("Ann has a dog.", "Ann plays chess.", "She owns a canoe.")
 NEW = [

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_model import bank_of, make_tiny
 
 from memr1_jax.agents.answer import answer_prompt, retrieve_memories
 from memr1_jax.agents.templates import read_prompt, render_chat
@@ -18,7 +19,6 @@ from memr1_jax.evals.systems.prompts import (
     question_text,
 )
 from memr1_jax.evals.systems.protocol import Memory, Reply
-from tests.tiny_model import bank_of, make_tiny
 
 SPEAKERS = ("Ann", "Ben")
 

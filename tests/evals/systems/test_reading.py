@@ -97,11 +97,6 @@ def test_search_puts_the_best_first(find):
     assert shown[0].startswith('Ben said, "What is his')
 
 
-def test_as_many_of_each_owner():
-    shown, _ = ask(system(search.dense_of_each(1, embed)), DOG)
-    assert [text[:3] for text in shown] == ["Ben", "Ann"]
-
-
 def test_observations_come_with_their_session():
     read = units.observations([TALK])
     assert read(FIRST) == [Memory("Ann has a dog.", "1 May, 2023", "Ann", ("D1:1", "D1:3"))]

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import tiny_folder
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.reply_cache import ReplyCache
 from memr1_jax.evals.tables.config import TableConfig
 from memr1_jax.evals.tables.job import make_table
-from tests.tiny_model import tiny_folder
 
 ROOT = Path(__file__).parents[3]
 SIZES = {

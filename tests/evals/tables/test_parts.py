@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from tiny_model import tiny_folder
 
 from memr1_jax.data.locomo_summaries import read_summaries
 from memr1_jax.errors import UserError
@@ -18,7 +19,6 @@ from memr1_jax.evals.tables.models import Models, identities, parse_names, split
 from memr1_jax.evals.tables.plots import points
 from memr1_jax.evals.tables.rows import Row
 from memr1_jax.evals.usage import EvidenceFound
-from tests.tiny_model import tiny_folder
 
 ABOUT = {
     "title": "Test",
