@@ -11,6 +11,7 @@ from tiny_model import options
 
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
 from memr1_jax.errors import UserError
+from memr1_jax.evals.tables.config import TableConfig
 from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.loading import load_dialogues
@@ -94,10 +95,11 @@ def test_the_commands_exist():
     fields = {
         "experiments.locomo_grpo": ExperimentConfig,
         "experiments.locomo_eval": EvaluationConfig,
+        "experiments.evaluate": TableConfig,
     }
     commands = "\n".join(_blocks("bash")).replace("\\\n", " ").splitlines()
     commands = [line for line in commands if line.strip()]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for line in commands:
         module = re.match(r"python -m (\S+)", line)[1]
         assert importlib.util.find_spec(module)
