@@ -11,6 +11,7 @@ from tiny_model import options
 
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
 from memr1_jax.errors import UserError
+from memr1_jax.evals.judge import endpoint
 from memr1_jax.evals.tables.config import TableConfig
 from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
 from memr1_jax.training.experiment import Experiment
@@ -109,3 +110,13 @@ def test_the_commands_exist():
                 assert (ROOT / value).is_file()
             else:
                 assert name in known
+
+
+def test_a_judge_is_named_by_flags_that_there_are():
+    """Messages of the endpoint name flags of `experiments.evaluate`, which the page explains."""
+    source = Path(endpoint.__file__).read_text(encoding="utf-8")
+    named = set(re.findall(r"--(\w+)", source))
+    assert named == {"judge_url", "judge_model"}
+    assert named <= {field.name for field in dataclasses.fields(TableConfig)}
+    assert all(f"`--{name}`" in PAGE for name in named)
+    assert all(f"`{name}`" in PAGE for name in endpoint.KEY_VARIABLES)
