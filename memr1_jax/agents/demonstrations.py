@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,7 @@ def manager_demonstrations(
     data = encode_manager_data(encoder, conversations, [turn for _, turn, _ in lessons])
     data = data.replace(asked=np.zeros_like(data.asked))
     data = jax.tree.map(jnp.asarray, data)
-    slots, shown = _by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
+    slots, shown = by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
 
     def seen(fact: Fact) -> str:
         return _decode(tokenizer, encoder.tokenize(fact.text)[: encoder.sizes.memory_width])
@@ -173,7 +174,7 @@ def answer_demonstrations(
     """
     data = jax.tree.map(jnp.asarray, encode_answer_data(encoder, conversations, banks))
     look = functools.partial(_memories_shown, agent, tools, data)
-    slots, owners, shown = _by_batches(look, data.rows)
+    slots, owners, shown = by_batches(look, data.rows)
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
 
@@ -304,8 +305,8 @@ def _memories_shown(agent, tools, data, rows):
     return jax.vmap(ranked)(batch.banks, batch.query, packed.dropped)
 
 
-def _by_batches(function, rows):
-    """`function` of all row numbers, in batches of one shape, as NumPy arrays."""
+def by_batches(function: Callable[[np.ndarray], Any], rows: int) -> Any:
+    """`function` of all row numbers, in batches of one shape, as NumPy arrays `[rows, ...]`."""
     parts = []
     for start in range(0, rows, _BATCH):
         index = np.minimum(np.arange(start, start + _BATCH), rows - 1).astype(np.int32)

@@ -26,6 +26,7 @@ from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
     answer_demonstrations,
+    by_batches,
     manager_demonstrations,
 )
 from memr1_jax.agents.manager import MemoryManager
@@ -257,11 +258,8 @@ def equal_share(
     bench: Workbench, models: Models, params: dict, agent: str, lessons: Lessons
 ) -> float:
     """Share of demonstrations that the greedy output equals, token by token."""
-    acting, decoder = (
-        bench.manager if agent == "manager" else bench.answerer,
-        models.manager.decoder,
-    )
-    write = jax.jit(functools.partial(_greedy, acting, decoder))
+    acting = bench.manager if agent == "manager" else bench.answerer
+    write = jax.jit(functools.partial(_greedy, acting, models.manager.decoder))
     right, batch = 0, 128
     for start in range(0, len(lessons.prompt), batch):
         rows = np.minimum(np.arange(start, start + batch), len(lessons.prompt) - 1)
@@ -341,12 +339,7 @@ def _prompts(agent, tools, demonstrations, rows):
 
 
 def _lessons(agent, tools, demonstrations: Demonstrations) -> Lessons:
-    parts, batch = [], 256
-    for start in range(0, demonstrations.rows, batch):
-        rows = np.minimum(np.arange(start, start + batch), demonstrations.rows - 1)
-        parts.append(jax.device_get(_prompts(agent, tools, demonstrations, rows)))
-    prompt, length = (
-        np.concatenate(part)[: demonstrations.rows] for part in zip(*parts, strict=True)
-    )
+    look = functools.partial(_prompts, agent, tools, demonstrations)
+    prompt, length = by_batches(look, demonstrations.rows)
     response, response_length = jax.device_get((demonstrations.tokens, demonstrations.length))
     return Lessons(prompt.astype(np.int16), length, response.astype(np.int16), response_length)
