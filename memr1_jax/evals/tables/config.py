@@ -27,6 +27,9 @@ class TableConfig:
     adversarial: bool = option(False, "LoCoMo: also ask category 5.")
     audit: bool = option(False, "LoCoMo: use the corrected answer key of the public audit.")
     max_questions: int = option(0, "Questions to ask, evenly spread; 0: all.")
+    questions: str = option(
+        "", 'File that lists the questions to ask: {"<conversation id>": [<index>, ...], ...}.'
+    )
 
     model: str = option(
         "smollm2-135m", "The backbone: Hugging Face folder, hub name, or smollm2-135m."
@@ -104,6 +107,8 @@ def check_table(options: TableConfig) -> None:
         raise UserError(f"--paper={unknown[0]} is none of {', '.join(PAPER)}.")
     if options.max_questions < 0:
         raise UserError(f"--max_questions={options.max_questions} must be 0 (all) or more.")
+    if options.questions and options.max_questions:
+        raise UserError("--questions names the questions to ask; leave out --max_questions.")
 
 
 def papers(options: TableConfig) -> list[str]:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.harness import asking
@@ -84,14 +85,21 @@ def _synthetic(options: TableConfig, folder: Path) -> TableData:
 
 
 def _data(options, title, sha256, conversations, statistics, summaries) -> TableData:
-    chosen = asking(conversations, options.max_questions)
+    sha256 = dict(sha256)
+    if options.questions:
+        path = Path(options.questions).expanduser()
+        chosen = listed(conversations, read_question_list(path))
+        sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        which = f"those of the list {path.name}, of"
+    else:
+        chosen, which = asking(conversations, options.max_questions), "evenly spread over"
     total = sum(len(conversation.questions) for conversation in conversations)
     asked = sum(len(conversation.questions) for conversation in chosen)
     if not asked:
         raise UserError(f"{title}: there is no question to ask.")
     if asked < total:
         title += (
-            f"; asked here: {asked} of the {total} questions, evenly spread over "
+            f"; asked here: {asked} of the {total} questions, {which} "
             f"{len(chosen)} of {len(conversations)} conversations"
         )
-    return TableData(title, dict(sha256), chosen, statistics, summaries)
+    return TableData(title, sha256, chosen, statistics, summaries)

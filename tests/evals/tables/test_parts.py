@@ -180,6 +180,13 @@ def test_generated_dialogues_by_split(tmp_path):
     again = load_table_data(dataclasses.replace(options, max_questions=1), tmp_path)
     assert sum(len(c.questions) for c in again.conversations) == 1
     assert "asked here: 1 of the" in again.title
+    (talk,) = data.conversations
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({talk.id: [talk.questions[1].index]}))
+    named = load_table_data(dataclasses.replace(options, questions=str(listed)), tmp_path)
+    assert [c.questions for c in named.conversations] == [(talk.questions[1],)]
+    assert "those of the list list.json, of 1 of 1 conv" in named.title
+    assert named.sha256.keys() == data.sha256.keys() | {"list.json"}
     with pytest.raises(UserError, match="--split=half"):
         load_table_data(dataclasses.replace(options, split="half"), tmp_path)
 
