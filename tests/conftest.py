@@ -11,9 +11,11 @@ from hypothesis import settings
 
 sys.path.append(str(Path(__file__).parent))  # shared helpers, in every import mode of pytest
 
+import quick_compile  # noqa: E402
+
+quick_compile.use()
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: this takes a quarter off their time.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch, so that test processes can share cores
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -118,7 +118,8 @@ def cells() -> list[Cell]:
     for chips, topology in TARGETS.items():
         found += [
             Cell("target", "llama-3.1-8b", chips, topology, agent, algorithm)
-            for agent, algorithm in (("answer", "grpo"), ("manager", "grpo"), ("answer", "ppo"))
+            for algorithm in ("grpo", "ppo")
+            for agent in ("answer", "manager")
         ]
     return found + [
         Cell("paper", model, chips, topology, lora_rank=rank)

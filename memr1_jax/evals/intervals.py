@@ -98,6 +98,13 @@ def difference_by_questions(
     return mean_by_questions(_difference(first, second), **options)
 
 
+def difference_by_conversations(
+    first: Mapping[Key, float], second: Mapping[Key, float], **options
+) -> Interval:
+    """The same difference, with the interval when whole conversations are drawn anew."""
+    return mean_by_conversations(_difference(first, second), **options)
+
+
 def _difference(first, second):
     only = sorted(set(first) ^ set(second))
     if only:

@@ -13,10 +13,13 @@ import sys
 from pathlib import Path
 
 coordinator, processes, process, folder, *checkpoints = sys.argv[1:]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={4 // int(processes)}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPROC"] = "32"  # threads; one for each device is too few where two collectives overlap
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+import quick_compile  # noqa: E402
+
+quick_compile.use(devices=4 // int(processes))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPROC"] = "32"  # threads; one for each device is too few where two collectives overlap
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+import quick_compile  # noqa: E402
+
+quick_compile.use(devices=8)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -78,6 +78,7 @@ class TableConfig:
     judge_model: str = option("", "Model of --judge_url, or a local model; empty: no judge.")
     judge_url: str = option("", "OpenAI-compatible endpoint; its key is read from MEMR1_JUDGE_KEY.")
 
+    against: str = option("", "Row from which the differences of all others are printed.")
     paper: str = option(
         "", f"Tables of the paper to print below ours, of {', '.join(PAPER)}; separated by commas."
     )
@@ -90,7 +91,17 @@ class TableConfig:
 
 # What may change between two starts on one folder: it changes no figure of a finished row.
 FREE = frozenset(
-    {"rows", "output", "judge_model", "judge_url", "agents", "model", "backbones", "paper"}
+    {
+        "rows",
+        "output",
+        "judge_model",
+        "judge_url",
+        "agents",
+        "model",
+        "backbones",
+        "paper",
+        "against",
+    }
 )
 
 

@@ -27,6 +27,7 @@ from memr1_jax.evals.tables.config import (
     settings,
 )
 from memr1_jax.evals.tables.data import TableData, load_table_data
+from memr1_jax.evals.tables.differences import differences
 from memr1_jax.evals.tables.judging import Judging, judging
 from memr1_jax.evals.tables.markdown import TableRow, write_table
 from memr1_jax.evals.tables.models import Models, identities, parse_names, split_name
@@ -52,6 +53,8 @@ def make_table(options: TableConfig) -> list[TableRow]:
     names = list(dict.fromkeys(filter(None, (n.strip() for n in options.rows.split(",")))))
     for name in names:
         split_name(options, name)
+    if options.against and options.against not in names:
+        raise UserError(f"--against={options.against} is none of --rows={options.rows}.")
     folder = prepare_run_folder(options.output, resume=True)
     data = load_table_data(options, folder)
     about = _about(options, data, names)
@@ -71,6 +74,10 @@ def make_table(options: TableConfig) -> list[TableRow]:
             write_plots(folder, about["title"], list(rows.values()))
     finally:
         cache.close()
+    if options.against:
+        answered = {name: row.answered for name, row in rows.items() if row.row is not None}
+        compared = differences(answered, options.against, options.seed)
+        write_table(folder, about, list(rows.values()), compared)
     _print(about, list(rows.values()), folder)
     return list(rows.values())
 
@@ -172,7 +179,7 @@ def _summarised(name: str, row: Row, judge: Judging | None, seed: int) -> TableR
     answered, judged = row.answered, TableRow(name).judged
     if judge is not None:
         answered, judged = judge(name, answered)
-    return TableRow(name, row, summarise(answered, seed), judged=judged)
+    return TableRow(name, row, answered, summarise(answered, seed), judged=judged)
 
 
 def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
@@ -190,6 +197,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
         },
         "management_digests": prompt_digests(),
         "paper": papers(options),
+        "against": options.against,
         "data_sha256": data.sha256,
         "settings": settings(options),
     }
@@ -216,7 +224,9 @@ def _check_settings(folder: Path, about: Mapping) -> None:
 def _flat(about: Mapping) -> dict:
     """Settings and models side by side with the rest."""
     rest = {
-        key: v for key, v in about.items() if key not in ("settings", "models", "title", "paper")
+        key: v
+        for key, v in about.items()
+        if key not in ("settings", "models", "title", "paper", "against")
     }
     return {**rest, **about.get("settings", {}), **about.get("models", {})}
 

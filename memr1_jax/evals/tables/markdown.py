@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from memr1_jax.evals.paper import paper_latency, paper_markdown
-from memr1_jax.evals.scoring import OVERALL, headline
+from memr1_jax.evals.scoring import OVERALL, Answered, headline
 from memr1_jax.evals.tables.config import LATENCY
 from memr1_jax.evals.tables.rows import OPERATIONS, Row
 from memr1_jax.training.files import write_json_atomic, write_text_atomic
@@ -17,17 +17,24 @@ _ELSEWHERE = (
     "made with other fact extractors, embedders and judges: to be read beside ours, not to be "
     "ranked with them."
 )
+_PAIRED = (
+    "Differences in percentage points over the questions that both rows answered; intervals from "
+    "questions, then whole conversations, that are drawn for both rows together; in round brackets "
+    "relative to the other row's mean."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
     """A row of the table, or why it did not run.
 
-    `summary` comes from `scoring.summarise`. `judged` says what the judge left open.
+    `answered` are its questions with all scores, a judge's included, and `summary` what
+    `scoring.summarise` makes of them. `judged` says what the judge left open.
     """
 
     name: str
     row: Row | None = None
+    answered: Sequence[Answered] = ()
     summary: Sequence[Mapping] = ()
     reason: str = ""
     judged: str = NOT_RUN
@@ -44,23 +51,32 @@ class TableRow:
         return (used["prompt_tokens"] + used["tokens"]) / max(self.row.figures["questions"], 1)
 
 
-def write_table(folder: str | os.PathLike, about: Mapping, rows: Sequence[TableRow]) -> None:
+def write_table(
+    folder: str | os.PathLike,
+    about: Mapping,
+    rows: Sequence[TableRow],
+    compared: Mapping[str, Mapping] | None = None,
+) -> None:
     """Writes results.json, table.md and timing.md.
 
     Args:
       folder: of the table.
       about: what it was made with; `title` says what it ran on.
       rows: in the order of the table.
+      compared: what `differences.differences` finds between them and the row `about["against"]`.
     """
     folder = Path(folder)
-    write_json_atomic(folder / "results.json", results(about, rows))
-    write_text_atomic(folder / "table.md", markdown(about, rows))
+    write_json_atomic(folder / "results.json", results(about, rows, compared))
+    write_text_atomic(folder / "table.md", markdown(about, rows, compared))
     write_text_atomic(folder / "timing.md", timing_markdown(about, rows))
 
 
-def results(about: Mapping, rows: Sequence[TableRow]) -> dict:
+def results(
+    about: Mapping, rows: Sequence[TableRow], compared: Mapping[str, Mapping] | None = None
+) -> dict:
     """All figures but times, as one value for JSON."""
     return dict(about) | {
+        "differences": compared or {},
         "rows": {
             row.name: {"status": NOT_RUN, "reason": row.reason}
             if row.row is None
@@ -71,7 +87,7 @@ def results(about: Mapping, rows: Sequence[TableRow]) -> dict:
                 "scores": list(row.summary),
             }
             for row in rows
-        }
+        },
     }
 
 
@@ -80,7 +96,9 @@ def metrics_of(rows: Sequence[TableRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows if row.row for name in row.overall["metrics"]))
 
 
-def markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
+def markdown(
+    about: Mapping, rows: Sequence[TableRow], compared: Mapping[str, Mapping] | None = None
+) -> str:
     """Scores in percent with intervals, scores by group, and what the rows cost and kept."""
     metrics = metrics_of(rows)
     parts = [f"# {about['title']}", *_notes(about)]
@@ -96,6 +114,8 @@ def markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
         lines.append([row.name, str(row.overall["count"]), *cells])
     parts += ["## Overall", _grid(header, lines)]
     done = [row for row in rows if row.row is not None]
+    if compared:
+        parts += [f"## Against {about['against']}", _PAIRED, _against(compared, metrics)]
     if done:
         parts += [f"## By kind of question: {headline(metrics)}", _by_group(done, metrics)]
         parts += ["## What was kept and found", _kept(done)]
@@ -164,6 +184,20 @@ def _by_group(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
     return _grid(header, lines)
 
 
+def _against(compared: Mapping[str, Mapping], metrics: Sequence[str]) -> str:
+    lines = []
+    for name, found in compared.items():
+        cells = []
+        for metric in metrics:
+            entry = found.get(metric)
+            cell = _with_interval(entry and entry | {"mean": entry["difference"]}, signed=True)
+            if entry and entry["relative"] is not None:
+                cell += f" ({100 * entry['relative']:+.0f} %)"
+            cells.append(cell)
+        lines.append([name, *cells])
+    return _grid(["row", *metrics], lines)
+
+
 def _kept(rows: Sequence[TableRow]) -> str:
     header = ["row", "memories", "their tokens", *OPERATIONS, "unreadable", "recovered"]
     header += [
@@ -206,10 +240,10 @@ def _asked(rows: Sequence[TableRow]) -> str:
     return _grid(header, lines)
 
 
-def _with_interval(entry: Mapping | None) -> str:
+def _with_interval(entry: Mapping | None, signed: bool = False) -> str:
     if entry is None:
         return "–"
-    text = f"{100 * entry['mean']:.2f}"
+    text = f"{100 * entry['mean']:{'+' if signed else ''}.2f}"
     for name in ("by_question", "by_conversation"):
         low, high = entry.get(name, (None, None))
         if low is not None:

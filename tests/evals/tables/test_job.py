@@ -135,10 +135,19 @@ def test_a_finished_table_is_only_read(whole, monkeypatch):
     monkeypatch.setattr("memr1_jax.evals.tables.job.run_row", None)
     make_table(options(folder, rows=rows))
     assert files(folder) == before
+    make_table(options(folder, rows=rows, against="bm25_turns"))
+    (found,) = json.loads((folder / "results.json").read_text())["differences"].items()
+    assert found[0] == "mem0_constrained"
+    assert found[1]["f1_set_of_words"]["questions"] == 1
+    assert "## Against bm25_turns" in (folder / "table.md").read_text()
+    make_table(options(folder, rows=rows))
+    assert files(folder) == before
 
 
 def test_another_table_is_not_mixed_in(whole):
     folder, _ = whole
+    with pytest.raises(UserError, match="--against=noop is none of --rows=bm25_turns"):
+        make_table(options(folder, rows="bm25_turns", against="noop"))
     with pytest.raises(UserError, match="another max_questions"):
         make_table(options(folder, rows="noop", max_questions=3))
     with pytest.raises(UserError, match="no row 'magic'"):

@@ -13,6 +13,7 @@ from memr1_jax.evals.scoring import Answered, summarise
 from memr1_jax.evals.tables import judging as judging_module
 from memr1_jax.evals.tables.config import TableConfig, check_table
 from memr1_jax.evals.tables.data import load_table_data
+from memr1_jax.evals.tables.differences import differences
 from memr1_jax.evals.tables.judging import judging
 from memr1_jax.evals.tables.markdown import TableRow, markdown, results, timing_markdown
 from memr1_jax.evals.tables.models import Models, identities, parse_names, split_name
@@ -28,6 +29,7 @@ ABOUT = {
     "answer_prompt": "compact",
     "facts": "noted",
     "paper": [],
+    "against": "",
 }
 
 
@@ -70,7 +72,7 @@ def row(name, items, **changes):
         },
     }
     timing = {"answer": {"calls": 2, "p50": 1.0, "p95": 2.0}}
-    return TableRow(name, Row(items, figures, timing), summarise(items), **changes)
+    return TableRow(name, Row(items, figures, timing), items, summarise(items), **changes)
 
 
 def test_the_table_tells_scores_intervals_and_what_did_not_run():
@@ -89,6 +91,24 @@ def test_the_table_tells_scores_intervals_and_what_did_not_run():
         "status": "not run",
         "reason": "No data.",
     }
+
+
+def test_rows_are_compared_question_by_question():
+    talks = ("a", "a", "b", "b")
+    plain = [answered(i, talk, f1=0.4, em=0.0) for i, talk in enumerate(talks)]
+    better = [answered(i, talk, f1=0.5, em=float(i == 3)) for i, talk in enumerate(talks)]
+    better.append(answered(9, category=5, f1=0.0))  # adversarial, and not asked of the other
+    rows = [row("plain", plain), row("better", better), TableRow("third", reason="No data.")]
+    compared = differences({"plain": plain, "better": better}, "plain")
+    text = markdown(ABOUT | {"against": "plain"}, rows, compared)
+    section = text.split("## Against plain")[1].split("\n## ")[0]
+    # 0.1 on every question is sure; an exact match on one of four, in one of two talks, is not.
+    assert "| better | +10.00 [10.0, 10.0] [10.0, 10.0] (+25 %) | +25.00 [0.0, 75.0] [0" in section
+    assert "| plain |" not in section and "third" not in section
+    found = results(ABOUT, rows, compared)["differences"]["better"]
+    assert found["em"]["relative"] is None and found["em"]["questions"] == 4
+    assert "Against" not in markdown(ABOUT, rows)
+    assert differences({"better": better}, "plain") == results(ABOUT, rows)["differences"] == {}
 
 
 def test_adversarial_questions_have_their_own_metric():
