@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.sources import resolve_model
+from memr1_jax.training import nano
+from memr1_jax.training.ablation_cells import AblationsConfig
+from memr1_jax.training.learning import LearningConfig
 from memr1_jax.training.nano import NANO, NanoConfig, make_nano, tokenizer_texts
 
 SHAPE = dataclasses.replace(NANO, num_layers=1, model_width=32, head_size=8, mlp_width=32)
@@ -33,6 +37,13 @@ def test_the_package_ships_the_model_and_it_is_small():
     config = json.loads((folder / "config.json").read_text())
     assert config["hidden_size"] == NANO.model_width and config["vocab_size"] == NANO.vocab_size
     assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
+
+
+def test_no_comparison_is_made_on_dialogues_that_were_demonstrated():
+    options = NanoConfig()
+    counts = (options.test_dialogues, options.dialogues, options.flawed_dialogues)
+    last = options.seed + 1 + sum(math.ceil(count / nano._AT_ONCE) for count in counts)
+    assert last < min(LearningConfig().seed, AblationsConfig().seed)
 
 
 @pytest.mark.slow
