@@ -5,6 +5,7 @@ them. Others show one list for both: the same file with the second list taken ou
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,8 @@ _LISTS = ("memories_1", "memories_2")
 _BEST_FIRST, _OLDEST_FIRST = "best match first", "oldest first"
 
 Count = Callable[[str], int]
+
+_STEPS = 64  # in so many steps a longer question takes the room of memories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +105,12 @@ def fitting(
 ) -> list[Memory]:
     """As many memories as the prompt has room for beside the question, in their order.
 
-    Of memories in order of relevance the last ones go, of those in order of time the oldest.
+    Of memories in order of relevance the last ones go, of those in order of time the oldest. In
+    order of time questions of about one length are shown the same ones, so that what they share of
+    a long prompt is read once.
     """
-    room = stage.room - stage.count(question)
+    step = max(stage.room // _STEPS, 1) if chronological else 1
+    room = stage.room - math.ceil(stage.count(question) / step) * step
     kept: list[Memory] = []
     for memory in reversed(memories) if chronological else memories:
         room -= stage.count(memory_line(stage.prompt, memory))

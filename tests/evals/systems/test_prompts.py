@@ -88,11 +88,24 @@ def test_what_has_no_room_is_the_least_relevant_or_the_oldest():
     assert fitting(stage, "Who came?", memories) == memories[:2]
     assert fitting(stage, "Who came?", memories, chronological=True) == memories[3:]
     assert fitting(stage, "Who came yesterday?", memories) == memories[:1]
+
     steps = ask_for_answer(stage, SPEAKERS, Question("Who came?", "", 1, (), 0), memories)
     next(steps)
     with pytest.raises(StopIteration) as end:
         steps.send([Reply("Number 1", 9, 5, True, 0.1)])
     assert (len(end.value.value.memories), end.value.value.without_room) == (2, 3)
+
+
+def test_questions_of_about_one_length_see_the_same_dialogue():
+    prompt = read_prompt("answer_compact")
+    memories = [memory(f"Number {n} came.") for n in range(200)]
+    line = words(memory_line(prompt, memories[0]))
+    stage = AnswerStage(prompt, words, room=64 * line)  # so that a step is one line
+    seen = [
+        len(fitting(stage, "word " * count, memories, chronological=True))
+        for count in (1, line, line + 1, 2 * line)
+    ]
+    assert seen == [63, 63, 62, 62]
 
 
 def test_the_answer_is_read_from_the_response():
