@@ -54,6 +54,9 @@ class Marking:
     judge_params: dict | None = None
 
 
+EXACT_MATCH = Marking(Reward())  # the paper's
+
+
 def read_answer(
     agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array, gold: Words
 ) -> tuple[Verdict, Block]:

@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memr1_jax.agents.consult import FrozenAnswerer, Marking, consult
-from memr1_jax.agents.judge import Judge
+from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking, consult
 from memr1_jax.agents.manager import MemoryManager
-from memr1_jax.agents.reward import EXACT_MATCH, Reward, episode_reward
+from memr1_jax.agents.reward import episode_reward
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
@@ -86,9 +85,7 @@ def episode_rollout(
     sampling: Sampling,
     *,
     group: int,
-    reward: Reward = EXACT_MATCH,
-    judge: Judge | None = None,
-    judge_params: dict | None = None,
+    marking: Marking = EXACT_MATCH,
 ) -> Unrolled:
     """Works through episodes and rewards what was written, as `horizon` says.
 
@@ -109,12 +106,11 @@ def episode_rollout(
         )
 
     def ask(turn: ManagerBatch, edited: MemoryBank) -> tuple[jax.Array, dict[str, jax.Array]]:
-        marking = Marking(reward, judge, judge_params)
         return consult(answerer, answer_params, marking, tools, turn, edited)
 
     if horizon.scheme == "terminal":
-        return _trajectories(edit, ask, reward, batch, group)
-    return _branches(horizon, edit, ask, reward, batch, group, key)
+        return _trajectories(edit, ask, marking.reward, batch, group)
+    return _branches(horizon, edit, ask, marking.reward, batch, group, key)
 
 
 def _trajectories(edit, ask, reward, batch, group):

@@ -34,9 +34,6 @@ class Reward:
             raise UserError(f"There is no reward named {self.outcome!r}; choose one of {OUTCOMES}.")
 
 
-EXACT_MATCH = Reward()  # the paper's
-
-
 def answer_reward(reward: Reward, outcome: jax.Array, verdict: Verdict) -> dict[str, jax.Array]:
     """The weighted parts of an answer's reward, which add up to it.
 

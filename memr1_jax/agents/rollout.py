@@ -12,13 +12,13 @@ from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent, answer_prompt, retrieve_memories
 from memr1_jax.agents.consult import (
+    EXACT_MATCH,
     FrozenAnswerer,
     Marking,
     answer_worth,
     consult,
     read_answer,
 )
-from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import (
     ManagerPrompt,
     MemoryManager,
@@ -27,7 +27,7 @@ from memr1_jax.agents.manager import (
     grammar_constraint,
     manager_prompt,
 )
-from memr1_jax.agents.reward import EXACT_MATCH, Reward, answer_reward, manager_reward
+from memr1_jax.agents.reward import Reward, answer_reward, manager_reward
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
@@ -83,14 +83,9 @@ def answer_rollout(
     sampling: Sampling,
     *,
     group: int,
-    reward: Reward = EXACT_MATCH,
-    judge: Judge | None = None,
-    judge_params: dict | None = None,
+    marking: Marking = EXACT_MATCH,
 ) -> Rollout:
-    """Samples `group` answers to every question and scores them against the gold answer.
-
-    `judge` and its parameters are needed where the reward's outcome is theirs.
-    """
+    """Samples `group` answers to every question and scores them against the gold answer."""
     packed = answer_prompts(agent, tools, batch)
     prompt = Block(packed.tokens, packed.length)
     rows = (*batch.valid.shape, group)
@@ -111,9 +106,8 @@ def answer_rollout(
     verdict, answer = jax.vmap(over_group)(samples.tokens, samples.length, batch.query.gold)
     valid = batch.valid[:, None]
     query = jax.tree.map(lambda x: x[:, None], batch.query)
-    marking = Marking(reward, judge, judge_params)
     outcome, values = answer_worth(marking, tools, query, verdict, answer)
-    parts = answer_reward(reward, outcome, verdict)
+    parts = answer_reward(marking.reward, outcome, verdict)
     metrics = masked_means(parts | fields(verdict) | values, valid)
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
@@ -206,21 +200,17 @@ def manager_rollout(
     sampling: Sampling,
     *,
     group: int,
-    reward: Reward = EXACT_MATCH,
-    judge: Judge | None = None,
-    judge_params: dict | None = None,
+    marking: Marking = EXACT_MATCH,
 ) -> Rollout:
     """Samples `group` edits of every bank; the frozen Answer Agent then answers from each result.
 
     The outcome of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
-    Algorithm 1). With a grammar in `tools` decoding is constrained. `judge` and its parameters are
-    needed where the reward's outcome is theirs.
+    Algorithm 1). With a grammar in `tools` decoding is constrained.
     """
     edits = sample_edits(manager, decoder, params, tools, batch, key, sampling, group=group)
-    marking = Marking(reward, judge, judge_params)
     scores, values = consult(answerer, answer_params, marking, tools, batch, edits.banks)
     asked = batch.asked & batch.valid[:, None]
-    parts = edits.reward_parts(reward, mean_of_asked(scores, asked))
+    parts = edits.reward_parts(marking.reward, mean_of_asked(scores, asked))
     valid = batch.valid[:, None]
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
     metrics = edits.metrics(batch.valid) | masked_means(parts, valid)

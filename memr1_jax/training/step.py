@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
-from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.consult import FrozenAnswerer, Marking
 from memr1_jax.agents.episodes import Horizon, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
@@ -88,9 +88,10 @@ class Policy:
     ) -> Rollout:
         """Samples from the policy with its arithmetic's own number format."""
         params = rollout_weights(self.complete(frozen, params), self.decoder.dtype)
-        options |= {"reward": self.reward, "judge": self.judge}
+        judge_params = None
         if self.judge is not None:
-            options["judge_params"] = self._frozen_network(frozen, frozen.judge, self.judge)
+            judge_params = self._frozen_network(frozen, frozen.judge, self.judge)
+        options["marking"] = Marking(self.reward, self.judge, judge_params)
         if isinstance(self.agent, AnswerAgent):
             return answer_rollout(
                 self.agent, self.decoder, params, tools, batch, key, sampling, **options

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_model import episode_data, make_tiny
 
-from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.consult import FrozenAnswerer, Marking
 from memr1_jax.agents.episodes import Horizon, branch_outcome, choose_branch, episode_rollout
 from memr1_jax.agents.ingest import ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge
@@ -50,7 +50,7 @@ def _program(scheme):
     @compiled
     def run(params, tools, batch, key, sampling):
         shared = (manager, decoder, params, answerer, params, tools, batch, key, sampling)
-        options = {"reward": REWARD, "judge": judge, "judge_params": params, "group": GROUP}
+        options = {"marking": Marking(REWARD, judge, params), "group": GROUP}
         if scheme == "one_step":
             return manager_rollout(*shared, **options)
         return episode_rollout(Horizon(scheme, final_weight=0.5), *shared, **options)

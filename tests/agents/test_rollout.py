@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny, make_training, stack, word_f1
 
+from memr1_jax.agents.consult import Marking
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
 from memr1_jax.agents.manager import apply_response, manager_prompt
 from memr1_jax.agents.reward import Reward
@@ -241,9 +242,7 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
             *(policy.agent, policy.decoder, params, tools, batch),
             *(jax.random.key(3), Sampling.create(1.0)),
             group=2,
-            reward=Reward("judge", outcome_weight=0.5),
-            judge=judge,
-            judge_params=judge_params,
+            marking=Marking(Reward("judge", outcome_weight=0.5), judge, judge_params),
         )
 
     batch = _batch(training, [0, 3, 1], [True, True, False])
@@ -280,9 +279,7 @@ def test_a_judge_rewards_edits_beside_form_and_size(tiny, judge, judge_params, o
             *(policy.agent, policy.decoder, params, policy.answerer, params, tools, batch),
             *(jax.random.key(3), Sampling.create(1.0)),
             group=2,
-            reward=reward,
-            judge=judge,
-            judge_params=judge_params,
+            marking=Marking(reward, judge, judge_params),
         )
 
     tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
@@ -324,6 +321,6 @@ def test_a_judged_reward_needs_a_judge(tiny):
                 *(policy.agent, policy.decoder, tiny.model.params, tiny.bench.tools, batch),
                 *(jax.random.key(3), Sampling.create(1.0)),
                 group=2,
-                reward=Reward("judge"),
+                marking=Marking(Reward("judge")),
             )
         )
