@@ -256,7 +256,13 @@ class RunConfig:
     samples_every: int = option(1, "Steps between sampled rollouts written for reading.")
     evaluate: bool = option(True, "Evaluate both agents before and after.")
     select: str = option(
-        "last", "Which checkpoint goes on: the last, or that of the best reward.", ("last", "best")
+        "last",
+        "Which checkpoint goes on: the last, that of the best reward in training, or that of the"
+        " best greedy reward on the validation split, the start included.",
+        ("last", "best", "validation"),
+    )
+    validation_rows: int = option(
+        64, "Prompts that --select=validation is measured on, evenly spread; 0: all."
     )
     export: bool = option(True, "Export the trained agents as Hugging Face folders.")
     export_dtype: str = option("float32", "Number format of the export.", ("float32", "bfloat16"))

@@ -56,6 +56,12 @@ from memr1_jax.training.metrics_log import MetricsLog, NoLog, first_and_last, re
 from memr1_jax.training.plots import reward_curve
 from memr1_jax.training.preemption import catch_termination
 from memr1_jax.training.progress import table
+from memr1_jax.training.step import Policy
+from memr1_jax.training.validation import (
+    make_validation,
+    validation_dialogues,
+    validation_options,
+)
 from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
@@ -127,6 +133,9 @@ class Experiment:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
             state, *arguments = place(self.mesh, state, *arguments)
             put = lambda rows: local_rows(self.mesh, rows)  # noqa: E731
+        validate = None
+        if options.select == "validation":
+            validate = self._validation(agent, policy, state, arguments, put)
         folder = self.folder / "checkpoints" / agent
         with (
             Checkpoints(folder, options.keep) as checkpoints,
@@ -149,8 +158,9 @@ class Experiment:
                 describe=self._describe,
                 put=put,
                 stop=lambda: stop.requested,
+                validate=validate,
             )
-            if options.select == "best":
+            if options.select != "last":
                 state, _ = checkpoints.restore(state, checkpoints.best_step())
         params = state.params
         del state  # the moments, of which nothing below has need
@@ -172,6 +182,34 @@ class Experiment:
             if is_main():
                 write_banks(path, found, origin)
         return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
+
+    def _validation(
+        self, agent: str, policy: Policy, state: Any, arguments: Any, put: Callable
+    ) -> Callable[[dict], float]:
+        """What measures the parameters of an agent that learns from `arguments`."""
+        options, given = self.options, validation_options(self.options)
+        dialogues = validation_dialogues(options, self.folder, self.eval_dialogues)
+        if agent == "manager":
+            data = manager_data(given, self.bench, self.models, dialogues)
+        else:
+            banks = self._banks(self._training_banks(), dialogues, "for validation").banks
+            data = answer_data(given, self.bench, self.models, dialogues, banks)
+        frozen, tools, _ = arguments
+        data = jax.tree.map(jnp.asarray, data)
+        if options.algorithm == "sft":  # which learns without rewards
+            frozen = make_frozen(given, self.models, agent, self.params["answer"])
+        if self.mesh is not None:
+            _, frozen, tools, data = place(self.mesh, state, frozen, tools, data)
+        return make_validation(
+            policy,
+            frozen,
+            tools,
+            data,
+            rows=options.validation_rows,
+            batch=options.batch,
+            mesh=self.mesh,
+            put=put,
+        )
 
     def _training_banks(self) -> str:
         if self.options.training_banks:
@@ -311,4 +349,7 @@ def _identity(options: ExperimentConfig) -> dict:
     kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
     kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-    return {name: getattr(options, name) for name in names if name not in free}
+    found = {name: getattr(options, name) for name in names if name not in free}
+    if options.select == "validation":  # scores of checkpoints must be of one kind
+        found |= {"select": options.select, "validation_rows": options.validation_rows}
+    return found

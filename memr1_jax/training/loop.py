@@ -67,11 +67,12 @@ def train(
     describe: Callable[[Rollout], Any],
     put: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray,
     stop: Callable[[], bool] = lambda: False,
+    validate: Callable[[dict], float] | None = None,
 ) -> TrainState:
     """Runs the steps that are left, with a progress bar; logs, samples and checkpoints on the way.
 
-    A checkpoint's score is the mean reward of the steps since the one before it; where nothing is
-    rewarded, less the mean loss.
+    A checkpoint's score is what `validate` says; without it the mean reward of the steps since the
+    one before it, or where nothing is rewarded, less the mean loss.
 
     Args:
       stage: what to do.
@@ -85,6 +86,8 @@ def train(
       describe: turns a rollout into readable records.
       put: brings row numbers and the mask of valid rows to the devices.
       stop: asked after every step, whether to save and end.
+      validate: measures the parameters at every checkpoint, but not when `stop` is in a hurry; a
+        start that was never saved is measured and saved as well.
 
     Raises:
       UserError: the loss is not a number.
@@ -94,6 +97,8 @@ def train(
     valid = put(np.ones(stage.batch, bool))
     samples = folder / "samples" / stage.agent
     scores = []
+    if validate is not None and checkpoints.latest_step() is None:
+        save(checkpoints, stage, state, validate(state.params))
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
@@ -111,14 +116,19 @@ def train(
             )
             tokens = int((prompt * present).sum() + response.sum())
             values |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
+            ends, stopped = step + 1 == stage.steps, stop()
+            due = (step + 1) % stage.checkpoint_every == 0 or ends
+            scores.append(values.get("reward", -values["loss"]))
+            score = sum(scores) / len(scores)
+            if validate is not None:
+                score = validate(state.params) if due else None
+                values |= {"validation_reward": score} if due else {}
             log.write(step + 1, "train", stage.agent, values)
             if (step + 1) % stage.samples_every == 0 and is_main():
                 samples.mkdir(parents=True, exist_ok=True)
                 write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))
-            scores.append(values.get("reward", -values["loss"]))
-            ends, stopped = step + 1 == stage.steps, stop()
-            if (step + 1) % stage.checkpoint_every == 0 or ends or stopped:
-                save(checkpoints, stage, state, sum(scores) / len(scores))
+            if due or stopped:
+                save(checkpoints, stage, state, score)
                 scores = []
             progress.update(
                 step + 1,
@@ -136,7 +146,7 @@ def train(
     return state
 
 
-def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float) -> None:
+def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float | None) -> None:
     """Saves the state with the identity of the run; the step is also the position in the data."""
     meta = {"agent": stage.agent, "identity": stage.identity}
     checkpoints.save(int(state.step), state, meta, score=score)

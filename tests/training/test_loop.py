@@ -15,6 +15,7 @@ from memr1_jax.rl.metrics import Mean
 from memr1_jax.training.checkpoints import Checkpoints
 from memr1_jax.training.loop import Stage, batch_rows, fingerprint, metric_values, resume, train
 from memr1_jax.training.metrics_log import MetricsLog, read_metrics
+from memr1_jax.training.preemption import Preempted
 
 
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(1, 12), st.integers(1, 4))
@@ -133,6 +134,43 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
             describe=lambda rollout: [],
         )
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_validation_scores_the_start_and_every_checkpoint(tmp_path):
+    training, scores, asked = make_training("answer"), iter([0.5, 0.25, 0.75, 0.6]), []
+
+    def validate(params):
+        asked.append(int(params is not None))
+        return next(scores)
+
+    def run(steps, stop=lambda: False):
+        stage = _stage("answer", steps)
+        with MetricsLog(tmp_path) as log, Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            state = resume(checkpoints, stage, training.state())
+            log.rewind("answer", int(state.step))
+            train(
+                stage,
+                training.step,
+                state,
+                training.arguments,
+                training.data.rows,
+                folder=tmp_path,
+                checkpoints=checkpoints,
+                log=log,
+                describe=lambda rollout: [],
+                validate=validate,
+                stop=stop,
+            )
+            return checkpoints.best_step()
+
+    with pytest.raises(Preempted):
+        run(4, stop=lambda: True)  # in a hurry after the first step, which is saved unmeasured
+    assert len(asked) == 1
+    assert run(2) == 0 and len(asked) == 2  # the start is better than step 2
+    assert run(5) == 4 and len(asked) == 4  # steps 4 and 5
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    measured = {r["step"]: r["validation_reward"] for r in records if "validation_reward" in r}
+    assert measured == {2: 0.25, 4: 0.75, 5: 0.6}
 
 
 def test_metrics_are_sums_over_weights():

@@ -1,0 +1,111 @@
+"""How an agent does on held-out dialogues as it learns: what picks the checkpoint that goes on."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memr1_jax.data.batches import AnswerData, ManagerData
+from memr1_jax.data.tuples import spread
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+from memr1_jax.models.sampler import Sampling
+from memr1_jax.parallel.activations import on_mesh
+from memr1_jax.parallel.rules import replicated
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.loading import load_dialogues
+from memr1_jax.training.step import Frozen, Policy
+
+
+def validation_options(options: ExperimentConfig) -> ExperimentConfig:
+    """The options with which held-out data are made: those of single turns and their rewards."""
+    algorithm = "grpo" if options.algorithm == "sft" else options.algorithm
+    return dataclasses.replace(
+        options, algorithm=algorithm, horizon="one_step", eval_split="validation", kl_weight=0.0
+    )
+
+
+def validation_dialogues(
+    options: ExperimentConfig, folder: Any, evaluated: list[Conversation]
+) -> list[Conversation]:
+    """The dialogues of the validation split, whatever split is `evaluated`.
+
+    Raises:
+      UserError: there are none.
+    """
+    if options.eval_split == "validation":
+        found = evaluated
+    else:
+        _, found = load_dialogues(validation_options(options), options.seed, folder)
+    if not any(dialogue.questions for dialogue in found):
+        raise UserError(
+            "--select=validation needs dialogues of the validation split, and there are none"
+            f" (--data={options.data}). Generated ones exist for --eval_split=validation alone."
+        )
+    return found
+
+
+def make_validation(
+    policy: Policy,
+    frozen: Frozen,
+    tools: Any,
+    data: AnswerData | ManagerData,
+    *,
+    rows: int,
+    batch: int,
+    mesh: Any = None,
+    put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
+) -> Callable[[dict], float]:
+    """Returns `validate(params)`: the mean reward of one greedy response to each held-out prompt.
+
+    Args:
+      policy: of the train step; a manager is rewarded for single turns, whatever its horizon.
+      frozen: weights that stand still, where they lie in training.
+      tools: where they lie in training.
+      data: held-out, with the same sizes as the data to learn from, on the device.
+      rows: how many of them, evenly spread; 0 for all.
+      batch: prompts at a time.
+      mesh: that of the train step, if it has one.
+      put: brings row numbers and the mask of valid rows to the devices.
+    """
+    policy = dataclasses.replace(policy, horizon=None)
+    picked = np.array(list(dict.fromkeys(spread(data.rows, rows))), np.int32)
+
+    def mark(params, frozen, tools, data, rows, valid):
+        rollout = policy.rollout(
+            params,
+            frozen,
+            tools,
+            data.select(rows, valid),
+            jax.random.key(0),  # greedy: no draw is made from it
+            Sampling.create(temperature=0.0),
+            group=1,
+        )
+        return jnp.sum(rollout.rewards), jnp.sum(rollout.valid)
+
+    if mesh is None:
+        mark = jax.jit(mark)
+    else:
+        alone = mark
+
+        def on_devices(*arguments):
+            with on_mesh(mesh):
+                return alone(*arguments)
+
+        mark = jax.jit(on_devices, out_shardings=replicated(mesh))
+
+    def validate(params: dict) -> float:
+        total = count = 0.0
+        for start in range(0, len(picked), batch):
+            here = np.arange(start, start + batch)
+            chosen = picked[np.minimum(here, len(picked) - 1)]
+            reward, present = mark(
+                params, frozen, tools, data, put(chosen), put(here < len(picked))
+            )
+            total, count = total + float(reward), count + float(present)
+        return total / max(count, 1.0)
+
+    return validate

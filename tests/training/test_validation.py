@@ -1,0 +1,71 @@
+"""Held-out rewards, and the checkpoint that they pick."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_model import make_tiny, make_training, options
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.sampler import Sampling
+from memr1_jax.training.experiment import Experiment
+from memr1_jax.training.validation import make_validation, validation_dialogues
+
+
+@pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
+def test_it_is_the_mean_greedy_reward_whatever_the_batch(agent):
+    training, tiny = make_training(agent), make_tiny()
+    policy, data = training.policy, jax.tree.map(jnp.asarray, training.data)
+    # A reward that no response has by chance would be 0 everywhere: form counts as well.
+    reward = dataclasses.replace(policy.reward, format_weight=0.5, size_weight=0.25)
+    policy = dataclasses.replace(policy, reward=reward)
+    frozen, tools, _ = training.arguments
+    rows = data.rows
+    given = {"rows": 0, "batch": rows}
+    one = make_validation(policy, frozen, tools, data, **given)(tiny.model.params)
+    other = make_validation(policy, frozen, tools, data, **given | {"batch": 4})
+    assert one == pytest.approx(other(tiny.model.params), abs=1e-6)
+
+    every = jnp.arange(rows, dtype=jnp.int32)
+    rollout = jax.jit(
+        lambda params: policy.rollout(
+            *(params, frozen, tools, data.select(every, jnp.ones(rows, bool))),
+            *(jax.random.key(5), Sampling.create(0.0)),
+            group=1,
+        )
+    )(tiny.model.params)
+    assert one == pytest.approx(float(rollout.rewards.mean()), abs=1e-6)
+    few = make_validation(policy, frozen, tools, data, **given | {"rows": 2})
+    ends = np.asarray(rollout.rewards)[[0, -1]].mean()
+    assert few(tiny.model.params) == pytest.approx(ends, abs=1e-6)
+
+
+def test_without_dialogues_there_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="--select=validation needs dialogues"):
+        validation_dialogues(options(eval_split="validation"), tmp_path, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["grpo", "sft"])
+def test_where_training_only_harms_the_start_goes_on(tmp_path, algorithm):
+    folder = tmp_path / "run"
+    given = options(
+        output=str(folder),
+        algorithm=algorithm,
+        agent="both",
+        select="validation",
+        checkpoint_every=1,
+        learning_rate=1.0,  # ruins every weight
+        format_weight=0.5,
+        kl_weight=0.0,
+        evaluate=False,
+    )
+    experiment = Experiment(given)
+    start = jax.tree.map(np.array, experiment.models.manager.params)
+    experiment.run()
+    for agent in ("manager", "answer"):
+        kept = load_file(folder / "export" / agent / "model.safetensors")
+        assert np.abs(kept["model.norm.weight"] - start["norm"]["scale"]).max() < 1e-6
