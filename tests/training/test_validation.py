@@ -1,17 +1,19 @@
 """Held-out rewards, and the checkpoint that they pick."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from tiny_model import make_tiny, make_training, options
 
 from memr1_jax.errors import UserError
+from memr1_jax.models.hf_weights import load_params
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.training.experiment import Experiment
+from memr1_jax.training.metrics_log import read_metrics
 from memr1_jax.training.validation import make_validation, validation_dialogues
 
 
@@ -50,22 +52,31 @@ def test_without_dialogues_there_is_a_sentence(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "sft"])
-def test_where_training_only_harms_the_start_goes_on(tmp_path, algorithm):
-    folder = tmp_path / "run"
+def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algorithm):
+    """The tiny model earns nothing before or after, so what is measured is made to fall."""
+    folder, made, falling = tmp_path / "run", make_validation, itertools.count()
+
+    def measured(*arguments, **options):
+        validate = made(*arguments, **options)
+        return lambda params: 0.0 * validate(params) - next(falling)
+
+    monkeypatch.setattr("memr1_jax.training.experiment.make_validation", measured)
     given = options(
         output=str(folder),
         algorithm=algorithm,
         agent="both",
         select="validation",
         checkpoint_every=1,
-        learning_rate=1.0,  # ruins every weight
-        format_weight=0.5,
+        learning_rate=1.0,
         kl_weight=0.0,
         evaluate=False,
+        answer_response_length=48,  # which demonstrations fit into
     )
     experiment = Experiment(given)
     start = jax.tree.map(np.array, experiment.models.manager.params)
     experiment.run()
     for agent in ("manager", "answer"):
-        kept = load_file(folder / "export" / agent / "model.safetensors")
-        assert np.abs(kept["model.norm.weight"] - start["norm"]["scale"]).max() < 1e-6
+        kept = load_params(folder / "export" / agent)[0]
+        jax.tree.map(np.testing.assert_array_equal, kept, start)
+        worse = [r for r in read_metrics(folder / "metrics.jsonl") if r["agent"] == agent]
+        assert all("validation_reward" in record for record in worse)
