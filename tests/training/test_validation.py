@@ -51,8 +51,8 @@ def test_without_dialogues_there_is_a_sentence(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["grpo", "sft"])
-def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algorithm):
+@pytest.mark.parametrize(("algorithm", "mesh"), [("grpo", ""), ("sft", ""), ("grpo", "data:1")])
+def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algorithm, mesh):
     """The tiny model earns nothing before or after, so what is measured is made to fall."""
     folder, made, falling = tmp_path / "run", make_validation, itertools.count()
 
@@ -64,6 +64,7 @@ def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algo
     given = options(
         output=str(folder),
         algorithm=algorithm,
+        mesh=mesh,
         agent="both",
         select="validation",
         checkpoint_every=1,
