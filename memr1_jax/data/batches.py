@@ -6,11 +6,21 @@ Axis letters: B rows of a batch, C conversations, F facts of a turn, W tokens of
 a bank, n questions of a turn, S sessions; T turns of an episode, with N questions at its end.
 """
 
+from collections.abc import Iterator
+
 import jax
+import numpy as np
 from flax import struct
 
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.text.normalize import Words
+
+
+def row_batches(rows: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers and masks of valid rows, `[batch]` each; the last batch repeats the last row."""
+    for start in range(0, rows, batch):
+        index = np.arange(start, start + batch)
+        yield np.minimum(index, rows - 1).astype(np.int32), index < rows
 
 
 @struct.dataclass

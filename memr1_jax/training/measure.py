@@ -10,6 +10,7 @@ import numpy as np
 from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import manager_rollout, sample_edits
+from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_manager_data
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
@@ -114,7 +115,7 @@ class Yardstick:
     def manager(self, manager: dict, answerer: dict) -> float:
         """The field `manager` of `Measured` alone."""
         total = 0.0
-        for rows, valid in _batches(self._asked.rows):
+        for rows, valid in row_batches(self._asked.rows, _BATCH):
             total += float(
                 self._edit(manager, answerer, self._bench.tools, self._asked, rows, valid)
             )
@@ -125,7 +126,7 @@ class Yardstick:
         tokenizer, shown = self._models.manager.tokenizer, self._shown
         most = self._bench.manager.operations
         found = []
-        for rows, valid in _batches(shown.rows):
+        for rows, valid in row_batches(shown.rows, _BATCH):
             written, length = jax.device_get(
                 self._write(manager, self._bench.tools, shown, rows, valid)
             )
@@ -156,13 +157,6 @@ def _acts(tokenizer, tokens, most) -> list[tuple[Event, int]] | None:
     if not scan.valid or scan.skipped:
         return None
     return [(event, -1 if event == Event.ADD else place) for event, place, _ in scan.operations]
-
-
-def _batches(rows: int):
-    """Row numbers and masks in batches of one shape."""
-    for start in range(0, rows, _BATCH):
-        index = np.arange(start, start + _BATCH)
-        yield np.minimum(index, rows - 1).astype(np.int32), index < rows
 
 
 def _edit(policy, manager, answerer, tools, data, rows, valid):

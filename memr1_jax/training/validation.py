@@ -1,5 +1,6 @@
 """How an agent does on held-out dialogues as it learns: what picks the checkpoint that goes on."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memr1_jax.data.batches import AnswerData, ManagerData
+from memr1_jax.data.batches import AnswerData, ManagerData, row_batches
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -75,36 +76,24 @@ def make_validation(
     picked = np.array(list(dict.fromkeys(spread(data.rows, rows))), np.int32)
 
     def mark(params, frozen, tools, data, rows, valid):
-        rollout = policy.rollout(
-            params,
-            frozen,
-            tools,
-            data.select(rows, valid),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
-            group=1,
-        )
+        with contextlib.nullcontext() if mesh is None else on_mesh(mesh):
+            rollout = policy.rollout(
+                params,
+                frozen,
+                tools,
+                data.select(rows, valid),
+                jax.random.key(0),  # greedy: no draw is made from it
+                Sampling.create(temperature=0.0),
+                group=1,
+            )
         return jnp.sum(rollout.rewards), jnp.sum(rollout.valid)
 
-    if mesh is None:
-        mark = jax.jit(mark)
-    else:
-        alone = mark
-
-        def on_devices(*arguments):
-            with on_mesh(mesh):
-                return alone(*arguments)
-
-        mark = jax.jit(on_devices, out_shardings=replicated(mesh))
+    mark = jax.jit(mark, out_shardings=None if mesh is None else replicated(mesh))
 
     def validate(params: dict) -> float:
         total = count = 0.0
-        for start in range(0, len(picked), batch):
-            here = np.arange(start, start + batch)
-            chosen = picked[np.minimum(here, len(picked) - 1)]
-            reward, present = mark(
-                params, frozen, tools, data, put(chosen), put(here < len(picked))
-            )
+        for places, valid in row_batches(len(picked), batch):
+            reward, present = mark(params, frozen, tools, data, put(picked[places]), put(valid))
             total, count = total + float(reward), count + float(present)
         return total / max(count, 1.0)
 

@@ -39,7 +39,7 @@ def _stage(agent, steps, **identity):
     return Stage(agent, steps, 2, 0, 2, 1, {"model": "tiny", "pair": (1, 2), **identity})
 
 
-def _run(agent, folder, steps, go_on=False, **identity):
+def _run(agent, folder, steps, go_on=False, watch=None, **identity):
     """Trains in a folder; returns the last state and the metrics of all steps."""
     folder.mkdir(exist_ok=True)
     training, stage = make_training(agent), _stage(agent, steps, **identity)
@@ -58,6 +58,7 @@ def _run(agent, folder, steps, go_on=False, **identity):
             checkpoints=checkpoints,
             log=log,
             describe=lambda rollout: [{"rewards": rollout.rewards.tolist()}],
+            **(watch or {}),
         )
     clocks = ("seconds", "tokens_per_second")
     metrics = [
@@ -137,38 +138,24 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 
 def test_validation_scores_the_start_and_every_checkpoint(tmp_path):
-    training, scores, asked = make_training("answer"), iter([0.5, 0.25, 0.75, 0.6]), []
+    scores, asked = iter([0.5, 0.25, 0.75, 0.6]), []
 
     def validate(params):
-        asked.append(int(params is not None))
+        asked.append(params)
         return next(scores)
 
     def run(steps, stop=lambda: False):
-        stage = _stage("answer", steps)
-        with MetricsLog(tmp_path) as log, Checkpoints(tmp_path / "checkpoints") as checkpoints:
-            state = resume(checkpoints, stage, training.state())
-            log.rewind("answer", int(state.step))
-            train(
-                stage,
-                training.step,
-                state,
-                training.arguments,
-                training.data.rows,
-                folder=tmp_path,
-                checkpoints=checkpoints,
-                log=log,
-                describe=lambda rollout: [],
-                validate=validate,
-                stop=stop,
-            )
-            return checkpoints.best_step()
+        watch = {"validate": validate, "stop": stop}
+        _, metrics = _run("answer", tmp_path, steps, go_on=True, watch=watch)
+        with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+            return checkpoints.best_step(), metrics
 
     with pytest.raises(Preempted):
         run(4, stop=lambda: True)  # in a hurry after the first step, which is saved unmeasured
     assert len(asked) == 1
-    assert run(2) == 0 and len(asked) == 2  # the start is better than step 2
-    assert run(5) == 4 and len(asked) == 4  # steps 4 and 5
-    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert run(2)[0] == 0 and len(asked) == 2  # the start is better than step 2
+    best, records = run(5)
+    assert best == 4 and len(asked) == 4  # steps 4 and 5
     measured = {r["step"]: r["validation_reward"] for r in records if "validation_reward" in r}
     assert measured == {2: 0.25, 4: 0.75, 5: 0.6}
 
