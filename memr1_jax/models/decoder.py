@@ -24,6 +24,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
 from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.product import product, row_scores
 from memr1_jax.models.rope import apply_rope, rope_tables
 from memr1_jax.parallel.activations import gather_weights, split
 
@@ -69,14 +70,14 @@ class Projection(nn.Module):
     def __call__(self, x):
         """`[..., *inputs]` to `[..., *outputs]`."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (*self.inputs, *self.outputs))
-        y = jnp.tensordot(x, kernel.astype(self.dtype), axes=len(self.inputs))
+        y = product(x, kernel.astype(self.dtype), len(self.inputs))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), self.outputs)
             y = y + bias.astype(self.dtype)
         if self.has_variable("params", "lora_a"):
             lora_a, lora_b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
-            low = jnp.tensordot(x, lora_a.astype(self.dtype), axes=len(self.inputs))
-            y = y + jnp.tensordot(low, lora_b.astype(self.dtype), axes=1)
+            low = product(x, lora_a.astype(self.dtype), len(self.inputs))
+            y = y + product(low, lora_b.astype(self.dtype), 1)
             # Both parts need not be kept for the backward pass where their sum is.
             y = checkpoint_name(y, "adapted")
         return y
@@ -358,9 +359,7 @@ class Decoder(nn.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits `[..., V]` of final hidden states `[..., D]`."""
         table = self.embed() if self.config.tie_embeddings else self.head()
-        return jnp.einsum(
-            "...d,vd->...v", hidden, table.astype(self.dtype), preferred_element_type=jnp.float32
-        )
+        return row_scores(hidden, table.astype(self.dtype))
 
     def _embed(self, blocks):
         table = gather_weights({"embedding": self.embed()}, self.dtype)["embedding"]
