@@ -114,10 +114,20 @@ def noted_facts(conversations: Iterable[Conversation]) -> FactSource:
 
 def turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
     """Every turn as it was said, after the speaker's name; no language model is asked."""
+    return _said_by(speakers, session, counts)
+
+
+def user_turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
+    """As `turn_facts`, but of a chat with an assistant the user's turns alone."""
+    return _said_by(owners(speakers), session, counts)
+
+
+def _said_by(speakers: Sequence[str], session: Session, counts) -> Steps[list[Fact]]:
     facts = []
-    for turn in spoken(session, speakers):
-        text = one_line(f"{turn.speaker}: {turn.content}")
-        facts.append(Fact(turn.speaker, text, session.number, (turn.dia_id,)))
+    for turn in session.turns:
+        if turn.speaker in speakers:
+            text = one_line(f"{turn.speaker}: {turn.content}")
+            facts.append(Fact(turn.speaker, text, session.number, (turn.dia_id,)))
     return _given(facts, counts)
 
 

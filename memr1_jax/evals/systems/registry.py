@@ -14,7 +14,13 @@ from memr1_jax.evals.systems import search, units
 from memr1_jax.evals.systems.amem import AMemSystem
 from memr1_jax.evals.systems.bank import Embed
 from memr1_jax.evals.systems.crud import CrudSystem
-from memr1_jax.evals.systems.extraction import FactSource, extracted_facts, noted_facts, turn_facts
+from memr1_jax.evals.systems.extraction import (
+    FactSource,
+    extracted_facts,
+    noted_facts,
+    turn_facts,
+    user_turn_facts,
+)
 from memr1_jax.evals.systems.managers import (
     Manager,
     add_only,
@@ -85,6 +91,8 @@ class Resources:
             return noted_facts(self.conversations)
         if self.options.facts == "turns":
             return turn_facts
+        if self.options.facts == "user_turns":
+            return user_turn_facts
         return extracted_facts(
             self.options.facts_prompt, max_tokens=self.options.manager_response_length
         )

@@ -6,7 +6,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.paper import TABLES
 from memr1_jax.training.config import option
 
-FACTS = ("noted", "extracted", "turns")
+FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
 LATENCY = "latency"
 PAPER = (*TABLES, LATENCY)
@@ -47,7 +47,8 @@ class TableConfig:
     facts_prompt: str = option("full", "Prompt of the fact extractor.")
     facts: str = option(
         "extracted",
-        "Facts that managers are given: written by the backbone, noted by the data set, or turns.",
+        "Facts that managers are given: written by the backbone, noted by the data set, turns, or"
+        " of a chat with an assistant the user's turns alone.",
         FACTS,
     )
     embedder: str = option("tfidf", "How texts are embedded.", EMBEDDERS)

@@ -11,6 +11,7 @@ from memr1_jax.evals.systems.extraction import (
     extracted_facts,
     noted_facts,
     turn_facts,
+    user_turn_facts,
 )
 from memr1_jax.evals.systems.protocol import together
 from tests.evals.systems.scripted import MAY, SESSIONS, SPEAKERS, Script, last
@@ -95,6 +96,15 @@ def test_turns_as_facts():
         Fact("Ben", "Ben: I moved on to Bergen.", 2, ("D2:2",)),
     ]
     assert counts == {"facts": 2}
+    assert facts_of(user_turn_facts, SESSIONS[1], None) == (facts, counts)
+
+
+def test_of_a_chat_the_turns_of_the_user_alone():
+    turns = (Turn("user", "I moved\nto Oslo.", "D1:1"), Turn("assistant", "How nice!", "D1:2"))
+    session = Session(1, MAY, (Turn("system", "Be kind.", "D1:0"), *turns))
+    facts, counts = facts_of(user_turn_facts, session, None, ("user", "assistant"))
+    assert facts == [Fact("user", "user: I moved to Oslo.", 1, ("D1:1",))]
+    assert counts == {"facts": 1}
 
 
 def test_facts_with_the_same_latest_turn_arrive_together():
