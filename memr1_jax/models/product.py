@@ -10,6 +10,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+_BY_ROWS = Layout(major_to_minor=(0, 1))
 
 
 def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
@@ -38,7 +41,7 @@ def _narrow_on_cpu(x):
 
 @jax.custom_vjp
 def _rounded(x, kernel):
-    return _matmul(x, kernel)
+    return _contract(x, kernel, 1, 0)
 
 
 def _forward(x, kernel):
@@ -47,11 +50,14 @@ def _forward(x, kernel):
 
 def _backward(operands, gradient):
     x, kernel = operands
-    return _matmul(gradient, kernel.T), _matmul(x.T, gradient)
+    # Fast are rows by columns and rows by rows: only x has to be turned round, in memory.
+    columns = with_layout_constraint(x.T, _BY_ROWS)
+    return _contract(gradient, kernel, 1, 1), _contract(columns, gradient, 1, 0)
 
 
 _rounded.defvjp(_forward, _backward)
 
 
-def _matmul(a, b):
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+def _contract(a, b, axis_of_a, axis_of_b):
+    axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32).astype(a.dtype)
