@@ -22,7 +22,7 @@ from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.rollout import answer_prompts, manager_prompts
 from memr1_jax.agents.targets import Written, compact_response, distilled_answer, full_response
 from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData
+from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData, row_batches
 from memr1_jax.data.encode import Encoder, encode_answer_data, encode_manager_data
 from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question
@@ -307,10 +307,7 @@ def _memories_shown(agent, tools, data, rows):
 
 def by_batches(function: Callable[[np.ndarray], Any], rows: int) -> Any:
     """`function` of all row numbers, in batches of one shape, as NumPy arrays `[rows, ...]`."""
-    parts = []
-    for start in range(0, rows, _BATCH):
-        index = np.minimum(np.arange(start, start + _BATCH), rows - 1).astype(np.int32)
-        parts.append(jax.device_get(function(index)))
+    parts = [jax.device_get(function(index)) for index, _ in row_batches(rows, _BATCH)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.rollout import Rollout, answer_rollout
-from memr1_jax.data.batches import AnswerData
+from memr1_jax.data.batches import AnswerData, row_batches
 from memr1_jax.data.types import Question
 from memr1_jax.evals.metrics import aggregate, score
 from memr1_jax.models.decoder import Decoder
@@ -84,15 +84,13 @@ def predict(
     """
     rows = np.arange(data.rows) if rows is None else np.asarray(rows)
     predictions = []
-    for start in range(0, len(rows), batch):
-        chosen = rows[start : start + batch]
-        padded = np.pad(chosen, (0, batch - len(chosen)))
-        valid = np.arange(batch) < len(chosen)
-        samples = answer(params, tools, data, jnp.asarray(padded), jnp.asarray(valid)).samples
+    for places, valid in row_batches(len(rows), batch):
+        chosen = rows[places]
+        samples = answer(params, tools, data, jnp.asarray(chosen), jnp.asarray(valid)).samples
         tokens, length, stopped = fetch(
             (samples.tokens[:, 0], samples.length[:, 0], samples.stopped[:, 0])
         )
-        for place, row in enumerate(chosen):
+        for place, row in enumerate(chosen[valid]):
             identity, question = questions[row]
             text = tokenizer.decode(tokens[place, : length[place]], skip_special_tokens=True)
             found, rule = extract_answer(text)
@@ -111,7 +109,7 @@ def predict(
                     scores=score(found, question),
                 )
             )
-        on_batch(start + len(chosen), len(rows))
+        on_batch(len(predictions), len(rows))
     return predictions
 
 

@@ -1,8 +1,8 @@
 """The matrix product of projections, on CPUs in the form that their bfloat16 units run.
 
-XLA's CPU compiler runs `bfloat16 x bfloat16 -> float32` in AVX512-BF16 or AMX instructions, twice as
-fast as float32, but turns `bfloat16 x bfloat16 -> bfloat16` into the float32 product. So there, and
-in the backward pass as well, the result is taken in float32 and then rounded, which is the same
+XLA's CPU compiler runs `bfloat16 x bfloat16 -> float32` in AVX512-BF16 or AMX instructions, twice
+as fast as float32, but turns `bfloat16 x bfloat16 -> bfloat16` into the float32 product. So there,
+and in the backward pass as well, the result is taken in float32 and then rounded, which is the same
 number. Elsewhere it is the plain product: on a mesh float32 partial sums would travel.
 """
 
@@ -27,7 +27,7 @@ def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
 
 
 def row_scores(x: jax.Array, table: jax.Array) -> jax.Array:
-    """Float32 products `[..., V]` of each vector `[..., D]` with each row of `[V, D]`; one dtype."""
+    """Float32 products `[..., V]` of vectors `[..., D]` and the rows of `[V, D]`; one dtype."""
     if _narrow_on_cpu(x) and x.size == x.shape[-1]:
         # A single vector is run as a plain loop, nine times slower than two.
         return row_scores(jnp.broadcast_to(x, (2, *x.shape)), table)[0]

@@ -31,6 +31,7 @@ from memr1_jax.agents.demonstrations import (
 )
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.targets import Written, compact_response
+from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.synthetic import generate
@@ -260,9 +261,8 @@ def equal_share(
     """Share of demonstrations that the greedy output equals, token by token."""
     acting = bench.manager if agent == "manager" else bench.answerer
     write = jax.jit(functools.partial(_greedy, acting, models.manager.decoder))
-    right, batch = 0, 128
-    for start in range(0, len(lessons.prompt), batch):
-        rows = np.minimum(np.arange(start, start + batch), len(lessons.prompt) - 1)
+    right = 0
+    for rows, valid in row_batches(len(lessons.prompt), 128):
         tokens, length = jax.device_get(
             write(params, lessons.prompt[rows], lessons.prompt_length[rows])
         )
@@ -270,7 +270,7 @@ def equal_share(
         same = (length == lessons.response_length[rows]) & np.all(
             (tokens == lessons.response[rows]) | ~mask, axis=-1
         )
-        right += int(same[: len(lessons.prompt) - start].sum())
+        right += int(same[valid].sum())
     return right / len(lessons.prompt)
 
 

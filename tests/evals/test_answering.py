@@ -65,7 +65,7 @@ def predictions(tiny):
 
 def test_batches_are_padded_and_the_padding_is_left_out(predictions):
     found, asked, told = predictions
-    assert asked == [([0, 1], [True, True]), ([2, 3], [True, True]), ([4, 0], [True, False])]
+    assert asked == [([0, 1], [True, True]), ([2, 3], [True, True]), ([4, 4], [True, False])]
     assert told == [(2, 5), (4, 5), (5, 5)]
     assert [(p.conversation, p.index, p.gold) for p in found] == [
         (identity, question.index, question.answer) for identity, question in QUESTIONS
