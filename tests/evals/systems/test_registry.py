@@ -111,6 +111,11 @@ def test_selection_is_asked_for_only_with_distillation(resources):
         assert "Write the memory" not in instruction(name).pop()
 
 
+@pytest.mark.parametrize("row", ["mem0", "tool_agent"])
+def test_banks_show_as_many_memories_as_the_table_says(resources, row):
+    assert build_row(row, resources, TRAINED).memories == resources.options.memories
+
+
 def test_the_reranker_thins_what_was_retrieved(resources):
     free = dataclasses.replace(resources, agents="")
     name = "reranker"  # the backbone plays both
