@@ -110,10 +110,13 @@ def _flags(folder: Path) -> dict[str, str]:
 def _trainings(records: Sequence[Mapping[str, Any]]) -> list[Training]:
     trainings = []
     for agent in dict.fromkeys(record["agent"] for record in records):
-        steps = [r for r in records if r["agent"] == agent and r["phase"] == "train"]
+        steps, validation = (
+            [r for r in records if r["agent"] == agent and r["phase"] == phase]
+            for phase in ("train", "validation")
+        )
         if steps:
             what, few, first, last = first_and_last(steps)
-            drawings = tuple(draw(chart) for chart in agent_charts(agent, steps))
+            drawings = tuple(draw(chart) for chart in agent_charts(agent, steps, validation))
             title = AGENTS.get(agent, agent)
             trainings.append(Training(title, len(steps), what, few, first, last, drawings))
     return trainings

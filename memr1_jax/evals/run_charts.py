@@ -29,12 +29,17 @@ _FAULTS = {  # by agent: metric, name, tone, whether the metric counts the sound
 }
 
 
-def agent_charts(agent: str, records: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def agent_charts(
+    agent: str,
+    records: Sequence[Mapping[str, Any]],
+    validation: Sequence[Mapping[str, Any]] = (),
+) -> list[Chart]:
     """The charts of one agent's training steps; a metric that was never logged has none.
 
     Args:
       agent: "manager" or "answer".
-      records: lines of the metrics of this agent in one phase, see `metrics_log.read_metrics`.
+      records: lines of the metrics of this agent in training, see `metrics_log.read_metrics`.
+      validation: those of the phase "validation": a line in the chart of the reward.
     """
     records = sorted(records, key=lambda record: record["step"])
     charts = []
@@ -42,6 +47,9 @@ def agent_charts(agent: str, records: Sequence[Mapping[str, Any]]) -> list[Chart
         steps, values = _series(records, name)
         if steps:
             lines = _with_mean(steps, values)
+            held_out, rewards = _series(validation, name)
+            if held_out:
+                lines += (Line("validation", held_out, rewards),)
             charts.append(Chart(title, unit, lines, from_zero=from_zero))
     # Beside the length of the responses: what was in them.
     place = next((i + 1 for i, chart in enumerate(charts) if chart.unit == "tokens"), len(charts))

@@ -97,6 +97,7 @@ def run_to_its_end(
         experiment.run()
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
+    records = [record for record in records if record["phase"] == "train"]
     steps = {agent: [r for r in records if r["agent"] == agent] for agent in AGENTS}
     return {"steps": steps, **json.loads(measured.read_text(encoding="utf-8"))}
 

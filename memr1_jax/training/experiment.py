@@ -307,11 +307,18 @@ class Experiment:
             reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
         rows = []
         for agent in agents:
-            steps = [record for record in records if record["agent"] == agent]
+            steps, validations = (
+                [r for r in records if r["agent"] == agent and r["phase"] == phase]
+                for phase in ("train", "validation")
+            )
             if steps:
                 what, few, first, last = first_and_last(steps)
                 name = f"training {what} of the {agent} agent, {few} of {len(steps)} steps"
                 rows.append((name, first, last))
+            if validations:
+                rewards = [record["reward"] for record in validations]
+                name = f"validation reward of the {agent} agent, the best of {len(rewards)}"
+                rows.append((name, rewards[0], max(rewards)))
         if before is not None:
             for metric in ("f1_set_of_words", "bleu1_method1", "exact_match"):
                 name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"

@@ -71,8 +71,9 @@ def train(
 ) -> TrainState:
     """Runs the steps that are left, with a progress bar; logs, samples and checkpoints on the way.
 
-    A checkpoint's score is what `validate` says; without it the mean reward of the steps since the
-    one before it, or where nothing is rewarded, less the mean loss.
+    A checkpoint's score is what `validate` says, which is logged as the reward of the phase
+    "validation"; without it the mean reward of the steps since the one before it, or where nothing
+    is rewarded, less the mean loss.
 
     Args:
       stage: what to do.
@@ -97,8 +98,14 @@ def train(
     valid = put(np.ones(stage.batch, bool))
     samples = folder / "samples" / stage.agent
     scores = []
+
+    def validated(step, params):
+        score = validate(params)
+        log.write(step, "validation", stage.agent, {"reward": score})
+        return score
+
     if validate is not None and checkpoints.latest_step() is None:
-        save(checkpoints, stage, state, validate(state.params))
+        save(checkpoints, stage, state, validated(start, state.params))
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
@@ -120,10 +127,9 @@ def train(
             due = (step + 1) % stage.checkpoint_every == 0 or ends
             scores.append(values.get("reward", -values["loss"]))
             score = sum(scores) / len(scores)
-            if validate is not None:
-                score = validate(state.params) if due else None
-                values |= {"validation_reward": score} if due else {}
             log.write(step + 1, "train", stage.agent, values)
+            if validate is not None:
+                score = validated(step + 1, state.params) if due else None
             if (step + 1) % stage.samples_every == 0 and is_main():
                 samples.mkdir(parents=True, exist_ok=True)
                 write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))

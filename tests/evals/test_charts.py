@@ -107,3 +107,10 @@ def test_charts_of_an_answer_agent_and_of_gaps():
     missing, cut = charts["Faulty responses"].lines
     assert missing.values == [25.0, 0.0] and cut.values == [0.0, 0.0]
     assert agent_charts("answer", []) == []
+
+
+def test_rewards_on_held_out_dialogues_are_a_line_of_their_own():
+    held_out = [{"step": 0, "reward": 0.25}, {"step": 20, "reward": 0.5}]
+    reward = agent_charts("manager", _records(20), held_out)[0]
+    assert [line.name for line in reward.lines] == ["each step", "mean of 3 steps", "validation"]
+    assert (reward.lines[-1].steps, reward.lines[-1].values) == ([0, 20], [0.25, 0.5])

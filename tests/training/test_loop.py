@@ -156,8 +156,8 @@ def test_validation_scores_the_start_and_every_checkpoint(tmp_path):
     assert run(2)[0] == 0 and len(asked) == 2  # the start is better than step 2
     best, records = run(5)
     assert best == 4 and len(asked) == 4  # steps 4 and 5
-    measured = {r["step"]: r["validation_reward"] for r in records if "validation_reward" in r}
-    assert measured == {2: 0.25, 4: 0.75, 5: 0.6}
+    measured = {r["step"]: r["reward"] for r in records if r["phase"] == "validation"}
+    assert measured == {0: 0.5, 2: 0.25, 4: 0.75, 5: 0.6}
 
 
 def test_metrics_are_sums_over_weights():

@@ -79,5 +79,6 @@ def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algo
     for agent in ("manager", "answer"):
         kept = load_params(folder / "export" / agent)[0]
         jax.tree.map(np.testing.assert_array_equal, kept, start)
-        worse = [r for r in read_metrics(folder / "metrics.jsonl") if r["agent"] == agent]
-        assert all("validation_reward" in record for record in worse)
+        records = [r for r in read_metrics(folder / "metrics.jsonl") if r["agent"] == agent]
+        rewards = [r["reward"] for r in records if r["phase"] == "validation"]
+        assert len(rewards) > 1 and max(rewards) == rewards[0]
