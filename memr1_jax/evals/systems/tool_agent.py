@@ -108,10 +108,10 @@ class ToolAgentStore:
         if not acts or (action != "delete" and not text):
             self.counts["skipped"] += 1
             return ["This call could not be read."]
-        self.counts[action] += 1
         memory = Memory(text, when, speaker, (turn.dia_id,))
         if action == "create":
             self._banks[speaker] = add(bank, [memory], self._system.embed)
+            self.counts["add"] += 1
             return ["Stored."]
         if tool.get("id") is None:
             self.counts["unknown_ids"] += 1
@@ -122,6 +122,7 @@ class ToolAgentStore:
         if identity not in bank.items:
             self.counts["gone_ids"] += 1
             return ["This memory was deleted before."]
+        self.counts[action] += 1
         if action == "update":
             self._banks[speaker] = update(bank, identity, memory, self._system.embed)
             return ["Updated."]

@@ -83,9 +83,9 @@ def test_banks_counters_and_what_the_agent_is_told():
         ("Ben lives in Bergen.", JUNE, "Ben", ("D2:2",)),
     ]
     assert counted(store) == {
-        "create": 3,
-        "update": 2,
-        "delete": 2,
+        "add": 3,
+        "update": 1,
+        "delete": 1,
         "search": 5,
         "skipped": 3,
         "unknown_ids": 1,
