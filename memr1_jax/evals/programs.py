@@ -3,7 +3,6 @@
 Axis letters: B rows of a batch, P prompt length, R response length, T length of a shared prefix.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 
@@ -46,7 +45,7 @@ def greedy(
     grammar: Grammar | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Greedy responses `[B, R]`, their lengths and whether they stopped, each `[B]`."""
-    with _mesh(mesh):
+    with on_mesh(mesh):
         constraint = None
         if grammar is not None:
             constraint = grammar_constraint(grammar, shown[:, None], (*shown.shape, 1))
@@ -68,10 +67,6 @@ def greedy(
 
 def read_prefix(decoder: Decoder, mesh: Mesh | None, params: dict, block: Block) -> Context:
     """Keys and values of a prefix `[T]`."""
-    with _mesh(mesh):
+    with on_mesh(mesh):
         _, (context,) = decoder.apply({"params": params}, (block,), method=Decoder.prefill)
         return context
-
-
-def _mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if mesh is None else on_mesh(mesh)

@@ -23,7 +23,7 @@ from memr1_jax.evals.report import read_evaluation
 from memr1_jax.evals.run_charts import agent_charts
 from memr1_jax.evals.side_by_side import side_by_side
 from memr1_jax.training.files import write_text_atomic
-from memr1_jax.training.metrics_log import first_and_last, read_metrics
+from memr1_jax.training.metrics_log import first_and_last, read_metrics, records_of
 
 AGENTS = {"manager": "Memory Manager", "answer": "Answer Agent"}
 _WHEN = {"before": "Before training", "after": "After training"}
@@ -110,10 +110,8 @@ def _flags(folder: Path) -> dict[str, str]:
 def _trainings(records: Sequence[Mapping[str, Any]]) -> list[Training]:
     trainings = []
     for agent in dict.fromkeys(record["agent"] for record in records):
-        steps, validation = (
-            [r for r in records if r["agent"] == agent and r["phase"] == phase]
-            for phase in ("train", "validation")
-        )
+        steps = records_of(records, agent, "train")
+        validation = records_of(records, agent, "validation")
         if steps:
             what, few, first, last = first_and_last(steps)
             drawings = tuple(draw(chart) for chart in agent_charts(agent, steps, validation))

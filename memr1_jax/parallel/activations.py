@@ -16,8 +16,10 @@ from memr1_jax.parallel.mesh import AXES
 from memr1_jax.parallel.rules import BATCH, HEADS, fitted, partition_spec
 
 
-def on_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """While tracing inside, the functions of this module act on `mesh`."""
+def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+    """While tracing inside, the functions of this module act on `mesh`; None changes nothing."""
+    if mesh is None:
+        return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 

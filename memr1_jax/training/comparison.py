@@ -14,7 +14,7 @@ from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.files import prepare_run_folder, write_json_atomic
-from memr1_jax.training.metrics_log import read_metrics
+from memr1_jax.training.metrics_log import read_metrics, records_of
 from memr1_jax.training.nano import NANO_DIALOGUES, NANO_SIZES
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def run_to_its_end(
         experiment.run()
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
-    records = [record for record in records if record["phase"] == "train"]
-    steps = {agent: [r for r in records if r["agent"] == agent] for agent in AGENTS}
+    steps = {agent: records_of(records, agent, "train") for agent in AGENTS}
     return {"steps": steps, **json.loads(measured.read_text(encoding="utf-8"))}
 
 

@@ -52,7 +52,13 @@ from memr1_jax.training.files import prepare_run_folder, write_text_atomic
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.memory import print_memory
-from memr1_jax.training.metrics_log import MetricsLog, NoLog, first_and_last, read_metrics
+from memr1_jax.training.metrics_log import (
+    MetricsLog,
+    NoLog,
+    first_and_last,
+    read_metrics,
+    records_of,
+)
 from memr1_jax.training.plots import reward_curve
 from memr1_jax.training.preemption import catch_termination
 from memr1_jax.training.progress import table
@@ -307,16 +313,13 @@ class Experiment:
             reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
         rows = []
         for agent in agents:
-            steps, validations = (
-                [r for r in records if r["agent"] == agent and r["phase"] == phase]
-                for phase in ("train", "validation")
-            )
+            steps = records_of(records, agent, "train")
             if steps:
                 what, few, first, last = first_and_last(steps)
                 name = f"training {what} of the {agent} agent, {few} of {len(steps)} steps"
                 rows.append((name, first, last))
-            if validations:
-                rewards = [record["reward"] for record in validations]
+            rewards = [r["reward"] for r in records_of(records, agent, "validation")]
+            if rewards:
                 name = f"validation reward of the {agent} agent, the best of {len(rewards)}"
                 rows.append((name, rewards[0], max(rewards)))
         if before is not None:

@@ -148,6 +148,13 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return records
 
 
+def records_of(
+    records: Sequence[Mapping[str, Any]], agent: str, phase: str
+) -> list[Mapping[str, Any]]:
+    """The records of one agent in one phase, such as "train" or "validation", in their order."""
+    return [r for r in records if r["agent"] == agent and r["phase"] == phase]
+
+
 def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float, float]:
     """What an agent's training came to: means over the first and the last fifth of its steps.
 

@@ -1,6 +1,5 @@
 """How an agent does on held-out dialogues as it learns: what picks the checkpoint that goes on."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +75,7 @@ def make_validation(
     picked = np.array(list(dict.fromkeys(spread(data.rows, rows))), np.int32)
 
     def mark(params, frozen, tools, data, rows, valid):
-        with contextlib.nullcontext() if mesh is None else on_mesh(mesh):
+        with on_mesh(mesh):
             rollout = policy.rollout(
                 params,
                 frozen,

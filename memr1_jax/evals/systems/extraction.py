@@ -32,7 +32,7 @@ def owners(speakers: tuple[str, str]) -> tuple[str, ...]:
     return speakers
 
 
-def spoken(session: Session, speakers: tuple[str, str]) -> tuple[Turn, ...]:
+def spoken(session: Session, speakers: tuple[str, ...]) -> tuple[Turn, ...]:
     """What the two say; the system messages of some data sets are no part of a dialogue."""
     return tuple(turn for turn in session.turns if turn.speaker in speakers)
 
@@ -112,23 +112,18 @@ def noted_facts(conversations: Iterable[Conversation]) -> FactSource:
     return facts
 
 
-def turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
+def turn_facts(session: Session, speakers: tuple[str, ...], counts) -> Steps[list[Fact]]:
     """Every turn as it was said, after the speaker's name; no language model is asked."""
-    return _said_by(speakers, session, counts)
+    facts = []
+    for turn in spoken(session, speakers):
+        text = one_line(f"{turn.speaker}: {turn.content}")
+        facts.append(Fact(turn.speaker, text, session.number, (turn.dia_id,)))
+    return _given(facts, counts)
 
 
 def user_turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
     """As `turn_facts`, but of a chat with an assistant the user's turns alone."""
-    return _said_by(owners(speakers), session, counts)
-
-
-def _said_by(speakers: Sequence[str], session: Session, counts) -> Steps[list[Fact]]:
-    facts = []
-    for turn in session.turns:
-        if turn.speaker in speakers:
-            text = one_line(f"{turn.speaker}: {turn.content}")
-            facts.append(Fact(turn.speaker, text, session.number, (turn.dia_id,)))
-    return _given(facts, counts)
+    return turn_facts(session, owners(speakers), counts)
 
 
 def _given(facts: list[Fact], counts) -> Steps[list[Fact]]:

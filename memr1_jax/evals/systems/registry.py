@@ -197,11 +197,6 @@ def _other(name: str, system: Callable[..., System], **options) -> Row:
     return make
 
 
-def _tool_agent(r: Resources) -> System:
-    # Only its way of managing is its own: answers are made as in the rows with a bank.
-    return _other("tool_agent", ToolAgentSystem, memories=r.options.memories)(r)
-
-
 ROWS: dict[str, Row] = {
     # No memory management.
     "question_only": _turns("question_only", lambda r: search.nothing),
@@ -258,7 +253,8 @@ ROWS: dict[str, Row] = {
     "memory_os_lossless": _other(
         "memory_os_lossless", MemoryOSSystem, keep_unpaired=True, keep_unsummarised=True
     ),
-    "tool_agent": _tool_agent,
+    # Only its way of managing is its own: answers are made as in the rows with a bank.
+    "tool_agent": lambda r: _other("tool_agent", ToolAgentSystem, memories=r.options.memories)(r),
     "temporal_facts": _other("temporal_facts", TemporalSystem),
 }
 
