@@ -28,7 +28,7 @@ from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.models.sampler import Sampling, generate
+from memr1_jax.models.sampler import generate, greedy_sampling
 from memr1_jax.rl.metrics import fields
 from memr1_jax.text.normalize import Words
 
@@ -115,8 +115,7 @@ def consult(
             answerer.decoder,
             params,
             (agent.template.instruction_block, prompt),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
+            *greedy_sampling(),
             group=1,
             max_tokens=agent.response_length,
             stop_tokens=agent.stop_tokens,

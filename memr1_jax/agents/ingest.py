@@ -29,7 +29,7 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, Operations, apply_operations, empty_bank
 from memr1_jax.memory.embedder import embed, embedding_width
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.models.sampler import Samples, Sampling, generate, rollout_weights
+from memr1_jax.models.sampler import Samples, generate, greedy_sampling, rollout_weights
 from memr1_jax.parallel.distributed import fetch
 from memr1_jax.text.events import Event
 
@@ -67,8 +67,7 @@ def make_ingest_turn(manager: MemoryManager, decoder: Decoder) -> Callable:
             decoder,
             params,
             (manager.template.instruction_block, Block(prompts.tokens, prompts.length)),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
+            *greedy_sampling(),
             group=1,
             max_tokens=manager.response_length,
             stop_tokens=manager.stop_tokens,

@@ -16,7 +16,7 @@ from memr1_jax.data.batches import AnswerData, row_batches
 from memr1_jax.data.types import Question
 from memr1_jax.evals.metrics import aggregate, score
 from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.sampler import Sampling, rollout_weights
+from memr1_jax.models.sampler import greedy_sampling, rollout_weights
 from memr1_jax.parallel.distributed import fetch
 from memr1_jax.text.answer_span import extract_answer
 
@@ -49,8 +49,7 @@ def make_answer_questions(agent: AnswerAgent, decoder: Decoder) -> Callable[...,
             params,
             tools,
             data.select(rows, valid),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
+            *greedy_sampling(),
             group=1,
         )
 

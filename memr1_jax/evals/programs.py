@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from memr1_jax.agents.manager import grammar_constraint
 from memr1_jax.models.decoder import Block, Context, Decoder
-from memr1_jax.models.sampler import Sampling, generate, rollout_weights
+from memr1_jax.models.sampler import generate, greedy_sampling, rollout_weights
 from memr1_jax.parallel.activations import on_mesh
 from memr1_jax.text.grammar import Grammar
 
@@ -53,8 +53,7 @@ def greedy(
             decoder,
             rollout_weights(params, decoder.dtype),
             (block,),
-            jax.random.key(0),  # greedy: no draw is made from it
-            Sampling.create(temperature=0.0),
+            *greedy_sampling(),
             group=1,
             max_tokens=max_tokens,
             stop_tokens=stop_tokens,

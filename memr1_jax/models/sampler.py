@@ -33,6 +33,11 @@ class Sampling:
         return cls(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
 
 
+def greedy_sampling() -> tuple[jax.Array, Sampling]:
+    """What greedy decoding passes for a key, from which no draw is made, and for parameters."""
+    return jax.random.key(0), Sampling.create(temperature=0.0)
+
+
 class Constraint(NamedTuple):
     """A restriction on the tokens of each row, such as a grammar.
 

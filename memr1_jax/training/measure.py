@@ -17,7 +17,7 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.evals.answering import Prediction
 from memr1_jax.evals.bank_health import bank_health
 from memr1_jax.evals.watch import Seen, watch
-from memr1_jax.models.sampler import Sampling, rollout_weights
+from memr1_jax.models.sampler import greedy_sampling, rollout_weights
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
 from memr1_jax.training.assembly import gold_banks, make_policy
@@ -169,8 +169,7 @@ def _edit(policy, manager, answerer, tools, data, rows, valid):
         rollout_weights(answerer, policy.answerer.decoder.dtype),
         tools,
         data.select(rows, valid),
-        jax.random.key(0),  # greedy: no draw is made from it
-        Sampling.create(temperature=0.0),
+        *greedy_sampling(),
         group=1,
     )
     return jnp.sum(rollout.rewards)
@@ -186,8 +185,7 @@ def _write(manager, decoder, params, tools, shown: Demonstrations, rows, valid):
         params,
         tools,
         batch,
-        jax.random.key(0),  # greedy: no draw is made from it
-        Sampling.create(temperature=0.0),
+        *greedy_sampling(),
         group=1,
     )
     return edits.samples.tokens[:, 0], edits.samples.length[:, 0]

@@ -40,8 +40,8 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf_weights import export_params
-from memr1_jax.models.sampler import Sampling
 from memr1_jax.models.sampler import generate as sample
+from memr1_jax.models.sampler import greedy_sampling
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.rl.imitation import Imitation, imitation_update
 from memr1_jax.rl.policy import Experience
@@ -322,8 +322,7 @@ def _greedy(agent, decoder, params, prompt, length):
         decoder,
         params,
         (agent.template.instruction_block, Block(jnp.asarray(prompt, jnp.int32), length)),
-        jax.random.key(0),  # greedy: no draw is made from it
-        Sampling.create(temperature=0.0),
+        *greedy_sampling(),
         group=1,
         max_tokens=agent.response_length,
         stop_tokens=agent.stop_tokens,

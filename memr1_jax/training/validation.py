@@ -12,7 +12,7 @@ from memr1_jax.data.batches import AnswerData, ManagerData, row_batches
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.models.sampler import Sampling
+from memr1_jax.models.sampler import greedy_sampling
 from memr1_jax.parallel.activations import on_mesh
 from memr1_jax.parallel.rules import replicated
 from memr1_jax.training.config import ExperimentConfig
@@ -81,8 +81,7 @@ def make_validation(
                 frozen,
                 tools,
                 data.select(rows, valid),
-                jax.random.key(0),  # greedy: no draw is made from it
-                Sampling.create(temperature=0.0),
+                *greedy_sampling(),
                 group=1,
             )
         return jnp.sum(rollout.rewards), jnp.sum(rollout.valid)
