@@ -151,7 +151,9 @@ class Experiment:
                 state = resume(checkpoints, stage, state)
             if is_main():
                 self._write_flags()  # only now: a refused resume changes nothing
-            log.rewind(agent, int(state.step))
+            # Without a checkpoint the start is measured anew as well.
+            begun = checkpoints.latest_step() is not None
+            log.rewind(agent, int(state.step) if begun else -1)
             state = train(
                 stage,
                 train_step,

@@ -13,7 +13,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.hf_weights import load_params
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.metrics_log import read_metrics
+from memr1_jax.training.metrics_log import MetricsLog, read_metrics, records_of
 from memr1_jax.training.validation import make_validation, validation_dialogues
 
 
@@ -82,3 +82,16 @@ def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algo
         records = [r for r in read_metrics(folder / "metrics.jsonl") if r["agent"] == agent]
         rewards = [r["reward"] for r in records if r["phase"] == "validation"]
         assert len(rewards) > 1 and max(rewards) == rewards[0]
+
+
+@pytest.mark.slow
+def test_a_start_that_was_measured_but_not_saved_is_logged_once(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with MetricsLog(folder) as log:
+        log.write(0, "validation", "answer", {"reward": 0.5})
+    given = {"agent": "answer", "select": "validation", "evaluate": False, "export": False}
+    Experiment(options(output=str(folder), resume=True, kl_weight=0.0, **given)).run()
+    records = records_of(read_metrics(folder / "metrics.jsonl"), "answer", "validation")
+    assert [record["step"] for record in records][:2] == [0, 1]
+    assert records[0]["reward"] != 0.5
