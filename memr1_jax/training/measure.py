@@ -4,12 +4,12 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.consult import EXACT_MATCH
 from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
 from memr1_jax.agents.ingest import Ingestion
-from memr1_jax.agents.rollout import manager_rollout, sample_edits
+from memr1_jax.agents.rollout import sample_edits
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_manager_data
 from memr1_jax.data.tuples import manager_tuples
@@ -23,6 +23,8 @@ from memr1_jax.text.json_reference import scan_operations_reference
 from memr1_jax.training.assembly import gold_banks, make_policy
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.loading import Models
+from memr1_jax.training.step import Frozen
+from memr1_jax.training.validation import greedy_reward
 from memr1_jax.training.workbench import Pipeline, Workbench
 
 _BATCH = 32
@@ -75,9 +77,10 @@ class Yardstick:
         self._shown, _ = manager_demonstrations(
             bench.manager, bench.tools, bench.encoder, models.manager.tokenizer, dialogues
         )
-        self._edit = jax.jit(
-            functools.partial(_edit, make_policy(options, bench, models, "manager"))
-        )
+        # Whatever was rewarded in training, an exact match is what counts here.
+        policy = make_policy(options, bench, models, "manager")
+        policy = dataclasses.replace(policy, reward=EXACT_MATCH.reward, judge=None)
+        self._exact_match = greedy_reward(policy, batch=_BATCH)
         self._write = jax.jit(functools.partial(_write, bench.manager, models.manager.decoder))
 
     def __call__(self, manager: dict, answerer: dict) -> Measured:
@@ -114,12 +117,8 @@ class Yardstick:
 
     def manager(self, manager: dict, answerer: dict) -> float:
         """The field `manager` of `Measured` alone."""
-        total = 0.0
-        for rows, valid in row_batches(self._asked.rows, _BATCH):
-            total += float(
-                self._edit(manager, answerer, self._bench.tools, self._asked, rows, valid)
-            )
-        return total / self._asked.rows
+        frozen, rows = Frozen(reference=None, answerer=answerer), np.arange(self._asked.rows)
+        return self._exact_match(manager, frozen, self._bench.tools, self._asked, rows)
 
     def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:
         """The gold event of every turn, and whether the manager did what it should."""
@@ -157,22 +156,6 @@ def _acts(tokenizer, tokens, most) -> list[tuple[Event, int]] | None:
     if not scan.valid or scan.skipped:
         return None
     return [(event, -1 if event == Event.ADD else place) for event, place, _ in scan.operations]
-
-
-def _edit(policy, manager, answerer, tools, data, rows, valid):
-    """The summed reward of one greedy edit for each row."""
-    rollout = manager_rollout(
-        policy.agent,
-        policy.decoder,
-        rollout_weights(manager, policy.decoder.dtype),
-        policy.answerer,
-        rollout_weights(answerer, policy.answerer.decoder.dtype),
-        tools,
-        data.select(rows, valid),
-        *greedy_sampling(),
-        group=1,
-    )
-    return jnp.sum(rollout.rewards)
 
 
 def _write(manager, decoder, params, tools, shown: Demonstrations, rows, valid):

@@ -71,10 +71,26 @@ def make_validation(
       mesh: that of the train step, if it has one.
       put: brings row numbers and the mask of valid rows to the devices.
     """
-    policy = dataclasses.replace(policy, horizon=None)
+    measure = greedy_reward(policy, batch=batch, mesh=mesh, put=put)
     picked = np.array(list(dict.fromkeys(spread(data.rows, rows))), np.int32)
+    return lambda params: measure(params, frozen, tools, data, picked)
 
-    def mark(params, frozen, tools, data, rows, valid):
+
+def greedy_reward(
+    policy: Policy,
+    *,
+    batch: int,
+    mesh: Any = None,
+    put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
+) -> Callable[..., float]:
+    """Returns `measure(params, frozen, tools, data, picked)`, compiled once for all its calls.
+
+    It is the mean reward of one greedy response to each of the rows `picked`; the arguments are
+    those of `make_validation`.
+    """
+    policy = dataclasses.replace(policy, horizon=None)
+
+    def total(params, frozen, tools, data, rows, valid):
         with on_mesh(mesh):
             rollout = policy.rollout(
                 params,
@@ -86,13 +102,13 @@ def make_validation(
             )
         return jnp.sum(rollout.rewards), jnp.sum(rollout.valid)
 
-    mark = jax.jit(mark, out_shardings=None if mesh is None else replicated(mesh))
+    total = jax.jit(total, out_shardings=None if mesh is None else replicated(mesh))
 
-    def validate(params: dict) -> float:
-        total = count = 0.0
+    def measure(params, frozen, tools, data, picked) -> float:
+        reward = present = 0.0
         for places, valid in row_batches(len(picked), batch):
-            reward, present = mark(params, frozen, tools, data, put(picked[places]), put(valid))
-            total, count = total + float(reward), count + float(present)
-        return total / max(count, 1.0)
+            more, rows = total(params, frozen, tools, data, put(picked[places]), put(valid))
+            reward, present = reward + float(more), present + float(rows)
+        return reward / max(present, 1.0)
 
-    return validate
+    return measure
