@@ -258,7 +258,7 @@ def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
     options = AblationsConfig(
         **{"model": str(model), "output": str(tmp_path / "ablations"), "tables": "horizon"},
         **{"seeds": 1, "answer_steps": 2, "horizon_steps": 2, "horizon_group": 2},
-        **{"batch": 2, "group": 2, "dialogues": 3, "test_dialogues": 2},
+        **{"batch": 2, "group": 2, "dialogues": 3, "test_dialogues": 2, "seed": 7},
     )
 
     def two_rows(options) -> list[Row]:
