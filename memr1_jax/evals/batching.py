@@ -11,6 +11,9 @@ _STRIDE = 32
 # Prompts are taken apart into groups that share more where that saves this part of their tokens;
 # for less, large batches are worth more.
 _SAVING = 0.25
+# A batch is divided where its rows of padding hold more tokens than this for every token of the
+# response: reading those costs more then than decoding in two batches, on accelerators too.
+_IDLE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +93,20 @@ def plan(
 def _take(lengths: list[int], responses: list[int], most_rows: int, most_tokens: int) -> int:
     """How many of the prompts, the shortest first, the next batch takes.
 
-    It holds no more than `most_tokens`, and none is padded to more than twice what it needs.
+    It holds no more than `most_tokens`, none is padded to more than twice what it needs, and rows
+    of padding are few where prompts are long.
     """
-    most = min(len(lengths), most_rows)
-    for count in range(2, most + 1):
+    taken = min(len(lengths), most_rows)
+    for count in range(2, taken + 1):
         width = bucket(lengths[count - 1])
         tokens = rows_of(count, most_rows) * (width + responses[count - 1])
         if tokens > most_tokens or width > 2 * bucket(lengths[0]):
-            return count - 1
-    return most
+            taken = count - 1
+            break
+    idle = (rows_of(taken, most_rows) - taken) * bucket(lengths[taken - 1])
+    if idle > _IDLE * responses[taken - 1]:
+        taken = 1 << (taken.bit_length() - 1)
+    return taken
 
 
 def _clusters(lengths: list[int], common: list[int]) -> Iterator[tuple[int, int]]:

@@ -34,6 +34,14 @@ def test_rows_and_tokens_bound_a_batch():
     assert arrange([[1] * 500], tokens=20) == [((0,), 0)]
 
 
+def test_rows_of_padding_are_few_where_prompts_are_long():
+    prompts = [[i] * 400 for i in range(5)]
+    assert arrange(prompts, rows=8, response=10) == [((0, 1, 2, 3), 0), ((4,), 0)]
+    # Here a longer response makes decoding twice the dearer choice.
+    assert arrange(prompts, rows=8, response=20) == [((0, 1, 2, 3, 4), 0)]
+    assert arrange(prompts[:4], rows=8, response=1) == [((0, 1, 2, 3), 0)]
+
+
 def test_kinds_stay_apart():
     assert arrange([[1], [2], [3]], kinds="aba") == [((0, 2), 0), ((1,), 0)]
 
