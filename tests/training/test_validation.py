@@ -79,8 +79,8 @@ def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algo
     for agent in ("manager", "answer"):
         kept = load_params(folder / "export" / agent)[0]
         jax.tree.map(np.testing.assert_array_equal, kept, start)
-        records = [r for r in read_metrics(folder / "metrics.jsonl") if r["agent"] == agent]
-        rewards = [r["reward"] for r in records if r["phase"] == "validation"]
+        records = records_of(read_metrics(folder / "metrics.jsonl"), agent, "validation")
+        rewards = [record["reward"] for record in records]
         assert len(rewards) > 1 and max(rewards) == rewards[0]
 
 
