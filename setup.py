@@ -26,7 +26,7 @@ setup(
         "memr1_jax.evals.systems": ["prompt_files/*.txt"],
         "memr1_jax.evals.judge": ["prompts/*.txt"],
         "memr1_jax.evals": ["paper.json", "page/*"],
-        "memr1_jax.models": ["nano/*"],
+        "memr1_jax.models": ["nano/*", "nano_judge/*"],
     },
     python_requires=">=3.11",
     install_requires=[

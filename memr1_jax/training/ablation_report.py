@@ -257,8 +257,9 @@ SHAPES = {
         ("reward",),
         (_ANSWER, _ANSWER_F1, _WORDS, _GOLD, _TOKENS, _DIALOGUE, _DIALOGUE_F1),
         (_ANSWER, _ANSWER_F1, _WORDS),
-        _MEANS + " Containing the gold answer stands for a lenient judge, since a nano model cannot"
-        " judge; the judge's row takes --judge_model. The manager is untrained.",
+        _MEANS + " The judge is the model that --judge_model names; its reward is its log-odds of"
+        " yes. Containing the gold answer is what a judge that overlooks no word would find. The"
+        " manager is untrained.",
     ),
     "algorithms": Shape(
         "How both agents learn",

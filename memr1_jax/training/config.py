@@ -141,7 +141,9 @@ class RolloutConfig:
     size_weight: float = option(0.0, "Penalty of a manager for the filled share of its bank.")
     size_free: int = option(0, "Memories that cost nothing.")
     judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
-    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt.", ("compact", "full"))
+    judge_prompt: str = option(
+        "compact", "Prompt file judge_<name>.txt.", ("compact", "compact_nano", "full")
+    )
     consult_batch: int = option(
         0, "Prompts that the frozen Answer Agent answers at a time for the manager; 0: all."
     )

@@ -68,6 +68,7 @@ NANO = DecoderConfig(  # 0.75 million parameters
 NANO_SIZES = {
     "manager_prompt": "compact_nano",
     "answer_prompt": "compact_nano",
+    "judge_prompt": "compact_nano",
     "memories": 3,
     "neighbours": 3,
     "memories_shown": 3,
