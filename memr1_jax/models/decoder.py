@@ -23,6 +23,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
+from memr1_jax.models.bits import as_bits, as_values
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.product import product, row_scores
 from memr1_jax.models.rope import apply_rope, rope_tables
@@ -191,7 +192,8 @@ class Layer(nn.Module):
         cache = tuple(
             _write(array, value, layer, step) for array, value in zip(cache, new, strict=True)
         )
-        own = Source(cache[0][layer], cache[1][layer], step[None] + 1, causal=True)
+        key, value = as_values((cache[0][layer], cache[1][layer]))
+        own = Source(key, value, step[None] + 1, causal=True)
         above = _sources(past, geometry.past_lengths)
         return self._finish(x, query, [*above, own]), cache
 
@@ -238,7 +240,7 @@ def _sources(past, lengths):
 def _write(cache, new, layer, step):
     """Writes `[*lead, K, 1, H]` at `layer` and slot `step` of `[L, *lead, K, R, H]`."""
     start = (layer, *([0] * (cache.ndim - 3)), step, 0)
-    return jax.lax.dynamic_update_slice(cache, new[None].astype(cache.dtype), start)
+    return jax.lax.dynamic_update_slice(cache, as_bits(new)[None], start)
 
 
 class Table(nn.Module):
@@ -317,11 +319,13 @@ class Decoder(nn.Module):
         geometry = _geometry(self.config, blocks, past)
 
         def run(hidden, inputs):
-            params, above = inputs
-            return self._apply_layer(params, hidden, above, geometry)
+            params, above = as_values(inputs)
+            hidden, kept = self._apply_layer(params, hidden, above, geometry)
+            return hidden, as_bits(kept)
 
         above = tuple((context.key, context.value) for context in past)
-        hidden, kept = jax.lax.scan(run, self._embed(blocks), (self.layers, above))
+        hidden, kept = jax.lax.scan(run, self._embed(blocks), as_bits((self.layers, above)))
+        kept = as_values(kept)
         new = tuple(
             Context(key, value, block.length)
             for (key, value), block in zip(kept, blocks, strict=True)
@@ -346,13 +350,13 @@ class Decoder(nn.Module):
 
         def run(carry, inputs):
             x, cache = carry
-            params, above, index = inputs
+            params, above, index = as_values(inputs)
             return self._apply_layer(
                 params, x, above, geometry, cache, index, step, method=Layer.decode
             ), None
 
         above = tuple((context.key, context.value) for context in past)
-        inputs = (self.layers, above, jnp.arange(self.config.num_layers))
+        inputs = as_bits((self.layers, above, jnp.arange(self.config.num_layers)))
         (x, cache), _ = jax.lax.scan(run, (self._embed((block,))[0], cache), inputs)
         return self.final_norm(x)[..., 0, :], cache
 
@@ -371,7 +375,7 @@ def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype
     """Zeroed response keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
     key, value = (split(jnp.zeros(shape, dtype), rows=1, heads=-3) for _ in range(2))
-    return key, value
+    return as_bits((key, value))
 
 
 def _geometry(config, blocks, past, offset=0):

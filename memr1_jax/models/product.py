@@ -17,7 +17,7 @@ _BY_ROWS = Layout(major_to_minor=(0, 1))
 
 def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
     """`[..., *inputs]` times `[*inputs, *outputs]` over the `axes` axes of inputs; one dtype."""
-    if not _narrow_on_cpu(x):
+    if not narrow_on_cpu(x):
         return jnp.tensordot(x, kernel, axes=axes)
     # As matrices: XLA's CPU compiler refuses some bfloat16 products of more axes.
     lead, inputs, outputs = x.shape[: x.ndim - axes], kernel.shape[:axes], kernel.shape[axes:]
@@ -28,13 +28,14 @@ def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
 
 def row_scores(x: jax.Array, table: jax.Array) -> jax.Array:
     """Float32 products `[..., V]` of vectors `[..., D]` and the rows of `[V, D]`; one dtype."""
-    if _narrow_on_cpu(x) and x.size == x.shape[-1]:
+    if narrow_on_cpu(x) and x.size == x.shape[-1]:
         # A single vector is run as a plain loop, nine times slower than two.
         return row_scores(jnp.broadcast_to(x, (2, *x.shape)), table)[0]
     return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
 
 
-def _narrow_on_cpu(x):
+def narrow_on_cpu(x: jax.Array) -> bool:
+    """Whether an array is bfloat16 on a single device that is a CPU."""
     mesh = jax.sharding.get_abstract_mesh()
     return x.dtype == jnp.bfloat16 and mesh.empty and jax.default_backend() == "cpu"
 

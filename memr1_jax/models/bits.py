@@ -1,0 +1,29 @@
+"""Bfloat16 arrays as integers, where XLA's CPU compiler slices nothing narrower than float32.
+
+It has no bfloat16 slices and no updates of them: for each layer of a scan it turns all layers'
+keys to float32 and back, and all weights from float32. Integers of the same bits it copies and
+updates in place. A bit pattern has no gradient, so this is for sampling, not for training.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from memr1_jax.models.product import narrow_on_cpu
+
+
+def as_bits(tree):
+    """The arrays of a tree, the bfloat16 ones as uint16 on a CPU; for the inputs of a scan."""
+
+    def convert(x):
+        return jax.lax.bitcast_convert_type(x, jnp.uint16) if narrow_on_cpu(x) else x
+
+    return jax.tree.map(convert, tree)
+
+
+def as_values(tree):
+    """What `as_bits` was given."""
+
+    def convert(x):
+        return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+    return jax.tree.map(convert, tree)
