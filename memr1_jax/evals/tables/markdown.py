@@ -203,6 +203,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
     header += [
         "unknown ids",
         "evidence shown",
+        "all of it shown",
         "never stored",
         "not retrieved",
         "n with evidence",
