@@ -129,6 +129,14 @@ def test_what_did_not_run_says_so(whole):
     assert "| mem0_constrained | manage |" in (folder / "timing.md").read_text()
 
 
+def test_every_line_of_a_table_is_as_wide_as_its_header(whole):
+    folder, _ = whole
+    for name in ("table.md", "timing.md"):
+        for part in (folder / name).read_text().split("\n\n"):
+            widths = {line.count("|") for line in part.splitlines() if line.startswith("|")}
+            assert len(widths) <= 1, part
+
+
 def test_a_finished_table_is_only_read(whole, monkeypatch):
     folder, rows = whole
     before = files(folder)
