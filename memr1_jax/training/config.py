@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from memr1_jax.agents.episodes import SCHEMES, TRUNKS
@@ -315,11 +316,16 @@ class EvaluationConfig(DataConfig, AgentConfig, EvalConfig):
     output: str = option("runs/locomo_eval", "Folder for scores and predictions.")
 
 
+def check_counts(options: Any, names: Iterable[str]) -> None:
+    """Raises UserError for the first of some options that is below 1."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+
+
 def check_options(options: Any) -> None:
     """Raises UserError for numbers that no job can work with, before anything is loaded."""
-    for name in _AT_LEAST_ONE:
-        if getattr(options, name, 1) < 1:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    check_counts(options, [name for name in _AT_LEAST_ONE if hasattr(options, name)])
     if not isinstance(options, ExperimentConfig):
         return
     _check_horizon(options)

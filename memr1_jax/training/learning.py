@@ -18,7 +18,7 @@ from memr1_jax.training.comparison import (
     run_to_its_end,
     write_dialogues,
 )
-from memr1_jax.training.config import ExperimentConfig, option
+from memr1_jax.training.config import ExperimentConfig, check_counts, option
 from memr1_jax.training.learning_report import write_report
 
 ALGORITHMS = ("grpo", "ppo")
@@ -61,9 +61,7 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     chosen = options.algorithms.split(",")
     if not chosen or set(chosen) - set(ALGORITHMS):
         raise UserError(f"--algorithms={options.algorithms} names others than {ALGORITHMS}.")
-    for name in ("seeds", "answer_steps", "manager_steps", "dialogues", "test_dialogues"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    check_counts(options, ("seeds", "answer_steps", "manager_steps", "dialogues", "test_dialogues"))
     folder = open_folder(options.output)
     counts = {"train": options.dialogues, "test": options.test_dialogues}
     write_dialogues(folder / "dialogues.json", options.seed, **counts)

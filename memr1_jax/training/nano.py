@@ -36,7 +36,6 @@ from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.synthetic import generate
 from memr1_jax.data.types import Conversation
-from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf_weights import export_params
@@ -47,7 +46,7 @@ from memr1_jax.rl.imitation import Imitation, imitation_update
 from memr1_jax.rl.policy import Experience
 from memr1_jax.rl.update import TrainState, create_state
 from memr1_jax.text.events import Event
-from memr1_jax.training.config import ExperimentConfig, option
+from memr1_jax.training.config import ExperimentConfig, check_counts, option
 from memr1_jax.training.files import prepare_run_folder, write_json_atomic
 from memr1_jax.training.loading import Models, load_models
 from memr1_jax.training.progress import progress_bar, table
@@ -131,9 +130,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     Raises:
       UserError: an option makes no sense, or the folder holds a run.
     """
-    for name in ("clean_steps", "flawed_steps", "dialogues", "flawed_dialogues", "batch"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    check_counts(options, ("clean_steps", "flawed_steps", "dialogues", "flawed_dialogues", "batch"))
     folder = prepare_run_folder(options.output, resume=False)
     start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
     models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
@@ -162,13 +159,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     model = models.manager
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
     scores = {}
-    falling = optax.warmup_cosine_decay_schedule(
-        0.0,
-        options.learning_rate,
-        min(100, options.clean_steps // 2),
-        options.clean_steps,
-        options.learning_rate / 20,
-    )
+    falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
     phases = (
         ("clean", falling, options.clean_steps, clean),
         ("flawed", options.flawed_learning_rate, options.flawed_steps, flawed),
@@ -191,6 +182,11 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     )
     print(f"The model is in {made}")
     return made
+
+
+def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
+    """A rate that climbs for `warmup` steps at most, then falls by a cosine to a twentieth."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps // 2), steps, peak / 20)
 
 
 def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:

@@ -26,14 +26,13 @@ from memr1_jax.agents.judge import judge_log_odds
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
 from memr1_jax.data.types import Conversation, Question
-from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf_weights import export_params
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.config import ExperimentConfig, option
+from memr1_jax.training.config import ExperimentConfig, check_counts, option
 from memr1_jax.training.files import prepare_run_folder, write_json_atomic
 from memr1_jax.training.loading import load_models
-from memr1_jax.training.nano import NANO_SIZES, nano_dialogues
+from memr1_jax.training.nano import NANO_SIZES, falling_rate, nano_dialogues
 from memr1_jax.training.progress import progress_bar, table
 from memr1_jax.training.workbench import Workbench, build_workbench
 
@@ -86,9 +85,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     Raises:
       UserError: an option makes no sense, or the folder holds a run.
     """
-    for name in ("steps", "dialogues", "test_dialogues", "batch"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    check_counts(options, ("steps", "dialogues", "test_dialogues", "batch"))
     folder = prepare_run_folder(options.output, resume=False)
     settings = ExperimentConfig(model="nano", reward="judge", **NANO_SIZES)
     models = load_models(settings)
@@ -103,12 +100,18 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     before = mark(params)
     params = _teach(options, bench, params, learned)
     after = mark(params)
+    said = {one.kind: "yes" if one.right else "no" for one in tests}
     table(
         "Held-out answers that are marked as they should be, percent",
         ("answer", "should be", "number", "nano", "judge"),
         [
-            (kind, *about, *(f"{100 * scores[kind]['right']:.1f}" for scores in (before, after)))
-            for kind, about in _described(tests)
+            (
+                kind,
+                said.get(kind, ""),
+                found["count"],
+                *(f"{100 * scores[kind]['right']:.1f}" for scores in (before, after)),
+            )
+            for kind, found in after.items()
         ],
     )
     made = export_params(
@@ -145,9 +148,10 @@ def right_by_kind(bench: Workbench, shown: list[Shown], params: dict) -> dict[st
         batch = jax.tree.map(lambda x, index=index: x[index], rows)
         odds = judge(params, bench.tools, *batch[:3])
         right += list(((np.asarray(odds) > 0) == batch.label)[valid])
-    kinds = collections.defaultdict(list, all=right)
+    kinds = collections.defaultdict(list)
     for one, correct in zip(shown, right, strict=True):
         kinds[one.kind].append(correct)
+    kinds["all"] = right
     return {kind: {"count": len(x), "right": float(np.mean(x))} for kind, x in kinds.items()}
 
 
@@ -197,13 +201,7 @@ def _encoded(encoder: Encoder, shown: list[Shown]) -> _Rows:
 
 
 def _teach(options, bench, params, rows: _Rows) -> dict:
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0,
-        options.learning_rate,
-        min(50, options.steps // 2),
-        options.steps,
-        options.learning_rate / 20,
-    )
+    rate = falling_rate(options.learning_rate, options.steps, warmup=50)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.05))
 
     def loss(params, batch):
@@ -229,11 +227,3 @@ def _teach(options, bench, params, rows: _Rows) -> dict:
             if number % 25 == 24 or number + 1 == options.steps:
                 progress.update(number + 1, loss=float(value))
     return params
-
-
-def _described(shown: list[Shown]) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Every kind with what the judge should say to it and how many there are; then all."""
-    counts = collections.Counter(one.kind for one in shown)
-    said = {one.kind: "yes" if one.right else "no" for one in shown}
-    yield from ((kind, (said[kind], count)) for kind, count in counts.items())
-    yield "all", ("", len(shown))

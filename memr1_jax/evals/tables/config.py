@@ -4,7 +4,7 @@ import dataclasses
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.paper import TABLES
-from memr1_jax.training.config import option
+from memr1_jax.training.config import check_counts, option
 
 FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
@@ -110,9 +110,7 @@ def check_table(options: TableConfig) -> None:
     """Raises UserError for numbers that no table can be made with, before anything is loaded."""
     least_one = ("batch", "batch_tokens", "conversations", "answer_response_length")
     least_one += ("manager_response_length", "features", "chunk_tokens", "last_tokens", "memories")
-    for name in least_one:
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
+    check_counts(options, least_one)
     if options.batch & (options.batch - 1):
         raise UserError(f"--batch={options.batch} must be a power of two.")
     if unknown := [name for name in papers(options) if name not in PAPER]:
