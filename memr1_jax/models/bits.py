@@ -2,13 +2,14 @@
 
 It has no bfloat16 slices and no updates of them: for each layer of a scan it turns all layers'
 keys to float32 and back, and all weights from float32. Integers of the same bits it copies and
-updates in place. A bit pattern has no gradient, so this is for sampling, not for training.
+updates in place. A bit pattern has no gradient: this is for sampling, and for what a backward pass
+keeps of a product.
 """
 
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.models.product import narrow_on_cpu
+from memr1_jax.models.backend import narrow_on_cpu
 
 
 def as_bits(tree):

@@ -23,6 +23,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
+from memr1_jax.models.backend import narrow_on_cpu
 from memr1_jax.models.bits import as_bits, as_values
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.product import product, row_scores
@@ -32,7 +33,7 @@ from memr1_jax.parallel.activations import gather_weights, split
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("adapted"),  # by Projection
+        jax.checkpoint_policies.save_only_these_names("product", "adapted"),  # by Projection
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -230,6 +231,14 @@ def _resting(hidden):
     return split(hidden, rows=_rows(hidden), heads=-2)
 
 
+def _carried(hidden):
+    """Hidden states as a scan carries them that is differentiated, which stacks what it carries.
+
+    On CPUs in float32, for the reason of `models/bits.py`; bits would have no gradient.
+    """
+    return tuple(x.astype(jnp.float32) if narrow_on_cpu(x) else x for x in hidden)
+
+
 def _sources(past, lengths):
     return [
         Source(key, value, length, causal=False)
@@ -300,11 +309,12 @@ class Decoder(nn.Module):
         geometry = _geometry(self.config, blocks, ())
 
         def run(hidden, params):
-            return self._apply_layer(params, hidden, (), geometry)[0], None
+            hidden = tuple(x.astype(self.dtype) for x in hidden)
+            return _carried(self._apply_layer(params, hidden, (), geometry)[0]), None
 
         if self.remat != "none":
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        hidden, _ = jax.lax.scan(run, self._embed(blocks), self.layers)
+        hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), self.layers)
         if not self.config.tie_embeddings:
             self.head()
         return tuple(self.final_norm(x) for x in hidden)

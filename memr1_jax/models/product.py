@@ -10,7 +10,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
+
+from memr1_jax.models.backend import narrow_on_cpu
+from memr1_jax.models.bits import as_bits, as_values
 
 _BY_ROWS = Layout(major_to_minor=(0, 1))
 
@@ -34,19 +38,15 @@ def row_scores(x: jax.Array, table: jax.Array) -> jax.Array:
     return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
 
 
-def narrow_on_cpu(x: jax.Array) -> bool:
-    """Whether an array is bfloat16 on a single device that is a CPU."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return x.dtype == jnp.bfloat16 and mesh.empty and jax.default_backend() == "cpu"
-
-
 @jax.custom_vjp
 def _rounded(x, kernel):
     return _contract(x, kernel, 1, 0)
 
 
 def _forward(x, kernel):
-    return _rounded(x, kernel), (x, kernel)
+    # What a rule of its own hides no policy of rematerialisation can keep, unless it has a name.
+    kept = checkpoint_name(as_bits(_contract(x, kernel, 1, 0)), "product")
+    return as_values(kept), (x, kernel)
 
 
 def _backward(operands, gradient):

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from small_decoder import CONFIG, random_block, random_params
 
 from memr1_jax.models.bits import as_bits, as_values
@@ -52,6 +53,43 @@ def test_no_scan_over_layers_slices_or_updates_bfloat16():
     )
     for program in programs:
         (scan,) = (e for e in program.jaxpr.eqns if e.primitive.name == "scan")
-        stacked = [v.aval for v in (*scan.invars, *scan.outvars) if v.aval.shape[:1] == (2,)]
-        assert {aval.dtype for aval in stacked} >= {jnp.dtype(jnp.uint16)}
-        assert not any(aval.dtype == NARROW for aval in stacked)
+        assert jnp.dtype(jnp.uint16) in stacked_dtypes(scan)
+        assert NARROW not in stacked_dtypes(scan)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_no_backward_pass_keeps_bfloat16_of_layers(remat):
+    params = random_params(CONFIG)
+    rng = np.random.default_rng(0)
+    blocks = (random_block(rng, (4,), 4), random_block(rng, (3, 5), 1))
+    program = jax.make_jaxpr(jax.grad(functools.partial(loss, remat)))(params, blocks)
+    scans = [e for e in program.jaxpr.eqns if e.primitive.name == "scan"]
+    assert len(scans) == 2  # forward and backward
+    for scan in scans:
+        assert NARROW not in stacked_dtypes(scan)
+        # With "dots" the results of products are kept, rounded.
+        assert (jnp.dtype(jnp.uint16) in stacked_dtypes(scan)) == (remat == "dots")
+
+
+def test_what_the_backward_pass_keeps_changes_no_gradient():
+    params = random_params(CONFIG)
+    rng = np.random.default_rng(0)
+    blocks = (random_block(rng, (4,), 4), random_block(rng, (3, 5), 1))
+    kept, again = (
+        jax.jit(jax.grad(functools.partial(loss, remat)))(params, blocks)
+        for remat in ("dots", "full")
+    )
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(again))
+    for x, y in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(x, y, atol=0.01 * largest)
+
+
+def loss(remat, params, blocks):
+    hidden = Decoder(CONFIG, NARROW, remat).apply({"params": params}, blocks)
+    return sum((x.astype(jnp.float32) ** 2).sum() for x in hidden)
+
+
+def stacked_dtypes(scan):
+    """Number formats of the arrays of a scan that hold one entry a layer."""
+    avals = [v.aval for v in (*scan.invars, *scan.outvars)]
+    return {aval.dtype for aval in avals if aval.shape[:1] == (CONFIG.num_layers,)}
