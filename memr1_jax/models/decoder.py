@@ -23,8 +23,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
-from memr1_jax.models.backend import narrow_on_cpu
-from memr1_jax.models.bits import as_bits, as_values
+from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.product import product, row_scores
 from memr1_jax.models.rope import apply_rope, rope_tables
@@ -33,7 +32,8 @@ from memr1_jax.parallel.activations import gather_weights, split
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("product", "adapted"),  # by Projection
+        # "product" in models/product.py, "adapted" by Projection.
+        jax.checkpoint_policies.save_only_these_names("product", "adapted"),
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from memr1_jax.models.backend import narrow_on_cpu
-from memr1_jax.models.bits import as_bits, as_values
+from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
 
 _BY_ROWS = Layout(major_to_minor=(0, 1))
 

@@ -38,8 +38,7 @@ def test_on_a_mesh_bfloat16_stays_what_it_is():
 def test_no_scan_over_layers_slices_or_updates_bfloat16():
     decoder = Decoder(CONFIG, NARROW)
     params = jax.tree.map(lambda x: x.astype(NARROW), random_params(CONFIG))
-    rng = np.random.default_rng(0)
-    blocks = (random_block(rng, (4,), 4), random_block(rng, (3, 5), 1))
+    blocks = two_blocks()
     apply = functools.partial(decoder.apply, {"params": params})
     _, past = apply(blocks, method=Decoder.prefill)
     cache = empty_cache(CONFIG, (3,), 6, NARROW)
@@ -60,8 +59,7 @@ def test_no_scan_over_layers_slices_or_updates_bfloat16():
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_no_backward_pass_keeps_bfloat16_of_layers(remat):
     params = random_params(CONFIG)
-    rng = np.random.default_rng(0)
-    blocks = (random_block(rng, (4,), 4), random_block(rng, (3, 5), 1))
+    blocks = two_blocks()
     program = jax.make_jaxpr(jax.grad(functools.partial(loss, remat)))(params, blocks)
     scans = [e for e in program.jaxpr.eqns if e.primitive.name == "scan"]
     assert len(scans) == 2  # forward and backward
@@ -73,8 +71,7 @@ def test_no_backward_pass_keeps_bfloat16_of_layers(remat):
 
 def test_what_the_backward_pass_keeps_changes_no_gradient():
     params = random_params(CONFIG)
-    rng = np.random.default_rng(0)
-    blocks = (random_block(rng, (4,), 4), random_block(rng, (3, 5), 1))
+    blocks = two_blocks()
     kept, again = (
         jax.jit(jax.grad(functools.partial(loss, remat)))(params, blocks)
         for remat in ("dots", "full")
@@ -82,6 +79,11 @@ def test_what_the_backward_pass_keeps_changes_no_gradient():
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(again))
     for x, y in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(x, y, atol=0.01 * largest)
+
+
+def two_blocks():
+    rng = np.random.default_rng(0)
+    return random_block(rng, (4,), 4), random_block(rng, (3, 5), 1)
 
 
 def loss(remat, params, blocks):
