@@ -23,9 +23,10 @@ setup(
     ),
     package_data={
         "memr1_jax.agents": ["prompts/*.txt"],
-        "memr1_jax.evals.systems": ["prompt_files/*.txt"],
-        "memr1_jax.evals.judge": ["prompts/*.txt"],
-        "memr1_jax.evals": ["paper.json", "page/*"],
+        "memr1_jax.bench.systems": ["prompt_files/*.txt"],
+        "memr1_jax.bench.judge": ["prompts/*.txt"],
+        "memr1_jax.bench": ["paper.json"],
+        "memr1_jax.evals.report": ["page/*"],
         "memr1_jax.models": ["nano/*", "nano_judge/*"],
     },
     python_requires=">=3.11",

@@ -4,15 +4,15 @@ Everything is in the package or made on the spot. A second call goes on where th
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.training.ablation_cells import AblationsConfig
+from memr1_jax.studies.ablation_cells import AblationsConfig
 
 define_flags(AblationsConfig)
 
 
 def main() -> None:
     """Runs what is missing, prints the tables and writes them, their pictures and all figures."""
-    from memr1_jax.training.ablations import ablate
-    from memr1_jax.training.preemption import Preempted
+    from memr1_jax.run.preemption import Preempted
+    from memr1_jax.studies.ablations import ablate
 
     try:
         ablate(parsed(AblationsConfig))

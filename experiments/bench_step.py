@@ -23,7 +23,7 @@ from memr1_jax.models.decoder import REMAT_POLICIES, Block, Decoder, init_params
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.rl.advantages import group_advantages
 from memr1_jax.rl.update import GRPO, Experience, create_optimizer, create_state, update
-from memr1_jax.training.progress import table
+from memr1_jax.run.progress import table
 
 SHORT, LONG = 8, 72  # tokens; their difference is decoding without prefill
 ARRAY_BYTES = 2**29  # of the array whose sum measures the memory's bandwidth

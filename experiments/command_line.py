@@ -57,8 +57,8 @@ def run_experiment(options: type) -> None:
 
     def main():
         from memr1_jax.parallel.distributed import initialize, is_main
+        from memr1_jax.run.preemption import Preempted
         from memr1_jax.training.experiment import Experiment
-        from memr1_jax.training.preemption import Preempted
 
         chosen = parsed(options)
         initialize(chosen.distributed, chosen.num_processes, chosen.process_id)

@@ -7,14 +7,14 @@ A command that was stopped goes on where it was when it is given again.
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.evals.tables.config import TableConfig
+from memr1_jax.bench.tables.config import TableConfig
 
 define_flags(TableConfig)
 
 
 def main() -> None:
     """Runs the rows, writes and prints the table."""
-    from memr1_jax.evals.tables.job import make_table
+    from memr1_jax.bench.tables.job import make_table
 
     make_table(parsed(TableConfig))
 

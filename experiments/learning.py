@@ -4,15 +4,15 @@ Everything is in the package or made on the spot. A second call goes on where th
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.training.learning import LearningConfig
+from memr1_jax.studies.learning import LearningConfig
 
 define_flags(LearningConfig)
 
 
 def main() -> None:
     """Runs what is missing, prints the tables and writes them, the curves and all figures."""
-    from memr1_jax.training.learning import learn
-    from memr1_jax.training.preemption import Preempted
+    from memr1_jax.run.preemption import Preempted
+    from memr1_jax.studies.learning import learn
 
     try:
         learn(parsed(LearningConfig))

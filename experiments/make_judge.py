@@ -4,14 +4,14 @@ On two CPU cores it takes minutes; nothing is downloaded.
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.training.nano_judge import NanoJudgeConfig
+from memr1_jax.studies.nano_judge import NanoJudgeConfig
 
 define_flags(NanoJudgeConfig)
 
 
 def main() -> None:
     """Teaches the judge and writes it."""
-    from memr1_jax.training.nano_judge import make_nano_judge
+    from memr1_jax.studies.nano_judge import make_nano_judge
 
     make_nano_judge(parsed(NanoJudgeConfig))
 

@@ -4,14 +4,14 @@ On two CPU cores it takes under an hour; nothing is downloaded.
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.training.nano import NanoConfig
+from memr1_jax.studies.nano import NanoConfig
 
 define_flags(NanoConfig)
 
 
 def main() -> None:
     """Teaches the model and writes it."""
-    from memr1_jax.training.nano import make_nano
+    from memr1_jax.studies.nano import make_nano
 
     make_nano(parsed(NanoConfig))
 

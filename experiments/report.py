@@ -12,7 +12,7 @@ _OUTPUT = flags.DEFINE_string("output", "runs/locomo_grpo", "Run folder.")
 
 def main() -> None:
     """Writes the page and says where it is."""
-    from memr1_jax.evals.report_page import write_report_page
+    from memr1_jax.evals.report.report_page import write_report_page
 
     print(f"Open {write_report_page(_OUTPUT.value)}")
 

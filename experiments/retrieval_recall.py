@@ -14,20 +14,20 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from memr1_jax.bench.systems.bank import Embed
+from memr1_jax.bench.systems.search import bm25_scores
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.evals.systems.bank import Embed
-from memr1_jax.evals.systems.search import bm25_scores
 from memr1_jax.memory.bank import bank_from_facts
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders, embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.bert import minilm_embedder
-from memr1_jax.models.sources import resolve_model
-from memr1_jax.models.tokenizer import load_tokenizer
-from memr1_jax.models.wheels import wheel_member
-from memr1_jax.training.progress import table
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.models.hf.tokenizer import load_tokenizer
+from memr1_jax.models.hf.wheels import wheel_member
+from memr1_jax.run.progress import table
 
 DEPTHS = (5, 10, 30)
 CAPACITY, WIDTH, BATCH = 768, 128, 256  # turns, tokens in a turn, questions

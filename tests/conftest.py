@@ -21,6 +21,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+from tiny_model import tiny  # noqa: E402, F401
+
 # The first example of a test compiles, which no deadline should count.
 settings.register_profile("memr1_jax", deadline=None)
 settings.load_profile("memr1_jax")

@@ -26,7 +26,7 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
-from memr1_jax.models.hf_weights import export_params
+from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.algorithms import build_learner

@@ -132,7 +132,7 @@ def cells() -> list[Cell]:
 def compiled(cell: Cell) -> dict:
     """The result of one cell: what the compiler says, or why there is nothing to compile."""
     from memr1_jax.errors import UserError
-    from memr1_jax.training.fit import DoesNotFit, fit_step
+    from memr1_jax.planner.fit import DoesNotFit, fit_step
 
     try:
         fit = fit_step(cell.options(), cell.agent, cell.topology)
@@ -159,7 +159,7 @@ def compiled(cell: Cell) -> dict:
 
 def implied(cell: Cell, results: dict[str, dict]) -> str:
     """Chips, no more and no larger than those of the cell, onto which the same step fits; or ""."""
-    from memr1_jax.parallel.chips import CHIPS as SPECS
+    from memr1_jax.planner.chips import CHIPS as SPECS
 
     usable = {spec.name: spec.usable for spec in SPECS.values()}
 
@@ -204,7 +204,7 @@ Compiled with libtpu, the TPU's own compiler, on a machine without a TPU; nothin
 is what the compiled train step (rollout, rewards, update) takes of a chip: arguments, temporaries,
 results and code. "At least" is the roofline of a whole step at full lengths: model FLOPs at the
 chips' peak, or unavoidable traffic at their memory's bandwidth, whichever is longer
-(`memr1_jax/parallel/roofline.py`); a real step takes longer. Full fine-tuning keeps float32 weights
+(`memr1_jax/planner/roofline.py`); a real step takes longer. Full fine-tuning keeps float32 weights
 and both moments of AdamW; LoRA has rank {RANK} on all projections. Remat is "full".
 
 `python -m tpu_scripts.tpu_fit` writes this page; its results are in `tpu_fit.jsonl`. One experiment

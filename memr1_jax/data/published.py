@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from memr1_jax.download import cache_folder, download
 from memr1_jax.errors import UserError
+from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
 

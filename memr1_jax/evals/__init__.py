@@ -1,1 +1,1 @@
-"""Metrics and evaluation of the two agents on benchmark questions."""
+"""Metrics, intervals and evaluation of the two agents on benchmark questions."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from memr1_jax.data.tuples import facts_before
 from memr1_jax.data.types import Conversation
-from memr1_jax.evals.replay import DialogueRecord
+from memr1_jax.evals.report.replay import DialogueRecord
 from memr1_jax.text.events import Event
 
 # What users of memory systems complain about, in the order of the table.

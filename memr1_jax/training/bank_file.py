@@ -8,7 +8,7 @@ import numpy as np
 
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.memory.bank import MemoryBank
-from memr1_jax.training.files import write_bytes_atomic
+from memr1_jax.run.files import write_bytes_atomic
 
 _SPEAKERS = ("first", "second")
 

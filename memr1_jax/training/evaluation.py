@@ -4,12 +4,12 @@ import functools
 
 from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.pipeline import Evaluation
-from memr1_jax.evals.replay import write_replay
-from memr1_jax.evals.report import write_evaluation
-from memr1_jax.evals.report_page import write_report_page
-from memr1_jax.evals.watch import Seen, watch
+from memr1_jax.evals.report.replay import write_replay
+from memr1_jax.evals.report.report import write_evaluation
+from memr1_jax.evals.report.report_page import write_report_page
+from memr1_jax.evals.report.watch import Seen, watch
+from memr1_jax.run.files import prepare_run_folder
 from memr1_jax.training.config import EvaluationConfig, check_options
-from memr1_jax.training.files import prepare_run_folder
 from memr1_jax.training.loading import load_dialogues, load_models
 from memr1_jax.training.workbench import Pipeline, build_workbench
 

@@ -12,17 +12,29 @@ import jax.numpy as jnp
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.evals.pipeline import Evaluation
-from memr1_jax.evals.replay import write_replay
-from memr1_jax.evals.report import read_evaluation, write_evaluation
-from memr1_jax.evals.report_page import write_report_page
-from memr1_jax.evals.watch import Seen, watch
-from memr1_jax.models.hf_weights import export_params
+from memr1_jax.evals.report.replay import write_replay
+from memr1_jax.evals.report.report import read_evaluation, write_evaluation
+from memr1_jax.evals.report.report_page import write_report_page
+from memr1_jax.evals.report.watch import Seen, watch
+from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
-from memr1_jax.models.peft import export_adapters
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.parallel.step import check_batch, place, shard_train_step
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.files import prepare_run_folder, write_text_atomic
+from memr1_jax.run.metrics_log import (
+    MetricsLog,
+    NoLog,
+    first_and_last,
+    read_metrics,
+    records_of,
+)
+from memr1_jax.run.plots import reward_curve
+from memr1_jax.run.preemption import catch_termination
+from memr1_jax.run.progress import table
 from memr1_jax.training.algorithms import Learner, build_learner
 from memr1_jax.training.assembly import (
     answer_data,
@@ -36,7 +48,6 @@ from memr1_jax.training.assembly import (
     untrained,
 )
 from memr1_jax.training.bank_file import read_banks, write_banks
-from memr1_jax.training.checkpoints import Checkpoints
 from memr1_jax.training.config import (
     AgentConfig,
     ExperimentConfig,
@@ -48,20 +59,9 @@ from memr1_jax.training.config import (
     RolloutConfig,
     check_options,
 )
-from memr1_jax.training.files import prepare_run_folder, write_text_atomic
+from memr1_jax.training.device_memory import print_memory
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
-from memr1_jax.training.memory import print_memory
-from memr1_jax.training.metrics_log import (
-    MetricsLog,
-    NoLog,
-    first_and_last,
-    read_metrics,
-    records_of,
-)
-from memr1_jax.training.plots import reward_curve
-from memr1_jax.training.preemption import catch_termination
-from memr1_jax.training.progress import table
 from memr1_jax.training.step import Policy
 from memr1_jax.training.validation import (
     make_validation,

@@ -16,9 +16,9 @@ from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.hf_weights import load_params, load_sharded
-from memr1_jax.models.sources import resolve_model
-from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+from memr1_jax.models.hf.hf_weights import load_params, load_sharded
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 from memr1_jax.training.config import AgentConfig, DataConfig
 
 

@@ -16,11 +16,11 @@ from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.update import TrainState
-from memr1_jax.training.checkpoints import Checkpoints
-from memr1_jax.training.files import write_json_atomic
-from memr1_jax.training.metrics_log import MetricsLog
-from memr1_jax.training.preemption import Preempted
-from memr1_jax.training.progress import progress_bar
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.metrics_log import MetricsLog
+from memr1_jax.run.preemption import Preempted
+from memr1_jax.run.progress import progress_bar
 
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
 

@@ -13,16 +13,16 @@ from memr1_jax.data.encode import Encoder, Sizes, create_encoder
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.evals.pipeline import Evaluation, make_evaluator
-from memr1_jax.evals.replay import DialogueRecord
-from memr1_jax.evals.watch import Seen, replay
+from memr1_jax.evals.report.replay import DialogueRecord
+from memr1_jax.evals.report.watch import Seen, replay
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders
-from memr1_jax.models.wheels import wheel_member
+from memr1_jax.models.hf.wheels import wheel_member
+from memr1_jax.run.progress import progress_bar
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
 from memr1_jax.training.config import AgentConfig, EvalConfig
 from memr1_jax.training.loading import Model, Models
-from memr1_jax.training.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from memr1_jax import download
 from memr1_jax.data import readers
 from memr1_jax.data.benchmarks import load_benchmark
 from memr1_jax.data.locomo import LOCOMO, load_conversations
@@ -14,6 +13,7 @@ from memr1_jax.data.personamem import CONTEXTS, QUESTIONS
 from memr1_jax.data.published import Edition
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.run import download
 
 UNKNOWN = pytest.mark.filterwarnings("ignore:.*not a known edition")
 

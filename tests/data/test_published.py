@@ -3,10 +3,10 @@ import re
 
 import pytest
 
-from memr1_jax import download
 from memr1_jax.data.locomo import LOCOMO, find_locomo
 from memr1_jax.data.published import Edition, PublishedFile, find, identify
 from memr1_jax.errors import UserError
+from memr1_jax.run import download
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Session, Turn
 from memr1_jax.evals.bank_health import bank_health
-from memr1_jax.evals.replay import Change, DialogueRecord, TurnRecord
+from memr1_jax.evals.report.replay import Change, DialogueRecord, TurnRecord
 from memr1_jax.text.events import Event
 
 # Ann moves from Rome to Bonn, gets a cat, tells it again in other words, and gives it away; Bo

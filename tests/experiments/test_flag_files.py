@@ -8,12 +8,12 @@ import pytest
 from absl import flags
 
 from experiments.command_line import define_flags, parsed
+from memr1_jax.bench.tables.config import TableConfig, check_table
+from memr1_jax.bench.tables.models import split_name
 from memr1_jax.data.benchmarks import BENCHMARKS
-from memr1_jax.evals.tables.config import TableConfig, check_table
-from memr1_jax.evals.tables.models import split_name
-from memr1_jax.training.ablation_cells import AblationsConfig, plan
+from memr1_jax.studies.ablation_cells import AblationsConfig, plan
+from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig, check_options
-from memr1_jax.training.nano import NANO_DIALOGUES, NANO_SIZES
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "experiments/flags/tables"

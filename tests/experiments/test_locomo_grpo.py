@@ -16,13 +16,13 @@ import pytest
 from tiny_model import CONFIG, SIZES, options, tiny_folder, write_model
 
 from memr1_jax.errors import UserError
-from memr1_jax.evals.replay import read_replay
-from memr1_jax.models.hf_weights import load_params
-from memr1_jax.models.wheels import WHEELS
+from memr1_jax.evals.report.replay import read_replay
+from memr1_jax.models.hf.hf_weights import load_params
+from memr1_jax.models.hf.wheels import WHEELS
 from memr1_jax.rl.update import create_optimizer, create_state
-from memr1_jax.training.checkpoints import Checkpoints
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.metrics_log import read_metrics
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.metrics_log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 

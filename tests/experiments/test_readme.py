@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tiny_model import options
 
+from memr1_jax.bench.judge import endpoint
+from memr1_jax.bench.tables.config import TableConfig
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
 from memr1_jax.errors import UserError
-from memr1_jax.evals.judge import endpoint
-from memr1_jax.evals.tables.config import TableConfig
 from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.loading import load_dialogues

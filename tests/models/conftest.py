@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memr1_jax.models.sources import SMOLLM2
-from memr1_jax.models.wheels import cache_folder
+from memr1_jax.models.hf.sources import SMOLLM2
+from memr1_jax.models.hf.wheels import cache_folder
 
 sys.path.append(str(Path(__file__).parent))  # for golden_models, in every import mode of pytest
 

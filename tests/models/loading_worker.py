@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
-from memr1_jax.models.hf_weights import load_params, load_sharded  # noqa: E402
+from memr1_jax.models.hf.hf_weights import load_params, load_sharded  # noqa: E402
 from memr1_jax.parallel.distributed import initialize  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import param_shardings  # noqa: E402

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.bert import MINILM, Bert, minilm_embedder, read_bert
-from memr1_jax.models.wheels import WHEELS, cache_folder, wheel_member
+from memr1_jax.models.hf.wheels import WHEELS, cache_folder, wheel_member
 
 SIZES = {
     "model_type": "bert",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.models.decoder import Block, Context, Decoder
-from memr1_jax.models.hf_weights import load_params
+from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.sampler import Sampling, generate
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,10 +18,10 @@ from safetensors.numpy import save_file
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import PRESETS
-from memr1_jax.models.folders import write_json
-from memr1_jax.models.hf_config import config_to_hf
-from memr1_jax.models.hf_tensors import INDEX, find_tensors, read_leaf, slots_of
-from memr1_jax.models.hf_weights import load_params, load_sharded
+from memr1_jax.models.hf.folders import write_json
+from memr1_jax.models.hf.hf_config import config_to_hf
+from memr1_jax.models.hf.hf_tensors import INDEX, find_tensors, read_leaf, slots_of
+from memr1_jax.models.hf.hf_weights import load_params, load_sharded
 from memr1_jax.parallel.mesh import make_mesh
 
 WORKER = Path(__file__).with_name("loading_worker.py")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from memr1_jax.models.config import DecoderConfig
-from memr1_jax.models.hf_weights import load_params
+from memr1_jax.models.hf.hf_weights import load_params
+from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 from memr1_jax.models.small_model import write_small_model
-from memr1_jax.models.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 
 TEXTS = [f" Ada lives in {town}." for town in ("Oakford", "Elmford", "Ashford")] * 3
 SHAPE = DecoderConfig(

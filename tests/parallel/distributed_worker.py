@@ -38,12 +38,12 @@ initialize(coordinator, int(processes), int(process))
 
 from tiny_model import make_tiny, make_training, tiny_folder  # noqa: E402
 
-from memr1_jax.models.hf_weights import load_sharded  # noqa: E402
+from memr1_jax.models.hf.hf_weights import load_sharded  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding  # noqa: E402
 from memr1_jax.parallel.step import place, shard_train_step  # noqa: E402
 from memr1_jax.rl.update import create_state  # noqa: E402
-from memr1_jax.training.checkpoints import Checkpoints  # noqa: E402
+from memr1_jax.run.checkpoints import Checkpoints  # noqa: E402
 from memr1_jax.training.step import make_train_step  # noqa: E402
 
 ROWS, STEPS = 4, 3

@@ -12,10 +12,10 @@ from tiny_model import make_training
 
 from memr1_jax.errors import UserError
 from memr1_jax.rl.metrics import Mean
-from memr1_jax.training.checkpoints import Checkpoints
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.metrics_log import MetricsLog, read_metrics
+from memr1_jax.run.preemption import Preempted
 from memr1_jax.training.loop import Stage, batch_rows, fingerprint, metric_values, resume, train
-from memr1_jax.training.metrics_log import MetricsLog, read_metrics
-from memr1_jax.training.preemption import Preempted
 
 
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(1, 12), st.integers(1, 4))

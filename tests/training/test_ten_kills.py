@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tiny_model import SIZES, tiny_folder
 
-from memr1_jax.training.checkpoints import Checkpoints
-from memr1_jax.training.metrics_log import read_metrics
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.metrics_log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 40, 2

@@ -1,0 +1,1 @@
+"""Memory systems, judges and tables: compares systems on the benchmarks."""

@@ -1,0 +1,82 @@
+"""Replies of language models on disk, so that a run that was stopped goes on where it was."""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from memr1_jax.bench.systems.protocol import Reply
+from memr1_jax.errors import UserError
+
+_FIELDS = ("text", "prompt_tokens", "tokens", "stopped", "seconds", "cut")
+
+
+class ReplyCache:
+    """Replies by key in a SQLite file; what was put is kept even if the process is killed."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Opens or makes the file; UserError where it is no such file."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT,"
+                " prompt_tokens INTEGER, tokens INTEGER, stopped INTEGER, seconds REAL,"
+                " cut INTEGER) WITHOUT ROWID"
+            )
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise UserError(
+                f"{path} is no cache of replies ({error}). Move it away; a new one is made."
+            ) from error
+
+    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The replies that are there."""
+        columns = ", ".join(_FIELDS)
+        found = {}
+        for key in dict.fromkeys(keys):
+            row = self._connection.execute(
+                f"SELECT {columns} FROM replies WHERE key = ?", (key,)
+            ).fetchone()
+            if row:
+                values = dict(zip(_FIELDS, row, strict=True))
+                found[key] = Reply(**values | {"stopped": bool(values["stopped"])})
+        return found
+
+    def put(self, replies: Mapping[str, Reply]) -> None:
+        """Stores all of them, or none where the process dies meanwhile."""
+        marks = ", ".join("?" * (1 + len(_FIELDS)))
+        with self._connection:
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO replies VALUES ({marks})",
+                [(key, *(getattr(r, name) for name in _FIELDS)) for key, r in replies.items()],
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+
+def reply_key(model: str, prompt: Iterable[int], max_tokens: int, schema: str, ids: int) -> str:
+    """What a greedy reply depends on, as one word; `model` is a `model_digest`."""
+    return _digest(json.dumps([model, list(prompt), max_tokens, schema, ids]).encode())
+
+
+def model_digest(folder: str | os.PathLike, dtype) -> str:
+    """A word for the weights and the tokenizer of a model folder, computed with in `dtype`."""
+    digest = hashlib.sha256(str(jnp.dtype(dtype)).encode())
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
+            with path.open("rb") as file:
+                digest.update(path.name.encode())
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

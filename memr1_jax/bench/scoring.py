@@ -1,0 +1,108 @@
+"""Which metrics an answer gets, and their means with intervals, whatever the benchmark.
+
+Questions with options are multiple choice, those with a LoCoMo category get LoCoMo's metrics, all
+others those of short free answers.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from memr1_jax.bench.multiple_choice import score_multiple_choice
+from memr1_jax.bench.usage import EvidenceFound
+from memr1_jax.data.types import Question
+from memr1_jax.evals import intervals
+from memr1_jax.evals.metrics import CATEGORIES, score, score_msc
+
+ADVERSARIAL = 5
+OVERALL = "overall"
+_DRAWS = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One question of a row: how it was answered and scored, and what became of its evidence."""
+
+    conversation: str
+    index: int
+    id: str
+    kind: str
+    category: int
+    question: str
+    gold: str
+    response: str
+    answer: str
+    rule: str  # how the answer was found
+    abstain: bool  # whether the right answer is that the dialogue does not say
+    scores: dict[str, float]
+    evidence: EvidenceFound
+    memories: tuple[dict, ...]  # those that were shown
+
+
+def score_answer(answer: str, question: Question) -> dict[str, float]:
+    """The metrics of one answer, by the names of their variants."""
+    if question.options:
+        return score_multiple_choice(answer, question.answer)
+    if question.category:
+        scores = score(answer, question)
+        return {name: value for name, value in scores.items() if name != "category"}
+    return score_msc(answer, question.answer)
+
+
+def headline(metrics: Iterable[str]) -> str:
+    """The metric that a table is sorted and plotted by."""
+    metrics = list(metrics)
+    preferred = ("judge", "accuracy_personamem_official", "f1_set_of_words")
+    return next((name for name in preferred if name in metrics), metrics[0])
+
+
+def summarise(answered: Sequence[Answered], seed: int = 0) -> list[dict]:
+    """Means by group and, last, overall, each with 95 % intervals.
+
+    LoCoMo's groups are its categories, by true name and by the name in the papers' tables; those of
+    other data sets their kinds of question. Overall is the mean over questions, but for adversarial
+    ones. An entry has `name`, `paper_name`, `count` and `metrics`: by metric the `mean`, how many
+    `questions` have it, and bounds `by_question` and, overall, `by_conversation` (bootstrap).
+    """
+    entries = []
+    for name, paper_name, members in _groups(answered):
+        entries.append(_entry(name, paper_name, members, seed))
+    whole = [item for item in answered if item.category != ADVERSARIAL]
+    return [*entries, _entry(OVERALL, "Overall", whole, seed)]
+
+
+def _groups(answered: Sequence[Answered]) -> Iterable[tuple[str, str, list[Answered]]]:
+    by_category, by_kind = collections.defaultdict(list), collections.defaultdict(list)
+    for item in answered:
+        if item.category:
+            by_category[item.category].append(item)
+        else:
+            by_kind[item.kind].append(item)
+    for number, names in CATEGORIES.items():
+        if number in by_category:
+            yield *names, by_category[number]
+    for kind, members in sorted(by_kind.items()):
+        yield kind or "questions", "", members
+
+
+def _entry(name: str, paper_name: str, members: Sequence[Answered], seed: int) -> dict:
+    metrics = dict.fromkeys(metric for item in members for metric in item.scores)
+    return {
+        "name": name,
+        "paper_name": paper_name,
+        "count": len(members),
+        "metrics": {
+            metric: _means(intervals.by_question(members, metric), name == OVERALL, seed)
+            for metric in metrics
+        },
+    }
+
+
+def _means(scores: Mapping[intervals.Key, float], overall: bool, seed: int) -> dict:
+    options = {"draws": _DRAWS, "seed": seed}
+    found = intervals.mean_by_questions(scores, **options)
+    entry = {"mean": found.mean, "questions": found.count, "by_question": [found.low, found.high]}
+    if overall:
+        whole = intervals.mean_by_conversations(scores, **options)
+        entry |= {"by_conversation": [whole.low, whole.high], "conversations": whole.groups}
+    return entry

@@ -1,0 +1,168 @@
+"""JSON as language models write it: in code fences, after a preface, or broken off."""
+
+import collections
+import enum
+import json
+import re
+from typing import Any
+
+from memr1_jax.bench.systems.protocol import Reply
+
+_FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SCALAR = re.compile(r"(?:true|false|null|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
+_DECODER = json.JSONDecoder(strict=False)
+
+
+class Reading(enum.Enum):
+    """How a response was read."""
+
+    STRICT = "read"  # the response is JSON, but for one code fence around it
+    RECOVERED = "recovered"  # JSON was found within the text, or was broken off and closed
+    FAILED = "failed"
+
+
+def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
+    """The first JSON object of a response that has `key`, and how it was found; or None.
+
+    What was broken off is closed after its last complete element. A bare list is taken as the
+    value of the key.
+    """
+    fenced = _FENCE.match(text)
+    inner = (fenced[1] if fenced else text).strip()
+    value = _loads(inner)
+    if isinstance(value, dict) and key in value:
+        return value, Reading.STRICT
+    if isinstance(value, list):
+        return {key: value}, Reading.RECOVERED
+    for start in (match.start() for match in re.finditer(r"\{", inner)):
+        value, _ = _raw_decode(inner, start)
+        if value is None and (closed := _close(inner[start:])):
+            value = _loads(closed)
+        if isinstance(value, dict) and key in value:
+            return value, Reading.RECOVERED
+    return None, Reading.FAILED
+
+
+def read_objects(text: str) -> list[dict]:
+    """All JSON objects of a response that lie in no other, in order."""
+    found, start = [], text.find("{")
+    while start >= 0:
+        value, end = _raw_decode(text, start)
+        if isinstance(value, dict):
+            found.append(value)
+        start = text.find("{", end if value is not None else start + 1)
+    return found
+
+
+def read_counted(reply: Reply, key: str, stage: str, counts: collections.Counter) -> dict:
+    """`read_json` of a reply; empty if it failed.
+
+    The outcome, and whether the reply was cut off, are added to `counts` under the stage.
+    """
+    counts[f"{stage}_cut"] += not reply.stopped
+    value, reading = read_json(reply.text, key)
+    counts[f"{stage}_{reading.value}"] += 1
+    return value or {}
+
+
+def texts(value: Any) -> list[str]:
+    """The distinct strings of a list, each on one line; a lone string is a list of one.
+
+    Objects contribute their first string: models like to write `{"fact": "..."}`. Small models
+    like to repeat themselves.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        return []
+    found = []
+    for item in value:
+        if isinstance(item, dict):
+            item = next((field for field in item.values() if isinstance(field, str)), None)
+        if isinstance(item, str) and item.strip():
+            found.append(one_line(item))
+    return list(dict.fromkeys(found))
+
+
+def one_line(value: Any) -> str:
+    """A string without line breaks, doubled spaces and halves of characters; else empty."""
+    if not isinstance(value, str):
+        return ""
+    whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return " ".join(whole.split())
+
+
+def is_true(value: Any) -> bool:
+    """Whether a value is true, or the word for it."""
+    return value is True or isinstance(value, str) and value.strip().lower() == "true"
+
+
+def numbers(value: Any, below: int, counts: collections.Counter) -> list[int]:
+    """The distinct ids in a list that are smaller than `below`; others are counted as unknown.
+
+    A number may be written as a string, and alone instead of in a list.
+    """
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    found: dict[int, None] = {}
+    for item in listed:
+        if isinstance(item, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", item):
+            item = int(item)
+        if type(item) is int and 0 <= item < below:
+            found[item] = None
+        else:
+            counts["unknown_ids"] += 1
+    return list(found)
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _raw_decode(text: str, start: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None, start
+
+
+def _close(text: str) -> str:
+    """The text up to its last complete element, closed; empty if it is not broken off."""
+    closers: list[str] = []
+    cut, open_then = 0, ()  # after the last complete element, and what is open there
+    place = 0
+    expects_key = False
+    while place < len(text):
+        character = text[place]
+        if character == '"':
+            string = _STRING.match(text, place)
+            if string is None:
+                break
+            place = string.end()
+            if not expects_key:
+                cut, open_then = place, tuple(closers)
+            continue
+        if character in "{[":
+            closers.append("}" if character == "{" else "]")
+            expects_key = character == "{"
+        elif character in "}]":
+            if not closers or closers[-1] != character:
+                return ""
+            closers.pop()
+            cut, open_then = place + 1, tuple(closers)
+            if not closers:
+                return ""  # complete: whatever is wrong with it, it is not its end
+        elif character == ",":
+            expects_key = bool(closers) and closers[-1] == "}"
+        elif character == ":":
+            expects_key = False
+        elif scalar := _SCALAR.match(text, place):
+            place = scalar.end()
+            if place < len(text):  # at the very end a number may go on
+                cut, open_then = place, tuple(closers)
+            continue
+        place += 1
+    return text[:cut] + "".join(reversed(open_then)) if cut else ""

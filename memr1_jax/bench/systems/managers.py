@@ -1,0 +1,198 @@
+"""What decides about new facts: a language model with Memory-R1's operations, or a plain rule.
+
+A `Manager` is a generator over the facts that arrive together for one speaker; it returns the bank
+after its operations.
+"""
+
+import collections
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
+from memr1_jax.bench.systems.bank import Bank, Embed, add, delete, update
+from memr1_jax.bench.systems.neighbours import nearest_to_any
+from memr1_jax.bench.systems.protocol import Call, Memory, Steps, ask
+from memr1_jax.data.types import Fact
+from memr1_jax.text.events import Event
+from memr1_jax.text.json_reference import scan_operations_reference
+
+Written: TypeAlias = tuple[Event, int, str]  # an operation: event, id as shown or -1, text
+Manager: TypeAlias = Callable[
+    [Bank, Sequence[Fact], str, collections.Counter], Steps[Bank]
+]  # bank, facts, time, counts
+
+NEIGHBOURS = 5  # similar memories a fact: Memory-R1, after Mem0's code
+SHOWN = 20  # memories shown at most
+_MOST_OPERATIONS = 64  # of one response; more are counted as dropped
+
+
+def language_model_manager(
+    embed: Embed,
+    prompt: str = "compact",
+    *,
+    model: str = "base",
+    schema: str = "",
+    max_tokens: int = 2048,
+    neighbours: int = NEIGHBOURS,
+    shown: int = SHOWN,
+    room: int | None = None,
+    count: Callable[[str], int] = len,
+) -> Manager:
+    """The Memory Manager: similar memories, numbered from 0, and the facts, in one call.
+
+    Prompts are those of the agent that is trained, letter for letter. Output that cannot be read is
+    no operation and is counted.
+
+    Args:
+      embed: of texts.
+      prompt: the file `manager_<prompt>` of the agents.
+      model: the weights, see `Call`.
+      schema: "compact" or "full" for decoding that is held to a grammar, else empty.
+      max_tokens: of a response.
+      neighbours: memories retrieved for each fact.
+      shown: memories shown at most, the best of all.
+      room: the tokens that the list of memories may take; the least similar go, and are counted.
+      count: tells the tokens of a text.
+    """
+    template = read_prompt(f"manager_{prompt}")
+
+    def manage(bank, facts, time, counts):
+        ids = nearest_to_any(bank, [fact.text for fact in facts], neighbours, shown, embed)
+        lines = _memory_lines(template, [bank.items[i].text for i in ids])
+        left = room if room is not None else sum(map(count, lines))
+        fitting = 0
+        for line in lines:
+            left -= count(line)
+            if left < 0:
+                break
+            fitting += 1
+        counts["neighbours_dropped"] += len(ids) - fitting
+        ids = ids[:fitting]
+        messages = manager_messages(
+            template, [bank.items[i].text for i in ids], [fact.text for fact in facts]
+        )
+        call = Call("manage", messages, max_tokens, model, schema, len(ids) if schema else 0)
+        reply = yield from ask(call)
+        scan = scan_operations_reference(reply.text, _MOST_OPERATIONS)
+        outcome = "read" if scan.strict else "recovered" if scan.valid else "failed"
+        counts[f"manage_{outcome}"] += 1
+        counts["manage_cut"] += not reply.stopped
+        counts["skipped"] += scan.skipped
+        counts["dropped"] += scan.dropped
+        counts["none"] += scan.none
+        return apply_written(bank, scan.operations, ids, facts, time, embed, counts)
+
+    return manage
+
+
+def manager_messages(
+    template: PromptText, memories: Sequence[str], facts: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """The messages `(role, text)` with which the manager is asked about facts."""
+    *fixed, (role, text) = template.messages
+    shown = "".join(_memory_lines(template, memories)) or template.empty["memories"]
+    new = "".join(fill_text(template.entries["facts"], {"text": f" {fact}"}) for fact in facts)
+    return (*fixed, (role, fill_text(text, {"memories": shown, "facts": new})))
+
+
+def _memory_lines(template: PromptText, memories: Sequence[str]) -> list[str]:
+    # A text has one space in front, as in the prompts of the rollout.
+    return [
+        fill_text(template.entries["memories"], {"id": str(place), "text": f" {memory}"})
+        for place, memory in enumerate(memories)
+    ]
+
+
+def apply_written(
+    bank: Bank,
+    operations: Sequence[Written],
+    ids: Sequence[int],
+    facts: Sequence[Fact],
+    time: str,
+    embed: Embed,
+    counts: collections.Counter,
+) -> Bank:
+    """Applies operations in order; `ids` are the memories that their numbers stand for.
+
+    What an ADD or UPDATE writes comes from the turns of all facts, since a response does not say
+    which it means. Operations are counted as written; a number that was not shown, or a memory that
+    is gone, is counted and changes nothing.
+    """
+    sources = tuple(dict.fromkeys(source for fact in facts for source in fact.sources))
+    for event, place, text in operations:
+        counts[event.name.lower()] += 1
+        memory = Memory(" ".join(text.split()), time, facts[0].speaker, sources)
+        if event == Event.ADD:
+            bank = add(bank, [memory], embed)
+        elif event in (Event.UPDATE, Event.DELETE):
+            if not 0 <= place < len(ids):
+                counts["unknown_ids"] += 1
+            elif ids[place] not in bank.items:
+                counts["gone_ids"] += 1
+            elif event == Event.UPDATE:
+                bank = update(bank, ids[place], memory, embed)
+            else:
+                bank = delete(bank, ids[place])
+    return bank
+
+
+def add_only(embed: Embed) -> Manager:
+    """Stores every fact but those whose text the bank holds already (Mem0 2.0's way).
+
+    A repeated fact adds its turns to the memory that says the same.
+    """
+
+    def manage(bank, facts, time, counts):
+        for fact in facts:
+            same = [i for i, memory in bank.items.items() if memory.text == fact.text]
+            if same:
+                counts["duplicates"] += 1
+                items = dict(bank.items)
+                items[same[0]] = with_sources(items[same[0]], fact.sources)
+                bank = Bank(items, bank.keys, bank.next_id)
+            else:
+                counts["add"] += 1
+                memory = Memory(fact.text, time, fact.speaker, fact.sources)
+                bank = add(bank, [memory], embed)
+        return bank
+        yield  # makes it a generator
+
+    return manage
+
+
+def noop_only(bank: Bank, facts: Sequence[Fact], time: str, counts) -> Steps[Bank]:
+    """Stores nothing."""
+    counts["none"] += len(facts)
+    return bank
+    yield  # makes it a generator
+
+
+def random_operations(
+    embed: Embed, seed: int = 0, *, neighbours: int = NEIGHBOURS, shown: int = SHOWN
+) -> Manager:
+    """Draws one of the operations that are legal for each fact, each as likely as the others.
+
+    Without similar memories ADD and NONE are legal. The draws depend on the seed and the facts
+    alone, not on what happens beside them.
+    """
+
+    def manage(bank, facts, time, counts):
+        ids = nearest_to_any(bank, [fact.text for fact in facts], neighbours, shown, embed)
+        operations = []
+        for fact in facts:
+            draw = random.Random(repr((seed, fact)))
+            event = draw.choice(list(Event) if ids else [Event.NONE, Event.ADD])
+            place = draw.randrange(len(ids)) if event in (Event.UPDATE, Event.DELETE) else -1
+            text = fact.text if event in (Event.ADD, Event.UPDATE) else ""
+            operations.append((event, place, text))
+        return apply_written(bank, operations, ids, facts, time, embed, counts)
+        yield  # makes it a generator
+
+    return manage
+
+
+def with_sources(memory: Memory, sources: Sequence[str]) -> Memory:
+    """The memory, with further turns that it comes from."""
+    union = tuple(dict.fromkeys((*memory.sources, *sources)))
+    return Memory(memory.text, memory.time, memory.owner, union)

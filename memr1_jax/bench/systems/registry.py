@@ -1,0 +1,286 @@
+"""The rows of the tables by name: `ROWS`, and what their systems are made of.
+
+A row is named as in `memory_r1@grpo`: what stands after the @ are trained agents. Without them the
+backbone plays both.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from memr1_jax.agents.templates import read_prompt
+from memr1_jax.bench.systems import search, units
+from memr1_jax.bench.systems.amem import AMemSystem
+from memr1_jax.bench.systems.bank import Embed
+from memr1_jax.bench.systems.crud import CrudSystem
+from memr1_jax.bench.systems.extraction import (
+    FactSource,
+    extracted_facts,
+    noted_facts,
+    turn_facts,
+    user_turn_facts,
+)
+from memr1_jax.bench.systems.managers import (
+    Manager,
+    add_only,
+    language_model_manager,
+    noop_only,
+    random_operations,
+)
+from memr1_jax.bench.systems.memoryos import MemoryOSSystem
+from memr1_jax.bench.systems.prompts import AnswerStage, Count, answer_stage
+from memr1_jax.bench.systems.protocol import System
+from memr1_jax.bench.systems.reading import ReadingSystem
+from memr1_jax.bench.systems.temporal import TemporalSystem
+from memr1_jax.bench.systems.tool_agent import ToolAgentSystem
+from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+
+BASE = "base"
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What the systems of a table share.
+
+    `positions` are the tokens that the backbone can hold; `summaries` the data set's own, by
+    conversation and session; `agents` names the trained agents of this row, and `trained` which of
+    "manager" and "answer" they have.
+    """
+
+    options: TableConfig
+    conversations: Sequence[Conversation]
+    summaries: Mapping[str, Mapping[int, str]]
+    embed: Embed
+    second_embed: Embed | None  # of the reranker
+    count: Count
+    positions: int
+    agents: str = ""
+    trained: frozenset[str] = frozenset()
+
+    def room(self, response: int) -> int:
+        """Tokens of a prompt that leaves room for a response."""
+        most = self.options.max_prompt_length or self.positions
+        return min(most, self.positions - response)
+
+    def model(self, agent: str) -> str:
+        """The name of the weights of "manager" or "answer" in this row."""
+        if not self.agents:
+            return BASE
+        if agent not in self.trained:
+            raise UserError(f"--agents gives {self.agents} no trained {agent} (export/{agent}).")
+        return f"{agent}@{self.agents}"
+
+    def stage(self, model: str = BASE, prompt: str = "") -> AnswerStage:
+        """How answers are asked for."""
+        response = self.options.answer_response_length
+        name = prompt or self.options.answer_prompt
+        return answer_stage(name, self.count, self.room(response), response, model)
+
+    def plain_stage(self, model: str = BASE) -> AnswerStage:
+        """The same prompt without the selection of memories before the answer (distillation)."""
+        name = self.options.answer_prompt
+        name = name if name.endswith("_base") else f"{name.split('_')[0]}_base"
+        return self.stage(model, name)
+
+    def facts(self) -> FactSource:
+        """The facts that managers are given."""
+        if self.options.facts == "noted":
+            if not any(conversation.facts for conversation in self.conversations):
+                raise UserError("The data set notes no facts: use --facts=extracted or turns.")
+            return noted_facts(self.conversations)
+        if self.options.facts == "turns":
+            return turn_facts
+        if self.options.facts == "user_turns":
+            return user_turn_facts
+        return extracted_facts(
+            self.options.facts_prompt, max_tokens=self.options.manager_response_length
+        )
+
+    def manager(self, model: str = BASE, *, constrained: bool = False) -> Manager:
+        """The language model as Memory Manager."""
+        options, prompt = self.options, self.options.manager_prompt
+        response = options.manager_response_length
+        text = read_prompt(f"manager_{prompt}")
+        frame = sum(self.count(content) + 8 for _, content in text.messages) + 256  # and facts
+        schema = "full" if prompt.startswith("full") else "compact"
+        return language_model_manager(
+            self.embed,
+            prompt,
+            model=model,
+            schema=schema if constrained else "",
+            max_tokens=response,
+            neighbours=options.neighbours,
+            shown=options.memories_shown,
+            room=max(self.room(response) - frame, 0),
+            count=self.count,
+        )
+
+
+Row = Callable[[Resources], System]
+
+
+def _reading(name, resources, read, find, **options) -> ReadingSystem:
+    return ReadingSystem(name, read, find, resources.stage(), **options)
+
+
+def _turns(name: str, find: Callable[[Resources], search.Search], chronological=False) -> Row:
+    return lambda r: _reading(name, r, units.turns, find(r), chronological=chronological)
+
+
+def _chunks(name: str, find: Callable[[Resources], search.Search]) -> Row:
+    def make(r: Resources) -> System:
+        arrange = units.chunks(r.options.chunk_tokens, r.count)
+        return _reading(name, r, units.turns, find(r), arrange=arrange)
+
+    return make
+
+
+def _observations(name: str, find: Callable[[Resources], search.Search]) -> Row:
+    return lambda r: _reading(name, r, _noted(r), find(r))
+
+
+def _summaries(name: str, find: Callable[[Resources], search.Search]) -> Row:
+    def make(r: Resources) -> System:
+        if not any(r.summaries.values()):
+            raise UserError("The data set has no summaries of its sessions.")
+        return _reading(name, r, units.summaries(r.conversations, r.summaries), find(r))
+
+    return make
+
+
+def _noted(r: Resources) -> units.Read:
+    if not any(conversation.facts for conversation in r.conversations):
+        raise UserError("The data set notes no observations.")
+    return units.observations(r.conversations)
+
+
+def _shuffled(r: Resources) -> System:
+    return _reading(
+        "shuffled_times",
+        r,
+        units.turns,
+        search.dense(r.options.units, r.embed),
+        arrange=units.shuffled_times(r.options.seed),
+    )
+
+
+def _bank(name: str, manager: Callable[[Resources], Manager], answer=None) -> Row:
+    """Facts, a manager and the nearest memories; `answer` makes the stage, as a rule the plain."""
+
+    def make(r: Resources) -> System:
+        stage = (answer or (lambda r: r.stage()))(r)
+        limits = {"memories": r.options.memories, "facts_per_call": r.options.facts_per_call}
+        return CrudSystem(name, r.facts(), manager(r), r.embed, stage, **limits)
+
+    return make
+
+
+def _reranking(r: Resources, stage: AnswerStage) -> AnswerStage:
+    keep = r.options.reranked
+    if r.options.reranker == "bm25":
+        return dataclasses.replace(stage, rerank=search.bm25_reranker(keep))
+    return dataclasses.replace(stage, rerank=search.dense_reranker(keep, r.second_embed))
+
+
+def _trained_manager(r: Resources) -> Manager:
+    return r.manager(r.model("manager"), constrained=True)
+
+
+def _other(name: str, system: Callable[..., System], **options) -> Row:
+    """A system with a way of managing, and sizes, of its own."""
+
+    def make(r: Resources) -> System:
+        length = r.options.manager_response_length
+        return system(name, r.embed, r.stage(), max_tokens=length, **options)
+
+    return make
+
+
+ROWS: dict[str, Row] = {
+    # No memory management.
+    "question_only": _turns("question_only", lambda r: search.nothing),
+    "full_context": _turns("full_context", lambda r: search.everything, chronological=True),
+    "last_tokens": _turns(
+        "last_tokens",
+        lambda r: search.newest(r.options.last_tokens, r.count),
+        chronological=True,
+    ),
+    "oracle": _turns("oracle", lambda r: search.evidence, chronological=True),
+    "bm25_turns": _turns("bm25_turns", lambda r: search.bm25(r.options.units)),
+    "dense_turns": _turns("dense_turns", lambda r: search.dense(r.options.units, r.embed)),
+    "bm25_chunks": _chunks("bm25_chunks", lambda r: search.bm25(r.options.chunks)),
+    "dense_chunks": _chunks("dense_chunks", lambda r: search.dense(r.options.chunks, r.embed)),
+    "bm25_observations": _observations("bm25_observations", lambda r: search.bm25(r.options.units)),
+    "dense_observations": _observations(
+        "dense_observations", lambda r: search.dense(r.options.units, r.embed)
+    ),
+    "bm25_summaries": _summaries("bm25_summaries", lambda r: search.bm25(r.options.summaries)),
+    "dense_summaries": _summaries(
+        "dense_summaries", lambda r: search.dense(r.options.summaries, r.embed)
+    ),
+    "shuffled_times": _shuffled,
+    # A bank without a trained manager.
+    "noop": _bank("noop", lambda r: noop_only),
+    "random_operations": _bank(
+        "random_operations",
+        lambda r: random_operations(
+            r.embed, r.options.seed, neighbours=r.options.neighbours, shown=r.options.memories_shown
+        ),
+    ),
+    "add_only": _bank("add_only", lambda r: add_only(r.embed)),
+    "mem0": _bank("mem0", lambda r: r.manager()),
+    "mem0_constrained": _bank("mem0_constrained", lambda r: r.manager(constrained=True)),
+    # Trained agents, named after the @; and each of them with an untrained partner.
+    "memory_r1": _bank("memory_r1", _trained_manager, lambda r: r.stage(r.model("answer"))),
+    "manager_only": _bank("manager_only", _trained_manager),
+    "answer_only": _bank(
+        "answer_only",
+        lambda r: r.manager(constrained=True),
+        lambda r: r.stage(r.model("answer")),
+    ),
+    "no_distillation": _bank(
+        "no_distillation", _trained_manager, lambda r: r.plain_stage(r.model("answer"))
+    ),
+    "reranker": _bank(
+        "reranker",
+        _trained_manager,
+        lambda r: _reranking(r, r.plain_stage(r.model("answer"))),
+    ),
+    # Other systems; the second row of MemoryOS keeps what the original loses of a dialogue.
+    "a_mem": _other("a_mem", AMemSystem),
+    "memory_os": _other("memory_os", MemoryOSSystem),
+    "memory_os_lossless": _other(
+        "memory_os_lossless", MemoryOSSystem, keep_unpaired=True, keep_unsummarised=True
+    ),
+    # Only its way of managing is its own: answers are made as in the rows with a bank.
+    "tool_agent": lambda r: _other("tool_agent", ToolAgentSystem, memories=r.options.memories)(r),
+    "temporal_facts": _other("temporal_facts", TemporalSystem),
+}
+
+
+def split_row(name: str) -> tuple[str, str]:
+    """The row and the trained agents of a name such as `memory_r1@grpo`.
+
+    Raises:
+      UserError: there is no such row.
+    """
+    row, _, agents = name.partition("@")
+    if row not in ROWS:
+        raise UserError(f"There is no row {row!r}; choose from {', '.join(ROWS)}.")
+    return row, agents
+
+
+def build_row(name: str, resources: Resources, trained: Mapping[str, frozenset[str]]) -> System:
+    """The system of a row; `trained` tells which agents there are under which name.
+
+    Raises:
+      UserError: there is no such row, or what it needs is missing.
+    """
+    row, agents = split_row(name)
+    if agents and not trained.get(agents):
+        raise UserError(f"--agents names no run folder {agents} with exported agents.")
+    resources = dataclasses.replace(
+        resources, agents=agents, trained=trained.get(agents, frozenset())
+    )
+    return ROWS[row](resources)

@@ -1,0 +1,105 @@
+"""The dialogues that a table is made on, and what it must say of where they come from."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from memr1_jax.bench.harness import asking
+from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.data.question_lists import listed, read_question_list
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+
+SYNTHETIC = "synthetic"
+_SYNTHETIC_SPLITS = {"": "test", "train": "train", "validation": "validation", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TableData:
+    """Conversations with the questions that are asked.
+
+    `statistics` are conversations whose words an embedder may count: those to learn from, or, where
+    a data set has none, the evaluated ones, of which it learns nothing but words. `title` says what
+    all this is and `sha256` names the files.
+    """
+
+    title: str
+    sha256: Mapping[str, str]
+    conversations: list[Conversation]
+    statistics: list[Conversation]
+    summaries: Mapping[str, Mapping[int, str]]
+
+
+def load_table_data(options: TableConfig, folder: Path) -> TableData:
+    """Reads, or generates, what the options name; UserError where that is not possible."""
+    if options.benchmark == SYNTHETIC:
+        return _synthetic(options, folder)
+    from memr1_jax.data.benchmarks import load_benchmark
+
+    given = {
+        "captions": options.captions,
+        "adversarial": options.adversarial,
+        "audit": options.audit,
+        "contexts_path": options.contexts_path,
+        "cleaned_path": options.cleaned_path,
+    }
+    given = {name: value for name, value in given.items() if value}
+    path = options.data_path or None
+    found = load_benchmark(options.benchmark, path, split=options.split, **given)
+    conversations = list(found.conversations)
+    statistics, summaries = conversations, {}
+    if options.benchmark == "locomo":
+        from memr1_jax.data.locomo import find_locomo
+        from memr1_jax.data.locomo_summaries import read_summaries
+
+        statistics = list(load_benchmark("locomo", path, split="train").conversations)
+        summaries = read_summaries(find_locomo(path))
+    return _data(options, found.description, found.sha256, conversations, statistics, summaries)
+
+
+def _synthetic(options: TableConfig, folder: Path) -> TableData:
+    from memr1_jax.data.locomo import load_conversations, split
+    from memr1_jax.data.synthetic import write_synthetic
+
+    path = folder / "dialogues.json"
+    name = _SYNTHETIC_SPLITS.get(options.split)
+    if name is None:
+        raise UserError(f"--split={options.split} is none of train, validation and test.")
+    if not path.exists():  # a resumed table goes on with its own
+        counts = {"train": 1, "validation": 0, "test": 0}
+        counts[name] = options.synthetic_conversations
+        write_synthetic(
+            path,
+            options.seed,
+            **counts,
+            num_sessions=options.synthetic_sessions,
+            facts_per_session=options.synthetic_facts,
+        )
+    conversations = load_conversations(path)
+    digest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    chosen = split(conversations, name)
+    asked = sum(len(conversation.questions) for conversation in chosen)
+    title = f"Generated dialogues: {len(chosen)} conversations, {asked} questions"
+    return _data(options, title, digest, chosen, split(conversations, "train"), {})
+
+
+def _data(options, title, sha256, conversations, statistics, summaries) -> TableData:
+    sha256 = dict(sha256)
+    if options.questions:
+        path = Path(options.questions).expanduser()
+        chosen = listed(conversations, read_question_list(path))
+        sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        which = f"those of the list {path.name}, of"
+    else:
+        chosen, which = asking(conversations, options.max_questions), "evenly spread over"
+    total = sum(len(conversation.questions) for conversation in conversations)
+    asked = sum(len(conversation.questions) for conversation in chosen)
+    if not asked:
+        raise UserError(f"{title}: there is no question to ask.")
+    if asked < total:
+        title += (
+            f"; asked here: {asked} of the {total} questions, {which} "
+            f"{len(chosen)} of {len(conversations)} conversations"
+        )
+    return TableData(title, sha256, chosen, statistics, summaries)

@@ -1,0 +1,74 @@
+"""The judge of a table's answers, as far as one is named."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from memr1_jax.bench.judge.judging import Judge, judge_cell, judge_rows
+from memr1_jax.bench.judge.templates import JudgePrompt, judge_prompt, longmemeval_prompt
+from memr1_jax.bench.scoring import ADVERSARIAL, Answered
+from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.evals.intervals import mean_by_questions
+from memr1_jax.run.progress import progress_bar
+
+METRIC = "judge"
+
+# A row's name and predictions to predictions that have verdicts, and the cell of the table.
+Judging = Callable[[str, Sequence[Answered]], tuple[list[Answered], str]]
+
+
+def judging(options: TableConfig, folder: Path) -> Judging | None:
+    """What judges rows, with verdicts kept in the table's folder; None where no judge is named."""
+    if not options.judge_model:
+        return None
+    judge = _judge(options)
+    choose = _prompts(options.benchmark)
+    if choose is None:
+        return None
+
+    def judged(name: str, answered: Sequence[Answered]) -> tuple[list[Answered], str]:
+        chosen = [item for item in answered if item.category != ADVERSARIAL]
+        with progress_bar(max(len(chosen), 1), f"{name}: judging") as progress:
+            found = judge_rows(
+                chosen,
+                judge,
+                folder / "verdicts.jsonl",
+                lambda done, total: progress.update(done),
+                prompt=choose,
+            )
+        scores = found.scores
+        marked = [
+            dataclasses.replace(item, scores=item.scores | {METRIC: scores[key]})
+            if (key := (item.conversation, item.index)) in scores
+            else item
+            for item in answered
+        ]
+        interval = mean_by_questions(scores, seed=options.seed) if scores else None
+        return marked, judge_cell(found, interval)
+
+    return judged
+
+
+def _judge(options: TableConfig) -> Judge:
+    if options.judge_url:
+        from memr1_jax.bench.judge.endpoint import endpoint_judge, read_key
+
+        key = read_key(os.environ, options.judge_url)
+        return endpoint_judge(options.judge_url, options.judge_model, key)
+    from memr1_jax.bench.judge.local import folder_identity, local_judge, model_writer
+    from memr1_jax.training.config import AgentConfig
+    from memr1_jax.training.loading import load_model
+
+    model = load_model(options.judge_model, AgentConfig(dtype=options.dtype, remat="none"))
+    return local_judge(folder_identity(model.folder, model.decoder.dtype), model_writer(model))
+
+
+def _prompts(benchmark: str) -> Callable[[Answered], JudgePrompt] | None:
+    """The prompt for each answer; None where none is judged: a choice is right or wrong."""
+    if benchmark.startswith("personamem"):
+        return None
+    if benchmark.startswith("longmemeval"):
+        return lambda item: longmemeval_prompt(item.kind, item.abstain)
+    name = "msc_strict" if benchmark == "msc" else "locomo"
+    return lambda item: judge_prompt(name)

@@ -1,0 +1,102 @@
+"""The models of a table: backbones and trained agents, each loaded when it is first asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from memr1_jax.bench.reply_cache import model_digest
+from memr1_jax.bench.systems.registry import BASE, split_row
+from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.errors import UserError
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.training.config import AgentConfig
+from memr1_jax.training.loading import Model, compute_dtype, load_model
+
+AGENTS = ("manager", "answer")
+
+
+class Models(Mapping):
+    """The backbone as "base", trained agents as in "manager@grpo"."""
+
+    def __init__(self, model: str, agents: Mapping[str, str], dtype: str, mesh: Mesh | None):
+        """Loads nothing yet; `agents` are run folders by name."""
+        self._dtype, self._mesh = dtype, mesh
+        self._folders = {BASE: model} | {
+            f"{agent}@{name}": str(path)
+            for name, folder in agents.items()
+            for agent, path in exported(folder).items()
+        }
+        self.trained = {name: frozenset(exported(folder)) for name, folder in agents.items()}
+        self._loaded: dict[str, Model] = {}
+
+    def __getitem__(self, name: str) -> Model:
+        """The model, loaded once."""
+        if name not in self._loaded:
+            options = AgentConfig(dtype=self._dtype, remat="none")
+            self._loaded[name] = load_model(self._folders[name], options, self._mesh)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """All names."""
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self._folders)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a model has that name; nothing is loaded."""
+        return name in self._folders
+
+
+def exported(folder: str) -> dict[str, Path]:
+    """The agents that the run folder of an experiment holds, with their model folders."""
+    found = {agent: Path(folder).expanduser() / "export" / agent for agent in AGENTS}
+    return {agent: path for agent, path in found.items() if path.is_dir()}
+
+
+def parse_names(flag: str, text: str) -> dict[str, str]:
+    """The value of a flag such as `grpo=runs/a,sft=runs/b`; UserError where it is another."""
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = part.partition("=")
+        if not name or not value or set(name) & set("@:/"):
+            raise UserError(f"--{flag}={text}: {part!r} should read name=folder.")
+        found[name] = value
+    return found
+
+
+def split_name(options: TableConfig, name: str) -> tuple[str, str]:
+    """A row's name as in `memory_r1@grpo:7b` without the backbone, and the backbone's model.
+
+    Raises:
+      UserError: there is no such row, or `--backbones` lacks its backbone.
+    """
+    row, _, backbone = name.partition(":")
+    split_row(row)
+    backbones = {"": options.model} | parse_names("backbones", options.backbones)
+    if backbone not in backbones:
+        raise UserError(f"The row {name} names a backbone {backbone!r} that --backbones lacks.")
+    return row, backbones[backbone]
+
+
+def identities(options: TableConfig, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The models of some rows by the part of the rows' names that means them, with digests.
+
+    That of `--model` is called "base". Agents that are not there are left out.
+    """
+    dtype = compute_dtype(options.dtype)
+    folders = parse_names("agents", options.agents)
+    found: dict[str, tuple[str, Path]] = {}
+    for name in names:
+        row, model = split_name(options, name)
+        backbone = name.partition(":")[2]
+        found[f":{backbone}" if backbone else BASE] = model, resolve_model(model)
+        agents = split_row(row)[1]
+        for agent, path in exported(folders.get(agents, "")).items() if agents else ():
+            found[f"{agent}@{agents}"] = str(path), path
+    return {
+        label: {"model": model, "digest": model_digest(folder, dtype)}
+        for label, (model, folder) in found.items()
+    }

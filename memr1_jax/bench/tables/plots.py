@@ -1,0 +1,84 @@
+"""The rows of a table as pictures: bars with intervals, and accuracy against tokens."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from memr1_jax.bench.scoring import headline
+from memr1_jax.bench.tables.markdown import TableRow, metrics_of
+from memr1_jax.run.files import write_bytes_atomic
+
+
+def write_plots(folder: str | os.PathLike, title: str, rows: Sequence[TableRow]) -> None:
+    """Writes bars.png and tokens.png of the rows that ran; nothing where none did."""
+    done = [row for row in rows if row.row is not None and row.overall["metrics"]]
+    if not done:
+        return
+    metric = headline(metrics_of(done))
+    done = [row for row in done if metric in row.overall["metrics"]]
+    _save(Path(folder) / "bars.png", _bars(title, metric, done))
+    _save(Path(folder) / "tokens.png", _against_tokens(title, metric, done))
+
+
+def points(metric: str, rows: Sequence[TableRow]) -> list[tuple[float, float, float]]:
+    """Mean and interval of a metric for each row, in percent; no interval is one of no width."""
+    found = []
+    for row in rows:
+        entry = row.overall["metrics"][metric]
+        low, high = entry["by_question"]
+        bounds = (entry["mean"] if bound is None else bound for bound in (low, high))
+        found.append(tuple(100 * value for value in (entry["mean"], *bounds)))
+    return found
+
+
+def _bars(title, metric, rows):
+    figure, panel = _figure(title, (7.0, 0.9 + 0.34 * len(rows)))
+    found = points(metric, rows)
+    places = range(len(rows))
+    panel.barh(places, [mean for mean, _, _ in found], xerr=_errors(found), color="C0", capsize=2)
+    labels = [f"{row.name} (n = {row.overall['count']})" for row in rows]
+    panel.set_yticks(places, labels)
+    panel.invert_yaxis()
+    panel.set_xlabel(f"{metric} (percent, 95 % interval over questions)")
+    panel.grid(axis="x", alpha=0.25)
+    return figure
+
+
+def _against_tokens(title, metric, rows):
+    figure, panel = _figure(title, (7.0, 4.5))
+    found = points(metric, rows)
+    tokens = [max(row.tokens_per_question, 1) for row in rows]
+    means = [mean for mean, _, _ in found]
+    panel.errorbar(tokens, means, yerr=_errors(found), fmt="o", capsize=2, elinewidth=0.8)
+    for row, x, y in zip(rows, tokens, means, strict=True):
+        panel.annotate(row.name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    panel.set_xscale("log")
+    panel.set_xlabel("prompt and generated tokens for each question, reading included")
+    panel.set_ylabel(f"{metric} (percent)")
+    panel.grid(alpha=0.25)
+    return figure
+
+
+def _errors(found):
+    below = [max(mean - low, 0.0) for mean, low, _ in found]
+    above = [max(high - mean, 0.0) for mean, _, high in found]
+    return [below, above]
+
+
+def _figure(title, size):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    panel.set_title(title, fontsize=9, wrap=True)
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure, panel
+
+
+def _save(path: Path, figure) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_bytes_atomic(path, image.getvalue())

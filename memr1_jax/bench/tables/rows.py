@@ -1,0 +1,115 @@
+"""A finished row as files: predictions, figures, and apart from them what the clock said.
+
+Times differ from run to run; all other files of a run that was stopped and resumed are those of one
+that was not.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from memr1_jax.bench.harness import RowRun
+from memr1_jax.bench.scoring import Answered
+from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
+from memr1_jax.errors import UserError
+from memr1_jax.run.files import write_json_atomic, write_text_atomic
+
+OPERATIONS = ("add", "update", "delete", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row that has run: its predictions, figures that do not hang on the clock, and times."""
+
+    answered: list[Answered]
+    figures: dict
+    timing: dict
+
+
+def row_of(run: RowRun) -> Row:
+    """The figures of a row that has just run."""
+    figures = {
+        "questions": len(run.answered),
+        "conversations": len({item.conversation for item in run.answered}),
+        "calls": usage(run),
+        "operations": {name: run.counts.get(name, 0) for name in OPERATIONS},
+        "unreadable": _with_suffix(run.counts, "_failed"),
+        "recovered": _with_suffix(run.counts, "_recovered"),
+        "unknown_ids": run.counts.get("unknown_ids", 0),
+        "counts": dict(sorted(run.counts.items())),
+        "bank": {"items": run.bank_items, "tokens": run.bank_tokens},
+        "memories_without_room": run.without_room,
+        "evidence": dataclasses.asdict(summarise_evidence(item.evidence for item in run.answered)),
+    }
+    return Row(run.answered, figures, timing(run))
+
+
+def usage(run: RowRun) -> dict[str, dict[str, int]]:
+    """By stage, and last in all: calls, tokens, responses cut off, prompts cut and their tokens."""
+    stages = usage_by_stage(run.calls)
+    figures = {
+        stage.stage: {
+            "calls": stage.calls,
+            "prompt_tokens": stage.prompt_tokens,
+            "tokens": stage.tokens,
+            "cut_off": stage.cut_off,
+        }
+        for stage in stages
+    }
+    figures["all"] = total_usage(stages)
+    for name, found in figures.items():
+        cuts = [reply.cut for call, reply in run.calls if name in ("all", call.stage)]
+        found |= {"cut_prompts": sum(cut > 0 for cut in cuts), "cut_tokens": sum(cuts)}
+    return figures
+
+
+def timing(run: RowRun) -> dict[str, dict[str, float]]:
+    """By stage the median and the 95th percentile of seconds."""
+    return {
+        stage.stage: {"calls": stage.calls, "p50": stage.p50, "p95": stage.p95}
+        for stage in usage_by_stage(run.calls, run.search_seconds)
+    }
+
+
+def write_row(folder: str | os.PathLike, name: str, row: Row) -> None:
+    """Writes the files of a row; the one with its figures comes last, when the others are whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + "\n" for a in row.answered]
+    write_text_atomic(folder / f"{name}.predictions.jsonl", "".join(lines))
+    write_json_atomic(folder / f"{name}.timing.json", row.timing)
+    write_json_atomic(folder / f"{name}.json", row.figures)
+
+
+def read_row(folder: str | os.PathLike, name: str) -> Row | None:
+    """What `write_row` wrote, or None where it did not finish."""
+    folder = Path(folder)
+    if not (folder / f"{name}.json").is_file():
+        return None
+    try:
+        figures, times = (
+            json.loads((folder / f"{name}{end}.json").read_text(encoding="utf-8"))
+            for end in ("", ".timing")
+        )
+        lines = (folder / f"{name}.predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        answered = [_answered(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"The files of the row {name} in {folder} cannot be read ({error}). Remove "
+            f"{name}.json there, so that the row runs again."
+        ) from error
+    return Row(answered, figures, times)
+
+
+def _answered(record: dict) -> Answered:
+    memories = tuple(
+        memory | {"sources": tuple(memory["sources"])} for memory in record["memories"]
+    )
+    evidence = {part: tuple(turns) for part, turns in record["evidence"].items()}
+    return Answered(**record | {"memories": memories, "evidence": EvidenceFound(**evidence)})
+
+
+def _with_suffix(counts: collections.Counter, suffix: str) -> int:
+    return sum(value for name, value in counts.items() if name.endswith(suffix))

@@ -1,0 +1,159 @@
+"""`report.html`: what a run did, as one page that opens without a network.
+
+The page is made from the files of the run folder alone, so it can be made again at any time. What
+models wrote is escaped, and the page's own policy forbids any script but its own.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import importlib.resources
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memr1_jax import __version__
+from memr1_jax.errors import UserError
+from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.report.before_after import compare
+from memr1_jax.evals.report.charts import Drawing, draw
+from memr1_jax.evals.report.replay import read_replay
+from memr1_jax.evals.report.report import read_evaluation
+from memr1_jax.evals.report.run_charts import agent_charts
+from memr1_jax.evals.report.side_by_side import side_by_side
+from memr1_jax.run.files import write_text_atomic
+from memr1_jax.run.metrics_log import first_and_last, read_metrics, records_of
+
+AGENTS = {"manager": "Memory Manager", "answer": "Answer Agent"}
+_WHEN = {"before": "Before training", "after": "After training"}
+_PAGE = "page"
+_SUMMARY = (  # flags that say in a line what the run was
+    *("algorithm", "agent", "model", "answer_model", "data", "reward", "kl_weight", "batch"),
+    *("group", "learning_rate", "bank_builder", "eval_split", "seed"),
+)
+_FILES = (
+    *("metrics.jsonl", "flags.txt", "reward.png", "evaluation_before.json"),
+    *("evaluation_after.json", "predictions_before.jsonl", "predictions_after.jsonl"),
+    *("replay_before.json", "replay_after.json"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """An agent's part of the page: its name, its steps, and a mean over a fifth of them."""
+
+    title: str
+    steps: int
+    what: str  # "reward" or "loss"
+    few: int  # steps in either mean
+    first: float
+    last: float
+    drawings: tuple[Drawing, ...]
+
+
+def write_report_page(folder: str | os.PathLike) -> Path:
+    """Writes `report.html` into a run folder and returns its path.
+
+    Raises:
+      UserError: the folder holds neither metrics nor an evaluation, or a file in it is damaged.
+    """
+    folder = Path(folder).expanduser().absolute()
+    path = folder / "report.html"
+    write_text_atomic(path, report_page(folder))
+    return path
+
+
+def report_page(folder: Path) -> str:
+    """The page of a run folder as HTML; UserError as in `write_report_page`."""
+    metrics = folder / "metrics.jsonl"
+    records = read_metrics(metrics) if metrics.is_file() else []
+    names = _evaluations(folder)
+    if not records and not names:
+        raise UserError(
+            f"There is nothing to report in {folder}: it holds neither metrics.jsonl nor an"
+            " evaluation. Give --output the folder of a run."
+        )
+    evaluations = {name: read_evaluation(folder, name) for name in names}
+    replays = {name: read_replay(folder, name) for name in names}
+    flags = _flags(folder)
+    return _render(
+        title=folder.name,
+        version=__version__,
+        summary=[(name, flags[name]) for name in _SUMMARY if flags.get(name)],
+        flags=flags,
+        trainings=_trainings(records),
+        evaluations=evaluations,
+        comparison=compare(evaluations) if evaluations else None,
+        headline=_headline(evaluations),
+        dialogues=side_by_side({name: found for name, found in replays.items() if found}),
+        files=[name for name in _FILES if (folder / name).is_file()],
+        when=lambda name: _WHEN.get(name, name),
+    )
+
+
+def _evaluations(folder: Path) -> list[str]:
+    """Names of the evaluations in a folder: before, after, then others by name."""
+    prefix = "evaluation_"
+    found = sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.json"))
+    return sorted(found, key=lambda name: list(_WHEN).index(name) if name in _WHEN else len(_WHEN))
+
+
+def _flags(folder: Path) -> dict[str, str]:
+    path = folder / "flags.txt"
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict(line[2:].split("=", 1) for line in lines if line.startswith("--") and "=" in line)
+
+
+def _trainings(records: Sequence[Mapping[str, Any]]) -> list[Training]:
+    trainings = []
+    for agent in dict.fromkeys(record["agent"] for record in records):
+        steps = records_of(records, agent, "train")
+        validation = records_of(records, agent, "validation")
+        if steps:
+            what, few, first, last = first_and_last(steps)
+            drawings = tuple(draw(chart) for chart in agent_charts(agent, steps, validation))
+            title = AGENTS.get(agent, agent)
+            trainings.append(Training(title, len(steps), what, few, first, last, drawings))
+    return trainings
+
+
+def _headline(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, int, float]]:
+    """Exact match of each evaluation in percent, with the number of questions."""
+    return [
+        (name, len(one.predictions), 100 * one.overall["exact_match"])
+        for name, one in evaluations.items()
+        if one.overall.get("exact_match") is not None
+    ]
+
+
+def _render(**context) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("memr1_jax.evals.report", _PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
+    folder = importlib.resources.files("memr1_jax.evals.report") / _PAGE
+    style, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    return environment.get_template("report.html").render(
+        **context,
+        style=style,
+        script=script,
+        style_hash=_digest(style),
+        script_hash=_digest(script),
+    )
+
+
+def _digest(text: str) -> str:
+    """The source expression of a content security policy that allows just this inline text."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -1,0 +1,1 @@
+"""Reads and writes Hugging Face folders: configuration, weights, adapters, tokenizer."""

@@ -1,0 +1,1 @@
+"""Tells what fits an accelerator: abstract shapes, estimates, roofline, ahead-of-time compiling."""

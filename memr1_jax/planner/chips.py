@@ -1,0 +1,69 @@
+"""What one TPU chip can hold and do: the one table behind fit reports and rooflines.
+
+Figures are those of the system pages v4, v5e, v5p and v6e of cloud.google.com/tpu/docs: peak
+bfloat16 compute, memory and its bandwidth, and bidirectional interconnect bandwidth of a chip. The
+page of v4 names no interconnect per chip; it is twice the pod's all-reduce bandwidth over its chips
+(1.1 PB/s, 4096), which is how the two figures stand to each other on the pages of v5e and v6e.
+"""
+
+import dataclasses
+
+from memr1_jax.errors import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One chip; bytes, operations and seconds.
+
+    `usable` is what libtpu's compiler lets a program use of a device's memory. A v4 chip appears to
+    it as two devices, of which each has half.
+    """
+
+    name: str
+    hbm: int
+    usable: int  # of one device
+    flops: float  # bfloat16, a second
+    bandwidth: float  # of the memory, a second
+    interconnect: float  # both directions together, a second
+    devices: int = 1
+
+    @property
+    def device_flops(self) -> float:
+        """Peak bfloat16 operations of one device in a second."""
+        return self.flops / self.devices
+
+    @property
+    def device_bandwidth(self) -> float:
+        """Bytes that one device reads or writes in a second."""
+        return self.bandwidth / self.devices
+
+    @property
+    def device_interconnect(self) -> float:
+        """Bytes that one device sends, and receives, in a second."""
+        return self.interconnect / 2 / self.devices
+
+
+# By the name that libtpu gives the devices. `usable` is the limit in its own out-of-memory message.
+CHIPS: dict[str, Chip] = {
+    "TPU v4": Chip("v4", 32 * GIB, int(15.25 * GIB), 275e12, 1200e9, 537e9, devices=2),
+    "TPU v5 lite": Chip("v5e", 16 * GIB, int(15.75 * GIB), 197e12, 819e9, 400e9),
+    "TPU v5": Chip("v5p", 95 * GIB, int(95.73 * GIB), 459e12, 2765e9, 1200e9),
+    "TPU v6 lite": Chip("v6e", 32 * GIB, int(31.24 * GIB), 918e12, 1638e9, 800e9),
+}
+
+
+def chip_of(device_kind: str) -> Chip:
+    """The chip behind a device's kind, such as "TPU v5 lite".
+
+    Raises:
+      UserError: the table does not know it.
+    """
+    if device_kind not in CHIPS:
+        raise UserError(
+            f"No figures are known for {device_kind}. Choose a --topology of"
+            f" {', '.join(chip.name for chip in CHIPS.values())}, or add the chip to"
+            " memr1_jax/planner/chips.py."
+        )
+    return CHIPS[device_kind]

@@ -1,0 +1,249 @@
+"""What a train step takes on a mesh: work of its phases, estimates of memory and communication.
+
+Arguments are counted exactly. Temporaries are estimated, well enough to leave out meshes that
+clearly do not fit and to order the others; the compiler has the last word.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from memr1_jax.models.attention import SCORE_BYTES
+from memr1_jax.parallel.mesh import make_mesh
+from memr1_jax.parallel.rules import batch_sharding
+from memr1_jax.parallel.step import step_shardings
+from memr1_jax.planner import roofline
+from memr1_jax.planner.abstract import AbstractStep
+from memr1_jax.planner.roofline import COMPUTE, MASTER, Layout, Lengths, Work
+from memr1_jax.training.config import ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A layout, and bytes of one device.
+
+    `arguments` are exact; `memory` is the estimated peak, `sent` what goes over the network a step.
+    """
+
+    layout: Layout
+    arguments: int
+    memory: float
+    sent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """The block chain of one rollout and the `DecoderConfig` of its network."""
+
+    config: Any
+    lengths: Lengths
+
+    @classmethod
+    def of(cls, agent: Any, decoder: Any, prompts: int, group: int) -> "Chain":
+        """That of an agent's rollout."""
+        instruction = agent.template.instruction_block.tokens.shape[-1]
+        lengths = Lengths(instruction, agent.prompt_length, agent.response_length, prompts, group)
+        return cls(decoder.config, lengths)
+
+
+def sampled_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
+    """The chain of the agent in training in its rollout; of one turn, where there are episodes."""
+    policy, rows = made.policy, (options.batch, options.group)
+    if policy.horizon is not None and policy.horizon.scheme == "terminal":
+        rows = (options.batch * options.group, 1)  # trajectories, each with prompts of its own
+    return Chain.of(policy.agent, policy.decoder, *rows)
+
+
+def trained_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
+    """The chain of the agent in training in its update."""
+    sampled = sampled_chain(made, options)
+    prompts = _turns(made) * sampled.lengths.prompts
+    return Chain(sampled.config, dataclasses.replace(sampled.lengths, prompts=prompts))
+
+
+def asked_chain(made: AbstractStep, options: ExperimentConfig) -> Chain | None:
+    """The answers to a manager's edits, as many as there are at a time; else None.
+
+    There is a prompt for each sample and question.
+    """
+    answerer = made.policy.answerer
+    if answerer is None:
+        return None
+    prompts = _asked_at_once(made, options)
+    if answerer.together:
+        prompts = min(prompts, answerer.together)
+    return Chain.of(answerer.agent, answerer.decoder, prompts, 1)
+
+
+def _asked_at_once(made, options):
+    """Answers that belong together, to one turn or to the end of the episodes."""
+    horizon, questions = made.policy.horizon, options.questions_per_turn
+    if horizon is not None:
+        end = _data(made).asked.shape[1]
+        questions = end if horizon.scheme == "terminal" else questions + end
+    return options.batch * options.group * questions
+
+
+def _askings(made, options):
+    """How often an `asked_chain` is computed in a step."""
+    policy = made.policy
+    parts = math.ceil(_asked_at_once(made, options) / asked_chain(made, options).lengths.prompts)
+    every_turn = policy.horizon is not None and policy.horizon.scheme == "branches"
+    return parts * (_turns(made) if every_turn else 1)
+
+
+def _turns(made):
+    """Turns of an episode, 1 without episodes."""
+    return 1 if made.policy.horizon is None else _data(made).turns.present.shape[1]
+
+
+def _data(made):
+    return made.arguments[3]
+
+
+def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> dict[str, Work]:
+    """Operations and bytes of the phases of a train step, in their order.
+
+    The judge of a reward is left out.
+    """
+    trained, asked = trained_chain(made, options), asked_chain(made, options)
+    chain = (trained.config, trained.lengths, layout)
+    work = {}
+    if options.algorithm != "sft":
+        turn = (trained.config, sampled_chain(made, options).lengths, layout)
+        work["prefill"] = roofline.prefill_work(*turn).times(_turns(made))
+        work["decode"] = roofline.decode_work(*turn).times(_turns(made))
+    if asked:
+        part, times = (asked.config, asked.lengths, layout), _askings(made, options)
+        work["answer prefill"] = roofline.prefill_work(*part).times(times)
+        work["answer decode"] = roofline.decode_work(*part).times(times)
+    fixed = roofline.forward_work(*chain)
+    if _has_reference(options):
+        work["reference"] = fixed
+    if options.algorithm == "ppo":
+        work["values"] = fixed
+    if options.algorithm in ("grpo", "ppo") and options.epochs * options.mini_batches > 1:
+        work["old log-probabilities"] = fixed
+    update = roofline.update_work(*chain, remat=options.remat, lora_rank=options.lora_rank)
+    work["update"] = update.times(options.epochs * _networks(options))
+    return work
+
+
+def estimate(
+    made: AbstractStep, options: ExperimentConfig, devices: list, layout: Layout
+) -> Estimate:
+    """Memory and communication of a step on `devices` in a layout."""
+    arguments = argument_bytes(made, layout_mesh(layout, devices))
+    rollout = _rollout_bytes(made, options, layout)
+    update = _update_bytes(made, options, layout)
+    sent = _sent_bytes(made, options, layout)
+    return Estimate(layout, arguments, arguments + max(rollout, update), sent)
+
+
+def argument_shardings(made: AbstractStep, mesh: Mesh) -> tuple:
+    """Where a step's arguments lie."""
+    *placed, _, _ = made.arguments
+    return (*step_shardings(mesh, *placed), *[batch_sharding(mesh)] * 2)
+
+
+def argument_bytes(made: AbstractStep, mesh: Mesh) -> int:
+    """Bytes of a step's arguments on one device, from their shardings."""
+    return sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(
+            jax.tree.leaves(made.arguments),
+            jax.tree.leaves(argument_shardings(made, mesh)),
+            strict=True,
+        )
+    )
+
+
+def layout_mesh(layout: Layout, devices: list) -> Mesh:
+    """The mesh of a layout."""
+    return make_mesh(layout.axes, devices)
+
+
+def _rollout_bytes(made, options, layout):
+    """Temporaries while sampling: gathered weights, keys and values, a layer over all prompts."""
+
+    def needed(chain):
+        prompts = dataclasses.replace(chain.lengths, response=0)
+        return (
+            COMPUTE * chain.config.num_parameters / layout.tensor
+            + roofline.cache_bytes(chain.config, chain.lengths, layout)
+            + _layer_bytes(chain.config, prompts, layout)
+        )
+
+    chains = (sampled_chain(made, options), asked_chain(made, options))
+    return max(needed(chain) for chain in chains if chain)
+
+
+def _update_bytes(made, options, layout):
+    """Temporaries of the update: gradients, kept activations, one layer, hidden states, a table."""
+    chain = trained_chain(made, options)
+    config, lengths = chain.config, chain.lengths
+    part = dataclasses.replace(
+        lengths, prompts=math.ceil(lengths.prompts / layout.micro_batches / options.mini_batches)
+    )
+    # The sum over micro-batches, and what one adds to it.
+    gradients = 2 * MASTER * _trained_size(options, config) / layout.shards
+    # Hidden states of responses and their gradients meet the vocabulary split over data alone.
+    tokens = part.responses * part.response
+    hidden = 2 * COMPUTE * tokens * config.model_width / layout.data
+    table = COMPUTE * config.vocab_size * config.model_width  # gathered
+    kept = roofline.kept_bytes(config, part, dataclasses.replace(layout, micro_batches=1))
+    layer = _layer_bytes(config, part, layout)
+    return gradients + hidden + table + kept + layer
+
+
+def _layer_bytes(config, lengths, layout):
+    """Hidden states, the feed-forward network's arrays and scores of one layer."""
+    prompts = math.ceil(lengths.prompts / layout.rows)
+    tokens = lengths.instruction + prompts * (lengths.prompt + lengths.group * lengths.response)
+    width = 2 * config.model_width + 2 * config.mlp_width / layout.tensor
+    return COMPUTE * tokens * width + 2 * SCORE_BYTES
+
+
+def _sent_bytes(made, options, layout):
+    """Bytes that a device sends: weights and gradients over fsdp, sums over data and tensor.
+
+    A gather or a scatter of X bytes over n devices sends X (n - 1) / n of them, a sum both.
+    """
+    config = trained_chain(made, options).config
+    parts = layout.micro_batches * options.mini_batches * options.epochs * _networks(options)
+    # Passes over a micro-batch that read the weights: reference, forward, backward, recomputation.
+    passes = roofline.BACKWARD[options.remat] + _has_reference(options)
+    weights = COMPUTE * config.num_parameters / layout.tensor
+    trained = _trained_size(options, config) / layout.tensor
+    fsdp = weights * (passes * parts + 1) + COMPUTE * trained * parts  # once for the rollout
+    data = 2 * MASTER * trained / layout.fsdp * parts
+    tensor = 0
+    counts = [(trained_chain(made, options), 1 + passes + 1)]
+    if asked := asked_chain(made, options):
+        counts.append((asked, _askings(made, options)))
+    for chain, count in counts:
+        tokens = count * chain.lengths.tokens / layout.rows
+        # Two sums a layer of every token's D numbers.
+        tensor += 4 * chain.config.num_layers * COMPUTE * chain.config.model_width * tokens
+    return sum(
+        sent * (size - 1) / size
+        for sent, size in ((fsdp, layout.fsdp), (data, layout.data), (tensor, layout.tensor))
+    )
+
+
+def _trained_size(options, config):
+    if options.lora_rank:
+        return roofline.adapter_size(config, options.lora_rank)
+    return config.num_parameters
+
+
+def _has_reference(options):
+    return bool(options.kl_weight) and options.algorithm in ("grpo", "ppo")
+
+
+def _networks(options):
+    """Networks that learn: PPO has a critic as well."""
+    return 2 if options.algorithm == "ppo" else 1

@@ -1,0 +1,184 @@
+"""Whether a train step fits onto TPUs, on which mesh, and what it costs there at least.
+
+Meshes are ordered by an estimate of what they send over the network, those that clearly do not fit
+are left out, and the others are compiled in that order until one fits.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+from memr1_jax.errors import UserError
+from memr1_jax.parallel.mesh import make_mesh
+from memr1_jax.parallel.step import check_batch, shard_train_step
+from memr1_jax.planner.abstract import AbstractStep, abstract_step
+from memr1_jax.planner.aot import (
+    CompileReport,
+    CompilerFailed,
+    abstract,
+    compile_ahead,
+    topology_devices,
+)
+from memr1_jax.planner.chips import GIB, Chip, chip_of
+from memr1_jax.planner.estimates import (
+    Estimate,
+    argument_shardings,
+    estimate,
+    layout_mesh,
+    step_work,
+)
+from memr1_jax.planner.roofline import Layout, Work
+from memr1_jax.training.config import ExperimentConfig
+
+ROUGH = 1.1  # by so much an estimate may be too high before its mesh is left out
+ATTEMPTS = 4  # compilations at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A step that fits: its layout, the compiler's report, and the work of its phases."""
+
+    layout: Layout
+    report: CompileReport
+    work: dict[str, Work]
+    chip: Chip
+
+    def seconds(self) -> dict[str, float]:
+        """Least seconds of each phase."""
+        devices = self.report.devices
+        return {name: work.seconds(self.chip, devices) for name, work in self.work.items()}
+
+    def __str__(self) -> str:
+        """Lines to print."""
+        seconds = self.seconds()
+        phases = [
+            f"{name}: {work.flops:.3g} FLOPs, {work.bytes / GIB:.3g} GiB moved per chip,"
+            f" at least {seconds[name]:.3g} s"
+            for name, work in self.work.items()
+        ]
+        total = f"all of it: at least {sum(seconds.values()):.3g} s a step"
+        return "\n".join([str(self.layout), str(self.report), *phases, total])
+
+
+class DoesNotFit(UserError):
+    """A step that fits on no mesh.
+
+    `least` is the estimate of the mesh that needs the least memory, `usable` what a device has, and
+    `attempts` how many meshes were compiled for.
+    """
+
+    def __init__(self, message: str, least: Estimate, usable: int, attempts: int):
+        """Keeps the figures beside the message."""
+        super().__init__(message)
+        self.least, self.usable, self.attempts = least, usable, attempts
+
+
+def fit_step(
+    options: ExperimentConfig,
+    agent: str,
+    topology: str,
+    say: Callable[[str], None] = print,
+) -> Fit:
+    """Compiles the step of "manager" or "answer" for a topology such as "v5e:4x4".
+
+    On --mesh where it is given, else on the first mesh that fits. `say` is told what is tried.
+
+    Raises:
+      DoesNotFit: the step is too large on every mesh that was tried.
+      CompilerFailed: it is on some, and on others the compiler failed.
+      UserError: options or topology are not usable, or the step does not fit on --mesh.
+    """
+    if options.dtype == "auto":  # which would look at the processor of this machine
+        options = dataclasses.replace(options, dtype="bfloat16")
+    devices = topology_devices(topology)
+    chip = chip_of(devices[0].device_kind)
+    if options.mesh:
+        mesh = make_mesh(options.mesh, devices)
+        check_batch(mesh, options.batch, options.micro_batches, options.mini_batches)
+        layout = Layout(**mesh.shape, micro_batches=options.micro_batches)
+        return _fit(abstract_step(options, agent), options, layout, devices, chip)
+    made = abstract_step(options, agent)
+    candidates, failed = propose(made, options, devices, chip), None
+    for candidate in candidates:
+        layout = candidate.layout
+        say(f"trying {layout}, estimated at {candidate.memory / GIB:.1f} GiB")
+        if layout.micro_batches != options.micro_batches:
+            options = dataclasses.replace(options, micro_batches=layout.micro_batches)
+            made = abstract_step(options, agent)
+        try:
+            return _fit(made, options, layout, devices, chip)
+        except UserError as error:
+            say(str(error))
+            failed = error if isinstance(error, CompilerFailed) else failed
+    if failed is not None:  # on that mesh it might have fitted
+        raise failed
+    least = min(candidates, key=lambda candidate: candidate.memory)
+    message = f"The step fits on no mesh of {len(devices)} x {chip.name} that was tried."
+    raise DoesNotFit(message, least, chip.usable, len(candidates))
+
+
+def propose(
+    made: AbstractStep, options: ExperimentConfig, devices: list, chip: Chip
+) -> list[Estimate]:
+    """Layouts of all `devices` worth compiling: the least communication first, the smallest last.
+
+    Raises:
+      DoesNotFit: all are too large.
+      UserError: none can be formed.
+    """
+    found = [
+        estimate(made, options, devices, layout)
+        for layout in layouts(options, len(devices), made.policy.decoder.config.num_heads)
+    ]
+    if not found:
+        raise UserError(
+            f"--batch={options.batch} cannot be divided over {len(devices)} devices and the heads"
+            " of the model. Choose a batch with more divisors, or fewer chips."
+        )
+    least = min(found, key=lambda candidate: candidate.memory)
+    fitting = [
+        candidate
+        for candidate in found
+        if candidate.arguments < chip.usable and candidate.memory < ROUGH * chip.usable
+    ]
+    if not fitting:
+        raise DoesNotFit(
+            f"The step does not fit onto {len(devices)} x {chip.name} on any mesh. The best,"
+            f" {least.layout}, needs about {least.memory / GIB:.1f} GiB a chip, of which"
+            f" {least.arguments / GIB:.1f} GiB are arguments; {chip.usable / GIB:.2f} GiB are"
+            " usable. Use more chips, or adapters with --lora_rank.",
+            least,
+            chip.usable,
+            0,
+        )
+    ordered = sorted(fitting, key=lambda candidate: candidate.sent)[: ATTEMPTS - 1]
+    return ordered if least in ordered else [*ordered, least]
+
+
+def layouts(options: ExperimentConfig, devices: int, num_heads: int) -> Iterator[Layout]:
+    """Layouts that use all devices, with at least one prompt and one head on each.
+
+    Micro-batches are as many as --micro_batches, or the next fewer that divide the batch.
+    """
+    for tensor in _divisors(math.gcd(devices, num_heads)):
+        rows = devices // tensor
+        prompts, rest = divmod(options.batch, rows * options.mini_batches)
+        if rest:
+            continue
+        parts = max(n for n in _divisors(prompts) if n <= options.micro_batches)
+        for fsdp in _divisors(rows):
+            yield Layout(rows // fsdp, fsdp, tensor, parts)
+
+
+def _fit(made, options, layout, devices, chip):
+    mesh = layout_mesh(layout, devices)
+    *placed, _, _ = made.arguments
+    step = shard_train_step(made.step, mesh, *placed)
+    report, _ = compile_ahead(step, abstract(made.arguments, argument_shardings(made, mesh)))
+    if report.peak > chip.usable:
+        raise UserError(f"The step does not fit:\n{report}")
+    return Fit(layout, report, step_work(made, options, layout), chip)
+
+
+def _divisors(number):
+    return [n for n in range(1, number + 1) if number % n == 0]

@@ -1,0 +1,1 @@
+"""Files, checkpoints, logs and progress: what any long run needs."""

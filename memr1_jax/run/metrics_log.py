@@ -1,0 +1,188 @@
+"""The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for TensorBoard."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memr1_jax.errors import UserError
+from memr1_jax.run.files import write_text_atomic
+
+_FILE = "metrics.jsonl"
+_LABELS = ("step", "phase", "agent")
+
+
+class MetricsLog:
+    """Appends metrics to `metrics.jsonl` and to TensorBoard files in `tensorboard/<agent>/`.
+
+    A line that was broken off when an earlier process was killed is removed on opening. Use as a
+    context manager, or call `close`.
+
+    Args:
+        folder: the run folder; must exist.
+
+    Raises:
+        UserError: an existing log is damaged in the middle, or cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        """Open or create the log; see the class."""
+        self.path = pathlib.Path(folder) / _FILE
+        self._boards: dict[str, Any] = {}
+        if self.path.exists():
+            _rewrite(self.path, read_metrics(self.path))
+        self._open()
+
+    def _open(self) -> None:
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def _board(self, agent: str, purge_step: int | None = None) -> Any:
+        if agent not in self._boards:
+            from tensorboardX import SummaryWriter
+
+            folder = self.path.parent / "tensorboard" / agent
+            self._boards[agent] = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
+        return self._boards[agent]
+
+    def rewind(self, agent: str, step: int) -> None:
+        """Cut off the agent's lines beyond `step`: those steps will be done again.
+
+        To be called before the agent's first `write`, so that TensorBoard forgets them too.
+        """
+        records = read_metrics(self.path)
+        kept = [r for r in records if r["agent"] != agent or r["step"] <= step]
+        if len(kept) < len(records):
+            self._file.close()
+            _rewrite(self.path, kept)
+            self._open()
+        self._board(agent, purge_step=step + 1)
+
+    def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
+        """Append one line and flush it.
+
+        Args:
+            step: the optimiser step that the values belong to.
+            phase: for example "train" or "eval".
+            agent: for example "manager" or "answer".
+            values: name to scalar: a number or an array without axes. NaN and infinity, which JSON
+                lacks, become null and are read back as NaN.
+
+        Raises:
+            ValueError: a value is called step, phase or agent.
+        """
+        if clash := set(_LABELS) & set(values):
+            raise ValueError(f"Metrics may not be called {', '.join(sorted(clash))}.")
+        values = {name: float(value) for name, value in values.items()}
+        finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
+        record = {"step": int(step), "phase": phase, "agent": agent, **finite}
+        # One write of a whole line: a killed process leaves at most one broken line, the last.
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board(agent).add_scalar(f"{phase}/{name}", value, int(step))
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        for board in self._boards.values():
+            board.close()
+
+    def __enter__(self) -> "MetricsLog":
+        """Return the log itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Close."""
+        self.close()
+
+
+class NoLog:
+    """In the place of a `MetricsLog` in a process that does not write."""
+
+    def rewind(self, agent: str, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "NoLog":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Nothing."""
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl`; a broken last line, left by a killed process, is passed over.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One dictionary a line: step (int), phase and agent (str), and the metrics (float).
+
+    Raises:
+        UserError: there is no such file, or a line before the last is damaged.
+    """
+    try:
+        lines = pathlib.Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"The metrics {path} cannot be read ({error.strerror or error})."
+            " Give the metrics.jsonl of a run."
+        ) from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(_record(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"Line {number} of {path} is not a line of metrics. The file was damaged: remove"
+                " the line, or move the file away."
+            ) from error
+    return records
+
+
+def records_of(
+    records: Sequence[Mapping[str, Any]], agent: str, phase: str
+) -> list[Mapping[str, Any]]:
+    """The records of one agent in one phase, such as "train" or "validation", in their order."""
+    return [r for r in records if r["agent"] == agent and r["phase"] == phase]
+
+
+def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float, float]:
+    """What an agent's training came to: means over the first and the last fifth of its steps.
+
+    Args:
+        steps: one agent's records, at least one, in order.
+
+    Returns:
+        The metric, "reward" or, where nothing was rewarded, "loss"; how many steps a mean is of,
+        and both means.
+    """
+    what = "reward" if "reward" in steps[0] else "loss"
+    values, few = [step[what] for step in steps], max(1, len(steps) // 5)
+    return what, few, sum(values[:few]) / few, sum(values[-few:]) / few
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    raw = json.loads(line)
+    record = {"step": int(raw["step"]), "phase": str(raw["phase"]), "agent": str(raw["agent"])}
+    for name, value in raw.items():
+        if name not in _LABELS:
+            record[name] = math.nan if value is None else float(value)
+    return record
+
+
+def _rewrite(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    """Write the records anew, whole or not at all."""
+    lines = []
+    for record in records:
+        plain = {name: None if value != value else value for name, value in record.items()}
+        lines.append(json.dumps(plain, ensure_ascii=False) + "\n")
+    write_text_atomic(path, "".join(lines))

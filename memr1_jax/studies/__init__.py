@@ -1,0 +1,1 @@
+"""Compares runs: the nano model and its judge, what RL teaches it, and ablations."""

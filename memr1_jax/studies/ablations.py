@@ -1,0 +1,95 @@
+"""The paper's ablations on the nano model (Memory-R1, section 4 and its appendices).
+
+What each table compares stands in `ablation_cells`, what it shows in `ablation_report`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.run.files import write_json_atomic
+from memr1_jax.studies.ablation_cells import (
+    AblationsConfig,
+    cells_of,
+    dialogue_counts,
+    dialogues_file,
+    experiment_of,
+    plan,
+)
+from memr1_jax.studies.ablation_report import write_report
+from memr1_jax.studies.comparison import held_out, open_folder, run_to_its_end, write_dialogues
+
+# Options that another call with the same folder may change: they add runs, and change none.
+_FREE = ("output", "tables", "seeds", "judge_model")
+
+
+def ablate(options: AblationsConfig) -> dict[str, Any]:
+    """Runs the cells of the chosen tables with every seed, measures and reports.
+
+    What an earlier call has finished in the folder is not repeated; further tables and seeds may be
+    asked for. The folder then holds the dialogues, a run folder `<cell>_<seed>/` each with its
+    `measured.json`, and `results.json`, `results.md` and a picture of each table.
+
+    Returns:
+      What `results.json` holds.
+
+    Raises:
+      UserError: an option makes no sense, or the folder was begun with other settings.
+      Preempted: a run was asked to stop; its state is saved.
+    """
+    tables = plan(options)
+    cells = cells_of(tables)
+    _check_judge(options)
+    folder = open_folder(options.output)
+    _check_begun(folder, options)
+    for facts in sorted({cell.facts for cell in cells}):
+        counts = dialogue_counts(options, facts)
+        write_dialogues(folder / dialogues_file(facts), options.seed, **counts)
+    wanted = [
+        (cell, seed)
+        for seed in range(options.seed, options.seed + options.seeds)
+        for cell in cells
+        if cell.varies or seed == options.seed
+    ]
+    runs: dict[str, list] = {cell.name: [] for cell in cells}
+    for number, (cell, seed) in enumerate(wanted, 1):
+        title = f"{number} of {len(wanted)} runs: {cell.name}, seed {seed}"
+        found = run_to_its_end(title, experiment_of(cell, folder, seed), _measure)
+        runs[cell.name].append(found)
+    return write_report(folder, dataclasses.asdict(options), tables, runs)
+
+
+def _measure(experiment) -> dict[str, dict]:
+    trained = experiment.params
+    measured = held_out(experiment)(trained["manager"], trained["answer"])
+    return {"measured": dataclasses.asdict(measured)}
+
+
+def _check_judge(options: AblationsConfig) -> None:
+    """Refuses a judge that cannot read the answers now, not after an hour of other runs."""
+    from memr1_jax.models.hf.tokenizer import load_tokenizer
+    from memr1_jax.training.loading import check_same_tokens
+
+    if options.judge_model:
+        names = (options.judge_model, options.model)
+        judge, model = (load_tokenizer(resolve_model(name)) for name in names)
+        check_same_tokens(judge, model, "judge_model", options)
+
+
+def _check_begun(folder: Path, options: AblationsConfig) -> None:
+    """Refuses other settings than those of runs that others start from."""
+    path = folder / "options.json"
+    now = {k: v for k, v in dataclasses.asdict(options).items() if k not in _FREE}
+    if not path.exists():
+        write_json_atomic(path, now)
+        return
+    then = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [name for name in now if then.get(name) != now[name]]:
+        listed = ", ".join(f"--{name} (was {then.get(name)!r})" for name in changed)
+        raise UserError(
+            f"The ablations in {folder} were begun with other settings: {listed}. Give the same"
+            " flags to go on with them, or another --output to start anew."
+        )

@@ -1,0 +1,341 @@
+"""How the nano model is made: a small decoder taught both agents' forms, and some bad habits.
+
+Memory-R1 starts from instruction-tuned models of billions of parameters. The nano model stands in
+for them where there are two CPU cores and no download. It is taught by demonstrations of generated
+dialogues, in two phases. The first shows right demonstrations. The second, short one shows flawed
+ones: a stated share of memory operations is wrong, and a stated share of answers repeats a whole
+memory. What it then does wrong is what reinforcement learning from outcomes has to find out.
+
+Axis letters: N demonstrations, P prompt length, R response length, B demonstrations in a batch.
+"""
+
+import dataclasses
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.demonstrations import (
+    Demonstrations,
+    answer_demonstrations,
+    by_batches,
+    manager_demonstrations,
+)
+from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.targets import Written, compact_response
+from memr1_jax.data.batches import row_batches
+from memr1_jax.data.encode import encode_final_banks
+from memr1_jax.data.locomo import load_conversations
+from memr1_jax.data.synthetic import generate
+from memr1_jax.data.types import Conversation
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import Block
+from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.sampler import generate as sample
+from memr1_jax.models.sampler import greedy_sampling
+from memr1_jax.models.small_model import write_small_model
+from memr1_jax.rl.imitation import Imitation, imitation_update
+from memr1_jax.rl.policy import Experience
+from memr1_jax.rl.update import TrainState, create_state
+from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.text.events import Event
+from memr1_jax.training.config import ExperimentConfig, check_counts, option
+from memr1_jax.training.loading import Models, load_models
+from memr1_jax.training.sft_step import demonstrate
+from memr1_jax.training.workbench import Workbench, build_workbench
+
+NANO = DecoderConfig(  # 0.75 million parameters
+    vocab_size=2048,
+    num_layers=3,
+    model_width=128,
+    num_heads=4,
+    num_kv_heads=4,
+    head_size=32,
+    mlp_width=256,
+    max_positions=1024,
+)
+# The sizes that it is taught with, and that flag files of it share.
+NANO_SIZES = {
+    "manager_prompt": "compact_nano",
+    "answer_prompt": "compact_nano",
+    "judge_prompt": "compact_nano",
+    "memories": 3,
+    "neighbours": 3,
+    "memories_shown": 3,
+    "max_prompt_length": 116,
+    "manager_response_length": 36,
+    "answer_response_length": 36,
+    "memory_width": 20,
+    "bank_capacity": 24,
+    "facts_per_turn": 1,
+    "questions_per_turn": 2,
+    "features": 512,
+    "remat": "none",
+}
+NANO_DIALOGUES = {
+    "num_sessions": 3,
+    "facts_per_session": 4,
+    "changes": 0.25,
+    "endings": 0.12,
+    "repeats": 0.1,
+    "relative_dates": 0.0,
+}
+_AGENTS = ("answer", "manager")
+_TURNS = ("answer", "manager", "answer")  # whose demonstrations the steps take, in rotation
+_AT_ONCE = 250  # dialogues that are turned into demonstrations together
+
+
+@dataclasses.dataclass(frozen=True)
+class NanoConfig:
+    """Options of making the nano model."""
+
+    output: str = option("runs/nano", "Folder; the model is in its folder `model`.")
+    clean_steps: int = option(3200, "Steps on right demonstrations.")
+    flawed_steps: int = option(300, "Steps on flawed demonstrations after these.")
+    verbose: float = option(0.55, "Share of flawed answers, which repeat a whole memory.")
+    corrupt: float = option(0.5, "Share of flawed memory operations, which are wrong ones.")
+    dialogues: int = option(2500, "Generated dialogues with the right demonstrations.")
+    flawed_dialogues: int = option(300, "Generated dialogues with the flawed ones.")
+    test_dialogues: int = option(60, "Generated dialogues to test the model on.")
+    batch: int = option(32, "Demonstrations a step.")
+    learning_rate: float = option(4e-3, "Peak learning rate; it falls to a twentieth by a cosine.")
+    flawed_learning_rate: float = option(3e-4, "Learning rate on flawed demonstrations.")
+    seed: int = option(0, "Seed of dialogues, weights and order.")
+
+
+class Lessons(NamedTuple):
+    """Demonstrations as prompts `[N, P]` and responses `[N, R]`, with lengths `[N]` (NumPy)."""
+
+    prompt: np.ndarray
+    prompt_length: np.ndarray
+    response: np.ndarray
+    response_length: np.ndarray
+
+
+def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
+    """Makes the model and returns its folder, which transformers can load.
+
+    Beside it `report.json` holds the options and how many held-out demonstrations the model's
+    greedy output equals, after either phase.
+
+    Raises:
+      UserError: an option makes no sense, or the folder holds a run.
+    """
+    check_counts(options, ("clean_steps", "flawed_steps", "dialogues", "flawed_dialogues", "batch"))
+    folder = prepare_run_folder(options.output, resume=False)
+    start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
+    models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
+    seeds = iter(range(options.seed + 1, 1 << 30))
+    statistics = nano_dialogues(next(seeds), 300)
+    bench = build_workbench(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
+
+    def lessons(dialogues, what, **flaws):
+        with progress_bar(dialogues, f"demonstrations, {what}") as progress:
+            parts = []
+            for done in range(0, dialogues, _AT_ONCE):
+                count = min(_AT_ONCE, dialogues - done)
+                told = nano_dialogues(next(seeds), count, split=what)
+                parts.append(demonstrated(bench, models, told, **flaws))
+                progress.update(done + count)
+        return {
+            agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
+            for agent in _AGENTS
+        }
+
+    test = lessons(options.test_dialogues, "test")
+    clean = lessons(options.dialogues, "train")
+    flaws = {"verbose": options.verbose, "corrupt": options.corrupt, "seed": options.seed}
+    flawed = lessons(options.flawed_dialogues, "validation", **flaws)
+
+    model = models.manager
+    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
+    scores = {}
+    falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
+    phases = (
+        ("clean", falling, options.clean_steps, clean),
+        ("flawed", options.flawed_learning_rate, options.flawed_steps, flawed),
+    )
+    for name, rate, steps, shown in phases:
+        params = _teach(options, bench, models, params, rate, steps, shown, name)
+        scores[name] = {
+            agent: equal_share(bench, models, params, agent, test[agent]) for agent in _AGENTS
+        }
+    table(
+        "Greedy output equal to the right demonstration, held-out dialogues",
+        ("phase", *(f"{agent} agent, of {len(test[agent].prompt)}" for agent in _AGENTS)),
+        [(name, *found.values()) for name, found in scores.items()],
+    )
+    made = export_params(
+        folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
+    )
+    write_json_atomic(
+        folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
+    )
+    print(f"The model is in {made}")
+    return made
+
+
+def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
+    """A rate that climbs for `warmup` steps at most, then falls by a cosine to a twentieth."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps // 2), steps, peak / 20)
+
+
+def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
+    """Generated dialogues of the nano model's kind."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(generate(seed, count, split=split, **NANO_DIALOGUES), file)
+        file.flush()
+        return load_conversations(file.name)
+
+
+def tokenizer_texts() -> Iterator[str]:
+    """What the tokenizer is trained on: facts, questions, answers and operations, as they occur."""
+    yield from ["user\nassistant\n"] * 50
+    yield from ["Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"] * 50
+    for record in generate(0, 500, split="tokenizer", **NANO_DIALOGUES):
+        for session in record["observation"].values():
+            yield from (f" {note}" for told in session.values() for note, _ in told)
+        for item in record["qa"]:
+            yield f" {item['question']} **Answer:** {item['answer']}"
+        for operation in record["gold_operations"]:
+            event = Event[operation["event"]]
+            place = 0 if event in (Event.UPDATE, Event.DELETE) else -1
+            yield compact_response([Written(event, place, operation["text"])])
+
+
+def demonstrated(
+    bench: Workbench,
+    models: Models,
+    dialogues: list[Conversation],
+    *,
+    verbose: float = 0.0,
+    corrupt: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Lessons]:
+    """The demonstrations of both agents; banks hold what they should.
+
+    The Answer Agent never sees a bank with facts that no longer hold, so that it depends on a
+    manager that removes them.
+    """
+    tokenizer = models.manager.tokenizer
+    answers, _ = answer_demonstrations(
+        bench.answerer,
+        bench.tools,
+        bench.encoder,
+        tokenizer,
+        dialogues,
+        encode_final_banks(bench.encoder, dialogues),
+        verbose=verbose,
+        seed=seed,
+    )
+    operations, _ = manager_demonstrations(
+        bench.manager,
+        bench.tools,
+        bench.encoder,
+        tokenizer,
+        dialogues,
+        corrupt=corrupt,
+        seed=seed,
+    )
+    return {
+        "answer": _lessons(bench.answerer, bench.tools, answers),
+        "manager": _lessons(bench.manager, bench.tools, operations),
+    }
+
+
+def equal_share(
+    bench: Workbench, models: Models, params: dict, agent: str, lessons: Lessons
+) -> float:
+    """Share of demonstrations that the greedy output equals, token by token."""
+    acting = bench.manager if agent == "manager" else bench.answerer
+    write = jax.jit(functools.partial(_greedy, acting, models.manager.decoder))
+    right = 0
+    for rows, valid in row_batches(len(lessons.prompt), 128):
+        tokens, length = jax.device_get(
+            write(params, lessons.prompt[rows], lessons.prompt_length[rows])
+        )
+        mask = np.arange(tokens.shape[-1]) < lessons.response_length[rows, None]
+        same = (length == lessons.response_length[rows]) & np.all(
+            (tokens == lessons.response[rows]) | ~mask, axis=-1
+        )
+        right += int(same[valid].sum())
+    return right / len(lessons.prompt)
+
+
+def _teach(options, bench, models, params, rate, steps, lessons, name) -> dict:
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.05)
+    )
+    agents = {"manager": bench.manager, "answer": bench.answerer}
+    step_of = {
+        agent: _imitate(agents[agent], models.manager.decoder, optimizer) for agent in _AGENTS
+    }
+    state = create_state(params, optimizer, options.seed)
+    order = np.random.default_rng([options.seed, steps])
+    with progress_bar(steps, f"{name} demonstrations") as progress:
+        for step in range(steps):
+            agent = _TURNS[step % len(_TURNS)]
+            rows = order.integers(0, len(lessons[agent].prompt), options.batch)
+            state, loss = step_of[agent](state, *(part[rows] for part in lessons[agent]))
+            if step % 25 == 24 or step + 1 == steps:
+                progress.update(step + 1, loss=float(loss))
+    return state.params
+
+
+def _imitate(agent: AnswerAgent | MemoryManager, decoder, optimizer) -> Callable:
+    """Compiles `step(state, prompt, length, response, length) -> state, loss`."""
+
+    def step(state: TrainState, prompt, prompt_length, response, response_length):
+        batch = len(prompt)
+        experience = Experience(
+            prompt=Block(jnp.asarray(prompt, jnp.int32), prompt_length),
+            response=Block(jnp.asarray(response, jnp.int32)[:, None], response_length[:, None]),
+            logprobs=jnp.zeros((batch, 1, response.shape[-1])),
+            rewards=jnp.ones((batch, 1)),
+            stopped=jnp.ones((batch, 1), bool),
+            valid=jnp.ones(batch, bool),
+            shown=jnp.zeros(batch, jnp.int32),
+        )
+        instruction = agent.template.instruction_block
+        state, metrics = imitation_update(
+            Imitation(), decoder, optimizer, state, None, instruction, experience
+        )
+        return state, metrics["loss"].sum / metrics["loss"].weight
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def _greedy(agent, decoder, params, prompt, length):
+    samples = sample(
+        decoder,
+        params,
+        (agent.template.instruction_block, Block(jnp.asarray(prompt, jnp.int32), length)),
+        *greedy_sampling(),
+        group=1,
+        max_tokens=agent.response_length,
+        stop_tokens=agent.stop_tokens,
+        active=jnp.ones((len(length), 1), bool),
+    )
+    return samples.tokens[:, 0], samples.length[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prompts(agent, tools, demonstrations, rows):
+    rollout = demonstrate(agent, tools, *demonstrations.select(rows, jnp.ones(rows.shape, bool)))
+    return rollout.prompt.tokens, rollout.prompt.length
+
+
+def _lessons(agent, tools, demonstrations: Demonstrations) -> Lessons:
+    look = functools.partial(_prompts, agent, tools, demonstrations)
+    prompt, length = by_batches(look, demonstrations.rows)
+    response, response_length = jax.device_get((demonstrations.tokens, demonstrations.length))
+    return Lessons(prompt.astype(np.int16), length, response.astype(np.int16), response_length)

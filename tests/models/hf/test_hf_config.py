@@ -1,0 +1,83 @@
+"""Configurations from and to Hugging Face's terms."""
+
+import golden_models
+import pytest
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.config import PRESETS, RopeScaling
+from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf
+
+LLAMA = golden_models.CONFIGS["llama_scaled"]
+QWEN = golden_models.CONFIGS["qwen2_biased"]
+
+
+def test_reads_the_older_keys():
+    config = config_from_hf(LLAMA)
+    assert config.rope_theta == 500_000.0
+    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    assert (config.num_heads, config.num_kv_heads, config.head_size) == (4, 2, 64)
+    assert not config.tie_embeddings and not config.qkv_bias
+
+
+def test_reads_the_newer_keys():
+    hf = dict(LLAMA)
+    rope = hf.pop("rope_scaling") | {"rope_theta": hf.pop("rope_theta")}
+    assert config_from_hf(hf | {"rope_parameters": rope}) == config_from_hf(LLAMA)
+
+
+def test_qwen2_has_biases_and_derives_the_head_size():
+    config = config_from_hf(QWEN)
+    assert config.qkv_bias and config.head_size == 16 and config.rms_epsilon == 1e-6
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_round_trip(name):
+    assert config_from_hf(config_to_hf(PRESETS[name])) == PRESETS[name]
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "qwen2.5-7b"])
+def test_transformers_reads_the_same(name):
+    transformers = pytest.importorskip("transformers")
+    preset = PRESETS[name]
+    hf = config_to_hf(preset, "bfloat16")
+    parsed = transformers.AutoConfig.for_model(hf.pop("model_type"), **hf)
+    assert parsed.rope_parameters["rope_theta"] == preset.rope_theta
+    assert parsed.hidden_size == preset.model_width
+    assert "bfloat16" in str(parsed.dtype)
+    assert config_from_hf(parsed.to_dict()) == preset
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        (LLAMA, {"model_type": "gemma3"}),
+        (LLAMA, {"attention_bias": True}),
+        (LLAMA, {"mlp_bias": True}),
+        (LLAMA, {"hidden_act": "gelu"}),
+        (LLAMA, {"rope_interleaved": True}),
+        (LLAMA, {"quantization_config": {"bits": 4}}),
+        (LLAMA, {"num_key_value_heads": 3}),
+        (QWEN, {"use_sliding_window": True}),
+        (QWEN, {"layer_types": ["full_attention", "sliding_attention"]}),
+        (QWEN, {"partial_rotary_factor": 0.5}),
+        (QWEN, {"hidden_size": None}),
+        (QWEN, {"vocab_size": "many"}),
+    ],
+)
+def test_refuses_what_the_decoder_does_not_compute(base, change):
+    with pytest.raises(UserError, match=next(iter(change))):
+        config_from_hf(base | change)
+
+
+@pytest.mark.parametrize(
+    ("rope", "key"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0}, "rope_type"),
+        ({"type": "linear", "factor": 2.0}, "rope_type"),
+        ({"rope_type": "llama3", "factor": 8.0}, "low_freq_factor"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.25}, "partial_rotary_factor"),
+    ],
+)
+def test_refuses_other_rotations(rope, key):
+    with pytest.raises(UserError, match=key):
+        config_from_hf(LLAMA | {"rope_scaling": rope})

@@ -1,0 +1,235 @@
+"""Parameters from and to safetensors."""
+
+import dataclasses
+import json
+
+import golden_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder import init_params
+from memr1_jax.models.hf.hf_weights import export_params, load_params
+
+TINY = DecoderConfig(
+    vocab_size=40,
+    num_layers=3,
+    model_width=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_size=8,
+    mlp_width=24,
+)
+VARIANTS = {
+    "tied": TINY,
+    "untied": dataclasses.replace(TINY, tie_embeddings=False),
+    "biased": dataclasses.replace(TINY, qkv_bias=True),
+}
+
+
+def random_params(config, dtype=np.float32):
+    random = np.random.default_rng(0)
+    tree = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(dtype), tree)
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.mark.parametrize("shard_bytes", [10**9, 5000])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip_is_exact(variant, shard_bytes, tmp_path):
+    config = VARIANTS[variant]
+    params = random_params(config)
+    export_params(tmp_path / "model", params, config, max_shard_bytes=shard_bytes)
+    loaded, read = load_params(tmp_path / "model")
+    assert read == config
+    assert_same(loaded, params)
+    files = sorted(tmp_path.glob("model/*.safetensors"))
+    assert (len(files) == 1) == (shard_bytes > 5000)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_shards_keep_to_their_limit_and_to_the_index(tmp_path):
+    export_params(tmp_path / "model", random_params(TINY), TINY, max_shard_bytes=5000)
+    index = json.loads((tmp_path / "model/model.safetensors.index.json").read_text())
+    total = 0
+    for path in tmp_path.glob("model/*.safetensors"):
+        tensors = load_file(path)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        assert size <= 5000
+        assert all(index["weight_map"][name] == path.name for name in tensors)
+        total += size
+    assert total == index["metadata"]["total_size"] == 4 * TINY.num_parameters
+
+
+def test_kernels_are_transposed_and_split_into_heads(tmp_path):
+    golden_models.write_folder(tmp_path, "llama_scaled")
+    weights = golden_models.state_dict("llama_scaled")
+    params, config = load_params(tmp_path)
+    query = weights["model.layers.1.self_attn.q_proj.weight"]  # [N * H, D]
+    output = weights["model.layers.1.self_attn.o_proj.weight"]  # [D, N * H]
+    attention = params["layers"]["attention"]
+    size = config.head_size
+    np.testing.assert_array_equal(attention["query"]["kernel"][1, :, 2, 5], query[2 * size + 5])
+    np.testing.assert_array_equal(attention["output"]["kernel"][1, 2, 5], output[:, 2 * size + 5])
+    np.testing.assert_array_equal(params["head"]["embedding"], weights["lm_head.weight"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_reads_half_precision(dtype, tmp_path):
+    golden_models.write_folder(tmp_path, "llama_tied")
+    weights = golden_models.state_dict("llama_tied")
+    halves = {name: weight.astype(dtype) for name, weight in weights.items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    params, _ = load_params(tmp_path)
+    kernel = params["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.dtype == np.float32
+    expected = halves["model.layers.0.mlp.up_proj.weight"].astype(np.float32).T
+    np.testing.assert_array_equal(kernel[0], expected)
+    assert load_params(tmp_path, dtype=jnp.bfloat16)[0]["embed"]["embedding"].dtype == jnp.bfloat16
+
+
+def test_bfloat16_export_rounds_once(tmp_path):
+    params = random_params(TINY)
+    export_params(tmp_path / "model", params, TINY, dtype="bfloat16")
+    assert json.loads((tmp_path / "model/config.json").read_text())["torch_dtype"] == "bfloat16"
+    expected = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(np.float32), params)
+    assert_same(load_params(tmp_path / "model")[0], expected)
+
+
+def test_exports_arrays_on_a_device(tmp_path):
+    params = random_params(TINY)
+    export_params(tmp_path / "model", jax.device_put(params), TINY)
+    assert_same(load_params(tmp_path / "model")[0], params)
+
+
+def test_a_stored_copy_of_a_tied_head_is_ignored(tmp_path):
+    golden_models.write_folder(tmp_path, "llama_tied")
+    weights = golden_models.state_dict("llama_tied")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    assert "head" not in load_params(tmp_path)[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_transformers_loads_the_export(variant, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch loads the export")
+    from transformers import AutoModelForCausalLM
+
+    config = VARIANTS[variant]
+    params = random_params(config)
+    export_params(tmp_path / "model", params, config, max_shard_bytes=5000)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", output_loading_info=True
+    )
+    assert not any(report.values()), report
+    assert model.dtype == torch.float32
+    down = model.model.layers[2].mlp.down_proj.weight.detach().numpy()
+    np.testing.assert_array_equal(down.T, params["layers"]["mlp"]["down"]["kernel"][2])
+
+
+def test_copies_tokenizer_and_generation_files(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "tokenizer.json").write_text("{}")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    (source / "generation_config.json").write_text('{"eos_token_id": [2, 3], "top_p": 0.9}')
+    (source / "pytorch_model.bin").write_bytes(b"never read")
+    export_params(tmp_path / "model", random_params(TINY), TINY, tokenizer_folder=source)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    }
+    assert json.loads((tmp_path / "model/config.json").read_text())["eos_token_id"] == [2, 3]
+    export_params(tmp_path / "model", random_params(TINY), TINY, generation_config={"top_k": 5})
+    assert json.loads((tmp_path / "model/generation_config.json").read_text()) == {"top_k": 5}
+    assert not (tmp_path / "model/tokenizer.json").exists()
+
+
+def test_a_failed_export_leaves_the_old_folder(tmp_path, monkeypatch):
+    params = random_params(TINY)
+    export_params(tmp_path / "model", params, TINY)
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_params(tmp_path / "model", jax.tree.map(np.zeros_like, params), TINY)
+    assert_same(load_params(tmp_path / "model")[0], params)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_export_does_not_replace_other_folders(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not a model folder"):
+        export_params(tmp_path, random_params(TINY), TINY)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_export_refuses_other_trees_and_types(tmp_path):
+    params = random_params(TINY)
+    with pytest.raises(ValueError, match="do not fit"):
+        export_params(tmp_path / "model", params | {"value": np.zeros(3)}, TINY)
+    with pytest.raises(UserError, match="float16"):
+        export_params(tmp_path / "model", params, TINY, dtype="float16")
+
+
+def break_folder(folder, how):
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    name = "model.layers.1.mlp.up_proj.weight"
+    match how:
+        case "missing":
+            del tensors[name]
+        case "unexpected":
+            tensors["model.layers.0.self_attn.q_norm.weight"] = np.zeros(8, np.float32)
+        case "shape":
+            tensors[name] = np.ascontiguousarray(tensors[name].T)
+        case "type":
+            tensors[name] = tensors[name].astype(np.int8)
+    save_file(tensors, weights)
+    if how == "truncated":
+        with weights.open("r+b") as file:
+            file.truncate(weights.stat().st_size - 100)
+    if how == "none":
+        weights.unlink()
+    if how == "json":
+        (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("missing", r"lacks tensor model\.layers\.1\.mlp\.up_proj\.weight\."),
+        ("unexpected", r"model\.safetensors holds tensor model\.layers\.0\.self_attn\.q_norm"),
+        ("shape", r"layers\.1\.mlp\.up_proj\.weight has shape \[64, 96\] where .* \[96, 64\]"),
+        ("type", r"layers\.1\.mlp\.up_proj\.weight is stored as I8"),
+        ("truncated", r"model\.safetensors is not a whole safetensors file"),
+        ("none", r"has neither model\.safetensors nor"),
+        ("json", r"config\.json is not valid JSON"),
+    ],
+)
+def test_broken_folders(how, sentence, tmp_path):
+    break_folder(golden_models.write_folder(tmp_path, "llama_tied"), how)
+    with pytest.raises(UserError, match=sentence):
+        load_params(tmp_path)
+
+
+def test_missing_shard(tmp_path):
+    export_params(tmp_path / "model", random_params(TINY), TINY, max_shard_bytes=5000)
+    shard = sorted(tmp_path.glob("model/*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(UserError, match=f"{shard.name}, which is missing"):
+        load_params(tmp_path / "model")

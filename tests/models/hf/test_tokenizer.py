@@ -1,0 +1,82 @@
+"""The tokenizer of a model folder."""
+
+import dataclasses
+import json
+
+import pytest
+import tokenizers
+
+from memr1_jax.errors import UserError
+from memr1_jax.models.config import PRESETS
+from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+
+TINY = PRESETS["tiny"]
+TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = tokenizers.models.BPE({"a": 0, "b": 1, "<s>": 2, "</s>": 3, "<end>": 4}, [])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.add_special_tokens(["<s>", "</s>", "<end>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, eos_token="</s>", chat_template=TEMPLATE)
+    return tmp_path
+
+
+def write(folder, **options):
+    options["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+
+
+def test_loads_and_renders_a_chat(folder):
+    tokenizer = load_tokenizer(folder)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False)
+    assert text == "<s>ab</s>"
+    assert tokenizer(text).input_ids == [2, 0, 1, 3]
+    check_tokenizer(tokenizer, TINY, folder)
+
+
+@pytest.mark.parametrize(
+    ("generation", "stops"),
+    [(None, (3,)), ({"eos_token_id": 4}, (3, 4)), ({"eos_token_id": [4, 3]}, (3, 4)), ({}, (3,))],
+)
+def test_stop_tokens(folder, generation, stops):
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert stop_tokens(folder, load_tokenizer(folder)) == stops
+
+
+def test_refuses_a_larger_vocabulary(folder):
+    with pytest.raises(UserError, match="token ids up to 4, .* has 4 entries"):
+        check_tokenizer(load_tokenizer(folder), dataclasses.replace(TINY, vocab_size=4), folder)
+
+
+def test_refuses_what_cannot_chat_or_stop(folder):
+    write(folder, eos_token="</s>")
+    with pytest.raises(UserError, match="no chat template"):
+        check_tokenizer(load_tokenizer(folder), TINY, folder)
+    write(folder, chat_template=TEMPLATE)
+    with pytest.raises(UserError, match="end token"):
+        check_tokenizer(load_tokenizer(folder), TINY, folder)
+
+
+def test_refuses_folders_without_a_tokenizer(tmp_path):
+    with pytest.raises(UserError, match="There is no folder"):
+        load_tokenizer(tmp_path / "absent")
+    with pytest.raises(UserError, match="holds no tokenizer that transformers can load"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    write(tmp_path)
+    with pytest.raises(UserError, match="holds no tokenizer that transformers can load"):
+        load_tokenizer(tmp_path)
+
+
+def test_smollm2_tokenizer(smollm2):
+    tokenizer = load_tokenizer(smollm2)
+    check_tokenizer(tokenizer, PRESETS["smollm2-135m"], smollm2)
+    assert stop_tokens(smollm2, tokenizer) == (2,)
+    # Digits stand alone and leave the white space before them whole.
+    assert tokenizer.tokenize("x  2023 é") == ["x", "ĠĠ", "2", "0", "2", "3", "ĠÃ©"]
+    text = "Caroline's dog, 2021-05-03:\n\t日本 🙂  end"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text

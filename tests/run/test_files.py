@@ -1,0 +1,86 @@
+import json
+import os
+import pathlib
+
+import pytest
+
+from memr1_jax.errors import UserError
+from memr1_jax.run import files
+
+
+def test_writes_text_and_json_without_leftovers(tmp_path):
+    files.write_text_atomic(tmp_path / "note.txt", "naïve\n")
+    files.write_text_atomic(tmp_path / "note.txt", "new\n")
+    files.write_json_atomic(tmp_path / "config.json", {"name": "ß", "steps": 3})
+    assert (tmp_path / "note.txt").read_bytes() == b"new\n"
+    assert json.loads((tmp_path / "config.json").read_text("utf-8")) == {"name": "ß", "steps": 3}
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "note.txt"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, broken):
+    path = tmp_path / "config.json"
+    files.write_json_atomic(path, {"old": True})
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, broken, fail)
+    with pytest.raises(OSError, match="no space left"):
+        files.write_json_atomic(path, {"old": False})
+    assert json.loads(path.read_text()) == {"old": True}
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_a_value_that_json_cannot_hold_keeps_the_old_file(tmp_path):
+    path = tmp_path / "config.json"
+    files.write_json_atomic(path, {"old": True})
+    with pytest.raises(ValueError):
+        files.write_json_atomic(path, {"loss": float("nan")})
+    assert json.loads(path.read_text()) == {"old": True}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_or_empty_folder_is_ready(tmp_path, resume):
+    folder = files.prepare_run_folder(tmp_path / "a" / "run", resume)
+    assert folder == tmp_path / "a" / "run" and os.listdir(folder) == []
+    assert files.prepare_run_folder(folder, resume) == folder
+
+
+def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.prepare_run_folder("run", resume=False) == tmp_path / "run"
+
+
+@pytest.mark.parametrize("mark", ["metrics.jsonl", "checkpoints/3"])
+def test_a_folder_with_a_run_needs_resume(tmp_path, mark):
+    path = tmp_path / mark
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="already holds a run.*--resume"):
+        files.prepare_run_folder(tmp_path, resume=False)
+    assert files.prepare_run_folder(tmp_path, resume=True) == tmp_path
+    assert path.read_text() == "{}\n"
+
+
+def test_a_run_that_never_started_does_not_count(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    assert files.prepare_run_folder(tmp_path, resume=False) == tmp_path
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("")
+    with pytest.raises(UserError, match=f"{path} is a file"):
+        files.prepare_run_folder(path, resume=False)
+    with pytest.raises(UserError, match="cannot be written"):
+        files.prepare_run_folder(path / "below", resume=False)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self").is_dir(), reason="needs Linux's /proc")
+def test_an_unwritable_folder_is_named():
+    # Nobody may write here, root included.
+    with pytest.raises(UserError, match="/proc/self cannot be written.*--output"):
+        files.prepare_run_folder("/proc/self", resume=True)
