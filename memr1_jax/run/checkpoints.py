@@ -11,6 +11,7 @@ import jax
 
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import any_process, is_main
+from memr1_jax.run.checksums import damaged_file, has_checksums, write_checksums
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ class Checkpoints:
     """The checkpoints in one folder, each a state (pytree of arrays) and a small JSON `meta`.
 
     A checkpoint appears under its step number only when it is complete, so a process that is killed
-    while saving leaves the ones before it. Use as a context manager, or call `close`.
+    while saving leaves the ones before it. It carries a SHA-256 of each of its files, which is
+    compared before anything is used. Use as a context manager, or call `close`.
 
     In a run of several processes all of them make the same calls in the same order.
 
@@ -44,6 +46,7 @@ class Checkpoints:
         self.folder = pathlib.Path(folder).expanduser().absolute()
         _open_folder(self.folder, create=not read_only)
         self._scores: dict[int, float | None] = {}
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "meta"),
@@ -52,6 +55,9 @@ class Checkpoints:
                 read_only=read_only,
                 create=False,
                 cleanup_tmp_directories=not read_only,
+                async_options=ocp.options.AsyncOptions(
+                    post_finalization_callback=self._add_checksums
+                ),
             ),
         )
 
@@ -83,7 +89,7 @@ class Checkpoints:
                 self._scores.pop(later, None)
         self.best_step()  # Reads all scores before one is being written.
         score = float(score) if score is not None and math.isfinite(score) else None
-        self._scores[step] = score
+        self._scores[step], self._saving = score, step
         meta = {"format": FORMAT, "arrays": arrays, "score": score, **meta}
         try:
             self._manager.save(
@@ -161,6 +167,12 @@ class Checkpoints:
         """Close."""
         self.close()
 
+    def _add_checksums(self) -> None:
+        """Run when all files are written, before the folder gets its final name."""
+        if is_main():
+            for folder in self.folder.glob(f"{self._saving}.*tmp*"):
+                write_checksums(folder)
+
     def _steps(self) -> list[int]:
         """Complete checkpoints, newest first."""
         self.wait()
@@ -183,6 +195,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         meta = self._read_meta(step)
+        self._verify(step)
         _check_arrays(self.folder / str(step), saved=meta["arrays"], expected=_describe(example))
         arguments = ocp.args.StandardRestore(jax.tree.map(_abstract, example))
         state = self._read(step, "state", ocp.StandardCheckpointHandler(), arguments)
@@ -197,6 +210,7 @@ class Checkpoints:
         folder = self.folder / str(step)
         if any_process(not folder.is_dir()):
             raise _Unreadable(f"There is no checkpoint {folder}. {self._choices()}")
+        self._verify(step, "meta/")
         meta = self._read(step, "meta", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
         if not isinstance(meta, dict) or "arrays" not in meta or "format" not in meta:
             raise _Unreadable(f"{folder} was not saved by memr1_jax. Remove or move this folder.")
@@ -206,6 +220,21 @@ class Checkpoints:
                 f" memr1_jax reads format {FORMAT}. Use the version that saved it."
             )
         return meta
+
+    def _verify(self, step: int, part: str = "") -> None:
+        """Compare the files with their checksums; the first process alone reads them for this."""
+        folder, damaged = self.folder / str(step), None
+        if is_main():
+            if has_checksums(folder):
+                damaged = damaged_file(folder, part)
+            elif not part and (folder / "state").is_dir():
+                _LOG.warning(
+                    "The checkpoint %s was saved without checksums, so it cannot be told whether"
+                    " its files are intact.",
+                    folder,
+                )
+        if any_process(damaged is not None):
+            raise self._unreadable(step, damaged)
 
     def _read(self, step: int, item: str, handler: Any, arguments: Any) -> Any:
         """One part of a checkpoint, if all processes can read it.
@@ -222,10 +251,13 @@ class Checkpoints:
             raise self._unreadable(step) from problem
         return result
 
-    def _unreadable(self, step: int) -> "_Unreadable":
+    def _unreadable(self, step: int, damaged: str | None = None) -> "_Unreadable":
+        reason = "it is damaged, incomplete, or not one of memr1_jax"
+        if damaged is not None:
+            reason = f"its file {damaged} is damaged, as the checksums show"
         return _Unreadable(
-            f"The checkpoint {self.folder / str(step)} cannot be read: it is damaged,"
-            " incomplete, or not one of memr1_jax. Remove or move this folder."
+            f"The checkpoint {self.folder / str(step)} cannot be read: {reason}."
+            " Remove or move this folder."
         )
 
     def _choices(self) -> str:
