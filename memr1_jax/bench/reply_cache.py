@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from memr1_jax.bench.systems.protocol import Reply
 from memr1_jax.errors import UserError
+from memr1_jax.run.files import cannot_write
 
 _FIELDS = ("text", "prompt_tokens", "tokens", "stopped", "seconds", "cut")
 
@@ -21,7 +22,11 @@ class ReplyCache:
     def __init__(self, path: str | os.PathLike):
         """Opens or makes the file; UserError where it is no such file."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path)
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(path)
+        except sqlite3.Error as error:
+            raise cannot_write(path, error) from error
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(
@@ -29,20 +34,24 @@ class ReplyCache:
                 " prompt_tokens INTEGER, tokens INTEGER, stopped INTEGER, seconds REAL,"
                 " cut INTEGER) WITHOUT ROWID"
             )
+            (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(said.splitlines()[-1])
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise UserError(
-                f"{path} is no cache of replies ({error}). Move it away; a new one is made."
-            ) from error
+            raise self._failed(error) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
         """The replies that are there."""
         columns = ", ".join(_FIELDS)
         found = {}
         for key in dict.fromkeys(keys):
-            row = self._connection.execute(
-                f"SELECT {columns} FROM replies WHERE key = ?", (key,)
-            ).fetchone()
+            try:
+                row = self._connection.execute(
+                    f"SELECT {columns} FROM replies WHERE key = ?", (key,)
+                ).fetchone()
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
             if row:
                 values = dict(zip(_FIELDS, row, strict=True))
                 found[key] = Reply(**values | {"stopped": bool(values["stopped"])})
@@ -51,11 +60,22 @@ class ReplyCache:
     def put(self, replies: Mapping[str, Reply]) -> None:
         """Stores all of them, or none where the process dies meanwhile."""
         marks = ", ".join("?" * (1 + len(_FIELDS)))
-        with self._connection:
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO replies VALUES ({marks})",
-                [(key, *(getattr(r, name) for name in _FIELDS)) for key, r in replies.items()],
-            )
+        rows = [(key, *(getattr(r, name) for name in _FIELDS)) for key, r in replies.items()]
+        try:
+            with self._connection:
+                self._connection.executemany(
+                    f"INSERT OR REPLACE INTO replies VALUES ({marks})", rows
+                )
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error) -> UserError:
+        """What is wrong: the disk, another process, or the file itself."""
+        if isinstance(error, sqlite3.OperationalError):  # not the contents
+            return cannot_write(self.path, error)
+        return UserError(
+            f"{self.path} is no cache of replies ({error}). Move it away; a new one is made."
+        )
 
     def close(self) -> None:
         """Closes the file."""

@@ -9,6 +9,7 @@ import re
 
 from memr1_jax.data import phrases
 from memr1_jax.data.phrases import Kind
+from memr1_jax.run.files import write_text_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +114,17 @@ def write_synthetic(
     test: int = 4,
     **sizes: float,
 ) -> None:
-    """Write a file of generated conversations for all three splits; `sizes` go to `generate`."""
+    """Write a file of generated conversations for all three splits, whole or not at all.
+
+    `sizes` go to `generate`.
+    """
     counts = {"train": train, "validation": validation, "test": test}
     records = [
         record
         for split, number in counts.items()
         for record in generate(seed, number, split=split, **sizes)
     ]
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(records, file, indent=1)
+    write_text_atomic(path, json.dumps(records, indent=1))
 
 
 def _session_time(time: datetime.datetime) -> str:

@@ -1,10 +1,11 @@
 """Files of a run: written whole or not at all, in a folder that belongs to one run."""
 
+import contextlib
 import json
 import os
 import pathlib
 import uuid
-from typing import Any
+from typing import Any, BinaryIO
 
 from memr1_jax.errors import UserError
 
@@ -15,17 +16,25 @@ def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
     """Write a file so that readers, and a machine that dies, see the old or the new one whole.
 
     The bytes go to a temporary name in the same folder, reach the disk, and take the final name.
+    A missing folder is made.
+
+    Raises:
+        UserError: the disk or the rights of the folder refuse it; the old file is still there.
     """
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -38,6 +47,52 @@ def write_json_atomic(path: str | os.PathLike, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all; ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(path, text + "\n")
+
+
+def append_whole(file: BinaryIO, data: bytes) -> None:
+    """Append bytes to a file that was opened without a buffer; all of them, or none.
+
+    Raises:
+        UserError: the disk refuses it. A process that dies meanwhile may leave a part.
+    """
+    end = file.seek(0, os.SEEK_END)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+        raise cannot_write(file.name, error) from error
+
+
+def cannot_write(path: str | os.PathLike, error: Exception) -> UserError:
+    """Say that a file could not be written, and what to do."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UserError(
+        f"{path} could not be written ({reason.splitlines()[0]}). Make room on the disk or check"
+        " the rights of the folder. What was written before is intact: give the same command"
+        " again, with --resume where it has this flag."
+    )
+
+
+def damaged(path: str | os.PathLike, error: Exception | str, remedy: str) -> UserError:
+    """Say that a file of a run does not hold what a run writes there; `remedy` is a sentence."""
+    reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    return UserError(f"{path} is damaged ({reason}). {remedy}")
+
+
+# What reading a damaged file of JSON may raise, by the time its values are used.
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+DAMAGE += (RecursionError,)
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> Any:
+    """Read a file of JSON; UserError with the sentence `remedy` where it is damaged."""
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except DAMAGE as error:
+        raise damaged(path, error, remedy) from error
 
 
 def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:

@@ -1,16 +1,20 @@
 """The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for TensorBoard."""
 
 import json
+import logging
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memr1_jax.errors import UserError
-from memr1_jax.run.files import write_text_atomic
+from memr1_jax.run.files import DAMAGE, append_whole, cannot_write, write_text_atomic
 
 _FILE = "metrics.jsonl"
+_LOG = logging.getLogger(__name__)
+_FLUSH_SECONDS = 10.0  # of TensorBoard's files; a flush waits for the disk
 _LABELS = ("step", "phase", "agent")
 
 
@@ -36,14 +40,15 @@ class MetricsLog:
         self._open()
 
     def _open(self) -> None:
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
-    def _board(self, agent: str, purge_step: int | None = None) -> Any:
+    def _board(self, agent: str, purge_step: int | None = None) -> "_Board":
         if agent not in self._boards:
-            from tensorboardX import SummaryWriter
-
             folder = self.path.parent / "tensorboard" / agent
-            self._boards[agent] = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
+            self._boards[agent] = _Board(folder, purge_step)
         return self._boards[agent]
 
     def rewind(self, agent: str, step: int) -> None:
@@ -71,6 +76,7 @@ class MetricsLog:
 
         Raises:
             ValueError: a value is called step, phase or agent.
+            UserError: the disk refuses the line, of which nothing is left then.
         """
         if clash := set(_LABELS) & set(values):
             raise ValueError(f"Metrics may not be called {', '.join(sorted(clash))}.")
@@ -78,10 +84,9 @@ class MetricsLog:
         finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
         record = {"step": int(step), "phase": phase, "agent": agent, **finite}
         # One write of a whole line: a killed process leaves at most one broken line, the last.
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board(agent).add_scalar(f"{phase}/{name}", value, int(step))
+        append_whole(self._file, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+        scalars = {f"{phase}/{name}": value for name, value in values.items()}
+        self._board(agent).add(int(step), scalars)
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -96,6 +101,62 @@ class MetricsLog:
     def __exit__(self, *_) -> None:
         """Close."""
         self.close()
+
+
+class _Board:
+    """TensorBoard's file of one agent; a copy of the log, which a run can do without.
+
+    Written here and now: the library's own writer has a thread, without which it waits for ever
+    once a full disk has ended it.
+    """
+
+    def __init__(self, folder: pathlib.Path, purge_step: int | None):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._folder, self._writer, self._flushed = folder, None, 0.0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+        except OSError as error:
+            self._give_up(error)
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(self._event(step=purge_step, session_log=start))
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        value = self._summary.Value
+        values = [value(tag=tag, simple_value=number) for tag, number in scalars.items()]
+        self._write(self._event(step=step, summary=self._summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        if self._writer is None:
+            return
+        event.wall_time = time.time()
+        try:
+            self._writer.write_event(event)
+            if event.wall_time > self._flushed + _FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = event.wall_time
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        _LOG.warning(
+            "TensorBoard's file in %s cannot be written (%s); this run writes no more to it.",
+            self._folder,
+            error.strerror or error,
+        )
+        self.close()
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                self._give_up(error)
 
 
 class NoLog:
@@ -125,21 +186,21 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         One dictionary a line: step (int), phase and agent (str), and the metrics (float).
 
     Raises:
-        UserError: there is no such file, or a line before the last is damaged.
+        UserError: there is no such file, or a whole line is damaged.
     """
     try:
-        lines = pathlib.Path(path).read_bytes().splitlines()
+        *lines, rest = pathlib.Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(
             f"The metrics {path} cannot be read ({error.strerror or error})."
             " Give the metrics.jsonl of a run."
         ) from error
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate([*lines, rest], start=1):
         try:
             records.append(_record(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):
+        except DAMAGE as error:
+            if number > len(lines):
                 break
             raise UserError(
                 f"Line {number} of {path} is not a line of metrics. The file was damaged: remove"

@@ -68,9 +68,7 @@ def write_dialogues(path: Path, seed: int, train: int, test: int, **sizes: float
     """
     if path.exists():
         return
-    part = path.with_suffix(".part")  # a call that is killed leaves no half of the file
-    write_synthetic(part, seed, train=train, validation=0, test=test, **NANO_DIALOGUES | sizes)
-    part.replace(path)
+    write_synthetic(path, seed, train=train, validation=0, test=test, **NANO_DIALOGUES | sizes)
 
 
 def run_to_its_end(

@@ -131,7 +131,6 @@ def train(
             if validate is not None:
                 score = validated(step + 1, state.params) if due else None
             if (step + 1) % stage.samples_every == 0 and is_main():
-                samples.mkdir(parents=True, exist_ok=True)
                 write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))
             if due or stopped:
                 save(checkpoints, stage, state, score)

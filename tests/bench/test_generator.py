@@ -15,7 +15,7 @@ from whole_passes import greedy
 from memr1_jax.agents.templates import render_chat
 from memr1_jax.bench.generator import Generator, Limits
 from memr1_jax.bench.reply_cache import ReplyCache, model_digest
-from memr1_jax.bench.systems.protocol import Call
+from memr1_jax.bench.systems.protocol import Call, Reply
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 
@@ -173,6 +173,23 @@ def test_a_cache_that_is_none_is_refused(tmp_path):
     (tmp_path / "notes.sqlite").write_text("These are notes. " * 100)
     with pytest.raises(UserError, match="no cache of replies"):
         ReplyCache(tmp_path / "notes.sqlite")
+
+
+def test_a_cache_that_is_damaged_or_has_no_room_says_so(tmp_path):
+    path = tmp_path / "replies.sqlite"
+    reply = Reply("text " * 100, 3, 4, True, 0.5, 0)
+    cache = ReplyCache(path)
+    cache.put({f"key{number}": reply for number in range(200)})
+    cache._connection.execute("PRAGMA max_page_count=1")  # as a full disk
+    with pytest.raises(UserError, match=f"{path} could not be written .*full.*Make room"):
+        cache.put({f"more{number}": reply for number in range(200)})
+    assert cache.get(["key7", "more7"]) == {"key7": reply}
+    cache.close()
+    content = path.read_bytes()
+    for place in range(4096, len(content), 4096):  # a page's kind and order
+        path.write_bytes(content[:place] + b"\xff" * 16 + content[place + 16 :])
+        with pytest.raises(UserError, match=f"{path} is no cache of replies .*Move it away"):
+            ReplyCache(path)
 
 
 def test_the_digest_is_of_weights_and_number_format(tmp_path):

@@ -11,6 +11,7 @@ from memr1_jax.data import phrases, synthetic
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import generate, write_synthetic
 from memr1_jax.data.tuples import facts_before, manager_tuples
+from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
@@ -18,6 +19,18 @@ CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 
 def _word_in(value, text):
     return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
+
+
+def test_a_disk_without_room_leaves_no_half_of_a_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+        with pytest.raises(UserError, match="dialogues.json could not be written .*Make room"):
+            write_synthetic(tmp_path / "dialogues.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

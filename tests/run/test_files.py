@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import pathlib
@@ -23,13 +25,45 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, broken):
     files.write_json_atomic(path, {"old": True})
 
     def fail(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, broken, fail)
-    with pytest.raises(OSError, match="no space left"):
+    said = f"{path} could not be written .No space left on device.*Make room.*--resume"
+    with pytest.raises(UserError, match=said):
         files.write_json_atomic(path, {"old": False})
     assert json.loads(path.read_text()) == {"old": True}
     assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_an_append_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "log"
+
+    class Full(io.FileIO):
+        room = 12
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            count = min(self.room, len(data))
+            self.room -= count
+            return super().write(bytes(data[:count]))
+
+    with Full(path, "a") as file:
+        files.append_whole(file, b"0123456\n")
+        with pytest.raises(UserError, match=f"{path} could not be written .No space left"):
+            files.append_whole(file, b"abcdefg\n")
+        assert path.read_bytes() == b"0123456\n"
+        file.room = 100
+        files.append_whole(file, b"abcdefg\n")
+    assert path.read_bytes() == b"0123456\nabcdefg\n"
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b'{"a": 1} x'])
+def test_damaged_json_is_named_with_what_to_do(tmp_path, content):
+    path = tmp_path / "kept.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path} is damaged .*Remove it."):
+        files.read_json(path, "Remove it.")
 
 
 def test_a_value_that_json_cannot_hold_keeps_the_old_file(tmp_path):

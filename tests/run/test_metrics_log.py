@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 
@@ -105,6 +106,53 @@ def test_damage_in_the_middle_is_named(tmp_path):
         read_metrics(path)
     with pytest.raises(UserError, match="Line 2"):
         MetricsLog(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1e999, "phase": "a", "agent": "b"}'])
+def test_a_whole_line_is_damaged_even_at_the_end(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    _write(tmp_path, [1])
+    whole = path.read_text()
+    path.write_text(whole + line + "\n")
+    with pytest.raises(UserError, match=f"Line 2 of {path}.*remove the line"):
+        read_metrics(path)
+    path.write_text(whole + line)  # as a kill leaves it
+    assert _steps(tmp_path) == [1]
+
+
+def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path):
+    """With the limit of a file's size in the place of a full disk, which ends writes alike."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _write(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    try:
+        with MetricsLog(tmp_path) as log:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, hard))
+            with pytest.raises(UserError, match=f"{path} could not be written .*Make room"):
+                for step in range(3, 30):
+                    log.write(step, "train", "manager", {"reward": 0.1, "loss": 0.2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert _steps(tmp_path) == [1, 2] and path.read_bytes().endswith(b"}\n")
+    _write(tmp_path, [3])
+    assert _steps(tmp_path) == [1, 2, 3]
+
+
+def test_tensorboard_without_room_does_not_stop_a_run(tmp_path, monkeypatch, caplog):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    def fail(self, event):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EventsWriter, "write_event", fail)
+    with MetricsLog(tmp_path) as log:
+        monkeypatch.setattr(EventsWriter, "__init__", lambda self, prefix: None)
+        monkeypatch.setattr(EventsWriter, "close", lambda self: None)
+        for step in range(1, 40):
+            log.write(step, "train", "manager", {"reward": 0.5})
+    assert _steps(tmp_path) == list(range(1, 40))
+    assert caplog.text.count("cannot be written (No space left on device)") == 1
 
 
 def test_a_missing_file_is_named(tmp_path):

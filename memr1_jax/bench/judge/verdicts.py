@@ -15,6 +15,7 @@ from pathlib import Path
 
 from memr1_jax.bench.judge.templates import JudgePrompt
 from memr1_jax.errors import UserError
+from memr1_jax.run.files import DAMAGE, append_whole
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
 
@@ -112,9 +113,8 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
     found = {}
     for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
-            verdict = Verdict(**fields | {"raw": tuple(fields["raw"])})
-        except (ValueError, TypeError, KeyError) as error:
+            verdict = _verdict(json.loads(line))
+        except DAMAGE as error:
             raise UserError(
                 f"Line {number} of {path} is not a verdict of a judge. Remove the line, or name"
                 " another file for the verdicts."
@@ -123,14 +123,23 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
     return found
 
 
+def _verdict(fields: dict) -> Verdict:
+    """The verdict of a line; ValueError and others where a value is not one that was written."""
+    verdict = Verdict(**fields | {"raw": tuple(fields["raw"])})
+    known = verdict.verdict in (RIGHT, WRONG, UNREADABLE)
+    replies = isinstance(fields["raw"], list) and all(isinstance(x, str) for x in verdict.raw)
+    if not (known and replies and re.fullmatch("[0-9a-f]{64}", verdict.key)):
+        raise ValueError("a value that no verdict has")
+    return verdict
+
+
 def append_verdicts(path: str | os.PathLike, verdicts: Sequence[Verdict]) -> None:
     """Adds lines to a file of verdicts, after removing what a kill left of a last line."""
     lines = [json.dumps(dataclasses.asdict(verdict), ensure_ascii=False) for verdict in verdicts]
     data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
-    with open(path, "a+b") as file, _locked(file):
+    with open(path, "a+b", buffering=0) as file, _locked(file):
         _cut_half_line(file)
-        file.write(data)
-        file.flush()
+        append_whole(file, data)
 
 
 def _cut_half_line(file) -> None:

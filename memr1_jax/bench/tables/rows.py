@@ -14,7 +14,7 @@ from memr1_jax.bench.harness import RowRun
 from memr1_jax.bench.scoring import Answered
 from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
 from memr1_jax.errors import UserError
-from memr1_jax.run.files import write_json_atomic, write_text_atomic
+from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
 
 OPERATIONS = ("add", "update", "delete", "none")
 
@@ -76,7 +76,6 @@ def timing(run: RowRun) -> dict[str, dict[str, float]]:
 def write_row(folder: str | os.PathLike, name: str, row: Row) -> None:
     """Writes the files of a row; the one with its figures comes last, when the others are whole."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + "\n" for a in row.answered]
     write_text_atomic(folder / f"{name}.predictions.jsonl", "".join(lines))
     write_json_atomic(folder / f"{name}.timing.json", row.timing)
@@ -95,7 +94,7 @@ def read_row(folder: str | os.PathLike, name: str) -> Row | None:
         )
         lines = (folder / f"{name}.predictions.jsonl").read_text(encoding="utf-8").splitlines()
         answered = [_answered(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"The files of the row {name} in {folder} cannot be read ({error}). Remove "
             f"{name}.json there, so that the row runs again."

@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.run.files import cannot_write
 
 
 @contextlib.contextmanager
 def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterator[Path]:
     """Yields an empty temporary sibling that takes the name `folder` when the block succeeds.
 
-    A block that fails leaves `folder` as it was. An existing folder that has the file `mark` is of
-    the same kind, and is replaced; anything else of that name is refused with a UserError, so that
-    a slip of the keyboard deletes nothing.
+    A block that fails leaves `folder` as it was; a full disk is a UserError. An existing folder
+    that has the file `mark` is of the same kind, and is replaced; anything else of that name is
+    refused with a UserError, so that a slip of the keyboard deletes nothing.
     """
     target = Path(folder).expanduser().resolve()
     if target.exists() and not _replaceable(target, mark):
@@ -40,9 +41,11 @@ def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterat
         if target.exists():
             target.rename(old)
         new.rename(target)
-    except BaseException:
+    except BaseException as error:
         if (work / "old").exists() and not target.exists():
             (work / "old").rename(target)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise cannot_write(target, error) from error
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -125,6 +125,40 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, text):
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(
+    ("written", "damaged"),
+    [
+        ('"right"', '"rigit"'),
+        ('["raw é"]', '"raw é"'),
+        ('["raw é"]', "[3]"),
+        (made(1).key, made(1).key[1:] + "~"),
+    ],
+)
+def test_a_damaged_line_is_never_counted_as_wrong(tmp_path, written, damaged):
+    path = tmp_path / "verdicts.jsonl"
+    append_verdicts(path, [made(0), made(1), made(2)])
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace(written, damaged)
+    path.write_text("".join(lines))
+    with pytest.raises(UserError, match=f"Line 2 of {path} is not a verdict.*Remove the line"):
+        read_verdicts(path)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "verdicts.jsonl"
+    append_verdicts(path, [made(0)])
+    whole = path.read_bytes()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 50, hard))
+        with pytest.raises(UserError, match=f"{path} could not be written"):
+            append_verdicts(path, [made(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == whole
+
+
 def test_several_writers_do_not_mix_their_lines(tmp_path):
     path = tmp_path / "verdicts.jsonl"
 

@@ -157,16 +157,18 @@ def test_copies_tokenizer_and_generation_files(tmp_path):
     assert not (tmp_path / "model/tokenizer.json").exists()
 
 
-def test_a_failed_export_leaves_the_old_folder(tmp_path, monkeypatch):
+def test_a_failed_export_leaves_the_old_folder(tmp_path):
+    resource = pytest.importorskip("resource")
     params = random_params(TINY)
     export_params(tmp_path / "model", params, TINY)
-
-    def fail(*_, **__):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("safetensors.numpy.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        export_params(tmp_path / "model", jax.tree.map(np.zeros_like, params), TINY)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for room in (10_000, 100):  # ends among the weights, and before them
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+            with pytest.raises(UserError, match="/model could not be written .*Make room"):
+                export_params(tmp_path / "model", jax.tree.map(np.zeros_like, params), TINY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_same(load_params(tmp_path / "model")[0], params)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
