@@ -83,23 +83,9 @@ def cannot_write(path: str | os.PathLike, error: Exception) -> UserError:
     )
 
 
-def damaged(path: str | os.PathLike, error: Exception | str, remedy: str) -> UserError:
-    """Say that a file of a run does not hold what a run writes there; `remedy` is a sentence."""
-    reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
-    return UserError(f"{path} is damaged ({reason}). {remedy}")
-
-
 # What reading a damaged file of JSON may raise, by the time its values are used.
 DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 DAMAGE += (RecursionError,)
-
-
-def read_json(path: str | os.PathLike, remedy: str) -> Any:
-    """Read a file of JSON; UserError with the sentence `remedy` where it is damaged."""
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except DAMAGE as error:
-        raise damaged(path, error, remedy) from error
 
 
 def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:

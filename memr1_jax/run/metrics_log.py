@@ -1,6 +1,5 @@
 """The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for TensorBoard."""
 
-import json
 import logging
 import math
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole, cannot_write, write_text_atomic
+from memr1_jax.run.json_files import json_line, loads
 
 _FILE = "metrics.jsonl"
 _LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class MetricsLog:
         finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
         record = {"step": int(step), "phase": phase, "agent": agent, **finite}
         # One write of a whole line: a killed process leaves at most one broken line, the last.
-        append_whole(self._file, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+        append_whole(self._file, json_line(record).encode())
         scalars = {f"{phase}/{name}": value for name, value in values.items()}
         self._board(agent).add(int(step), scalars)
 
@@ -232,7 +232,7 @@ def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float,
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    raw = json.loads(line)
+    raw = loads(line)
     record = {"step": int(raw["step"]), "phase": str(raw["phase"]), "agent": str(raw["agent"])}
     for name, value in raw.items():
         if name not in _LABELS:
@@ -245,5 +245,5 @@ def _rewrite(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
     lines = []
     for record in records:
         plain = {name: None if value != value else value for name, value in record.items()}
-        lines.append(json.dumps(plain, ensure_ascii=False) + "\n")
+        lines.append(json_line(plain))
     write_text_atomic(path, "".join(lines))

@@ -58,14 +58,6 @@ def test_an_append_is_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"0123456\nabcdefg\n"
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b'{"a": 1} x'])
-def test_damaged_json_is_named_with_what_to_do(tmp_path, content):
-    path = tmp_path / "kept.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{path} is damaged .*Remove it."):
-        files.read_json(path, "Remove it.")
-
-
 def test_a_value_that_json_cannot_hold_keeps_the_old_file(tmp_path):
     path = tmp_path / "config.json"
     files.write_json_atomic(path, {"old": True})

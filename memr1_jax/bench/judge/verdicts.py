@@ -16,6 +16,7 @@ from pathlib import Path
 from memr1_jax.bench.judge.templates import JudgePrompt
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole
+from memr1_jax.run.json_files import json_line, loads
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
 
@@ -113,7 +114,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
     found = {}
     for number, line in enumerate(lines, 1):
         try:
-            verdict = _verdict(json.loads(line))
+            verdict = _verdict(loads(line))
         except DAMAGE as error:
             raise UserError(
                 f"Line {number} of {path} is not a verdict of a judge. Remove the line, or name"
@@ -135,8 +136,7 @@ def _verdict(fields: dict) -> Verdict:
 
 def append_verdicts(path: str | os.PathLike, verdicts: Sequence[Verdict]) -> None:
     """Adds lines to a file of verdicts, after removing what a kill left of a last line."""
-    lines = [json.dumps(dataclasses.asdict(verdict), ensure_ascii=False) for verdict in verdicts]
-    data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+    data = "".join(json_line(dataclasses.asdict(verdict)) for verdict in verdicts).encode()
     with open(path, "a+b", buffering=0) as file, _locked(file):
         _cut_half_line(file)
         append_whole(file, data)
