@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, in a folder that belongs to one run."""
+"""Files of a run: written whole or not at all, in a folder whose contents can be told."""
 
 import contextlib
 import json
@@ -9,7 +9,12 @@ from typing import Any, BinaryIO
 
 from memr1_jax.errors import UserError
 
-_RUN_MARKS = ("metrics.jsonl", "checkpoints")
+# Not what is found by a digest of all that it depends on: replies, verdicts, compiled programs.
+_RUN_MARKS = (
+    *("metrics.jsonl", "*/metrics.jsonl", "checkpoints/*", "training_banks.safetensors"),
+    *("evaluation_*.json", "predictions_*.jsonl", "export/*", "rows/*", "results.json"),
+    *("measured.json", "report.json", "model/*"),
+)
 
 
 def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
@@ -118,21 +123,18 @@ def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:
             f"The run folder {folder} cannot be written ({error.strerror or error})."
             " Give --output a folder in which you may create files."
         ) from error
-    if not resume and _holds_run(folder):
+    if not resume and holds_run(folder):
         raise UserError(
-            f"The folder {folder} already holds a run. Add --resume to go on with it, or give"
-            " --output another folder."
+            f"The folder {folder} already holds a run. Add --resume to continue it, --overwrite to"
+            " move it aside, or give --output another folder."
         )
     return folder
 
 
-def _holds_run(folder: pathlib.Path) -> bool:
-    for mark in (folder / name for name in _RUN_MARKS):
-        if mark.is_dir() and any(mark.iterdir()):
-            return True
-        if mark.is_file() and mark.stat().st_size:
-            return True
-    return False
+def holds_run(folder: pathlib.Path) -> bool:
+    """Say whether a folder holds anything that a run made: a step, a figure, a model."""
+    found = (path for mark in _RUN_MARKS for path in folder.glob(mark))
+    return any(path.is_dir() or path.stat().st_size for path in found)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
