@@ -37,8 +37,8 @@ _ALWAYS = ("turns", "add", "update", "delete", "none", "invalid")  # the others 
 class Cell:
     """A metric in each evaluation, in percent; None where it does not apply.
 
-    `change` is that from the first to the last, None unless there are two or more; `interval` is
-    its 95 percent interval over the questions that both answered, None where there is none.
+    `change` is that from the first to the last over the questions that both asked, None where there
+    are none; `interval` is its 95 percent interval over the same questions, if there are several.
     """
 
     values: tuple[float | None, ...]
@@ -58,15 +58,20 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Scores by category, in the columns `metrics`, and the manager's counts by evaluation."""
+    """Scores by category, in the columns `metrics`, and the manager's counts by evaluation.
+
+    `note` says in what the first and the last evaluation differ besides their scores, if in
+    anything.
+    """
 
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     counts: tuple[tuple[str, tuple[float | None, ...]], ...]
+    note: str
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
-    """Puts evaluations of the same dialogues side by side, in their order."""
+    """Puts evaluations side by side, in their order; changes are over the same questions alone."""
     found = list(evaluations.values())
     entries = [{entry["category"]: entry for entry in one.summary} for one in found]
     categories = list(dict.fromkeys(category for entry in entries for category in entry))
@@ -79,8 +84,28 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         cells = tuple(_cell(found, present, category, name) for name in names)
         rows.append(Row(some["name"], some["count"], cells, overall=category is None))
     return Comparison(
-        metrics=tuple(_METRICS[name] for name in names), rows=tuple(rows), counts=_counts(found)
+        metrics=tuple(_METRICS[name] for name in names),
+        rows=tuple(rows),
+        counts=_counts(found),
+        note=_note(found),
     )
+
+
+def _note(found):
+    first, last = ({_key(p) for p in one.predictions} for one in (found[0], found[-1]))
+    if first == last:
+        return ""
+    same = len(first & last)
+    return (
+        f"The evaluations did not ask the same questions: {len(first)} and {len(last)}, of which"
+        f" {same} are the same. Each score is over its own questions; "
+        + ("changes and intervals are over the same ones alone." if same else "none has a change.")
+    )
+
+
+def _key(prediction):
+    """What makes a question the same one; generated dialogues of other seeds share their ids."""
+    return prediction.conversation, prediction.index, prediction.question, prediction.gold
 
 
 def _cell(found, present, category, name):
@@ -88,8 +113,9 @@ def _cell(found, present, category, name):
     values = tuple(None if score is None else 100 * score for score in scores)
     change = interval = None
     if len(values) > 1 and values[0] is not None and values[-1] is not None:
-        change = values[-1] - values[0]
         first, last = shared(*(_scores(one, category, name) for one in (found[0], found[-1])))
+        if first:
+            change = 100 * (sum(last.values()) - sum(first.values())) / len(first)
         if len(first) > 1:
             found_interval = difference_by_questions(last, first)
             interval = (100 * found_interval.low, 100 * found_interval.high)
@@ -99,7 +125,7 @@ def _cell(found, present, category, name):
 def _scores(evaluation, category, name):
     """A metric of each question of a category; None: of all but adversarial ones."""
     return {
-        (p.conversation, p.index): p.scores[name]
+        _key(p): p.scores[name]
         for p in evaluation.predictions
         if name in p.scores and (p.category != 5 if category is None else p.category == category)
     }

@@ -35,6 +35,11 @@ def write_evaluation(
     )
 
 
+def remove_evaluation(folder: str | os.PathLike, name: str) -> None:
+    """Remove the file that says that an evaluation is complete; the others are written over."""
+    (Path(folder) / f"evaluation_{name}.json").unlink(missing_ok=True)
+
+
 def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
     """Read what `write_evaluation` wrote, or None where it did not finish.
 

@@ -40,6 +40,38 @@ def test_scores_by_category():
     )
 
 
+def _asked(questions, exact):
+    predictions = [
+        Prediction(
+            *("c", index, text, "!", 4, "", "", "whole", 1, True),
+            scores={"category": 4, "exact_match": score},
+        )
+        for (index, text), score in zip(questions, exact, strict=True)
+    ]
+    return Evaluation(summarise(predictions), predictions, {})
+
+
+def test_changes_are_over_the_same_questions_alone():
+    asked = [(index, f"q{index}") for index in range(36)]
+    before = _asked(asked, [0.0, 1.0, 0.0, 0.0, 1.0] + [0.0] * 31)
+    after = _asked(asked[:5], [1.0, 1.0, 0.0, 1.0, 1.0])
+    found = compare({"before": before, "after": after})
+    cell = found.rows[-1].cells[0]
+    assert cell.values == pytest.approx((100 * 2 / 36, 80.0))
+    assert cell.change == pytest.approx(40.0)
+    assert cell.interval[0] <= cell.change <= cell.interval[1]
+    assert "36 and 5, of which 5 are the same" in found.note
+    assert compare({"before": after, "after": after}).note == ""
+
+
+def test_questions_of_other_dialogues_are_not_paired():
+    first = _asked([(0, "q"), (1, "r")], [0.0, 0.0])
+    second = _asked([(0, "Q"), (1, "R")], [1.0, 1.0])
+    found = compare({"before": first, "after": second})
+    assert (found.rows[-1].cells[0].change, found.rows[-1].cells[0].interval) == (None, None)
+    assert "of which 0 are the same" in found.note and "none has a change" in found.note
+
+
 def test_one_evaluation_has_no_change():
     (row, _, _) = compare({"test": _evaluation([0.0, 0.0, 1.0, 0.0], {})}).rows
     assert (row.cells[0].change, row.cells[0].interval) == (None, None)
