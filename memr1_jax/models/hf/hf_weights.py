@@ -16,6 +16,7 @@ from jax.sharding import Mesh, Sharding
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.finite import RETRAIN, check_finite
 from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
 from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf
 from memr1_jax.models.hf.hf_tensors import (
@@ -103,7 +104,8 @@ def export_params(
     Tokenizer files, and generation_config.json unless one is given, are copied from
     `tokenizer_folder`. `dtype` is float32 or bfloat16. One shard at a time is held in host memory.
     The folder appears whole or not at all; an existing model folder is replaced. Raises ValueError
-    where `params` is not the tree of `config`, UserError where files cannot be read or written.
+    where `params` is not the tree of `config`, UserError where files cannot be read or written or
+    weights are not finite.
     """
     from safetensors.numpy import save_file
 
@@ -115,6 +117,7 @@ def export_params(
     expected = {slot.leaf: slot.leaf_shape for slot in slots.values()}
     if found != expected:
         raise ValueError(f"The parameters do not fit the config: {found} against {expected}.")
+    check_finite(params, f"{folder} is not written", RETRAIN)
     source = Path(tokenizer_folder) if tokenizer_folder else None
     generation = generation_config or _optional_json(source, "generation_config.json")
     origin = {**_optional_json(source, "config.json"), **generation}

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.finite import RETRAIN, check_finite
 from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
 from memr1_jax.models.lora import TARGETS, LoRA, abstract_adapters
 
@@ -68,6 +69,7 @@ def export_adapters(
     expected = {path: leaf.shape for path, leaf in expected.items()}
     if found != expected:
         raise ValueError(f"The adapters do not fit the config: {found} against {expected}.")
+    check_finite(adapters, f"{folder} is not written", RETRAIN)
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in leaves.items()}
     tensors = {name: np.ascontiguousarray(view) for name, view in _views(leaves)}
     targets = [target for target in TARGETS if target in lora.targets]
