@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from memr1_jax.bench.systems.protocol import Reply
 from memr1_jax.errors import UserError
+from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.run.files import cannot_write
 
 _FIELDS = ("text", "prompt_tokens", "tokens", "stopped", "seconds", "cut")
@@ -89,13 +90,7 @@ def reply_key(model: str, prompt: Iterable[int], max_tokens: int, schema: str, i
 
 def model_digest(folder: str | os.PathLike, dtype) -> str:
     """A word for the weights and the tokenizer of a model folder, computed with in `dtype`."""
-    digest = hashlib.sha256(str(jnp.dtype(dtype)).encode())
-    for path in sorted(Path(folder).iterdir()):
-        if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
-            with path.open("rb") as file:
-                digest.update(path.name.encode())
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]
+    return folder_digest(folder, str(jnp.dtype(dtype)))
 
 
 def _digest(data: bytes) -> str:

@@ -5,13 +5,14 @@ import json
 import os
 import pathlib
 import uuid
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 from memr1_jax.errors import UserError
 
 # Not what is found by a digest of all that it depends on: replies, verdicts, compiled programs.
-_RUN_MARKS = (
-    *("metrics.jsonl", "*/metrics.jsonl", "checkpoints/*", "training_banks.safetensors"),
+RUN_MARKS = (
+    *("metrics.jsonl", "checkpoints/*", "training_banks.safetensors"),
     *("evaluation_*.json", "predictions_*.jsonl", "export/*", "rows/*", "results.json"),
     *("measured.json", "report.json", "model/*"),
 )
@@ -131,9 +132,9 @@ def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:
     return folder
 
 
-def holds_run(folder: pathlib.Path) -> bool:
+def holds_run(folder: pathlib.Path, marks: Collection[str] = RUN_MARKS) -> bool:
     """Say whether a folder holds anything that a run made: a step, a figure, a model."""
-    found = (path for mark in _RUN_MARKS for path in folder.glob(mark))
+    found = (path for mark in marks for path in folder.glob(mark))
     return any(path.is_dir() or path.stat().st_size for path in found)
 
 

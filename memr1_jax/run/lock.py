@@ -1,5 +1,6 @@
 """One process at a time in a folder; the kernel frees it when the process ends, however it ends."""
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -47,6 +48,7 @@ def hold(folder: pathlib.Path) -> None:
             break
         file.close()  # The one who had it has just removed it.
     _HELD[folder] = file
+    atexit.register(release, folder)
     with contextlib.suppress(OSError):
         file.truncate(0)
         file.write(_description().encode("utf-8", "replace"))

@@ -3,6 +3,7 @@
 `run.json` is written when a run begins: the command, the version of the package, the options that
 a figure may depend on, and digests of models, data and prompts. A run that is resumed must agree
 with it. A folder in which a run began but brought nothing yet counts as new.
+Older versions kept the options alone, in files of other names.
 """
 
 import dataclasses
@@ -16,11 +17,12 @@ from typing import Any
 from memr1_jax import __version__
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import any_process, is_main
-from memr1_jax.run.files import holds_run, prepare_run_folder, write_json_atomic
+from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
 from memr1_jax.run.lock import hold, release
 
 RECORD = "run.json"
+RECORDS = (RECORD, "settings.json", "options.json")
 _WAYS = (
     "Give the same options to resume it, --output another folder, or --overwrite, which moves the"
     " old run aside."
@@ -55,6 +57,7 @@ class RunFolder:
         overwrite: bool = False,
         free: Collection[str] = (),
         may_turn_on: Collection[str] = (),
+        marks: Collection[str] = RUN_MARKS,
     ):
         """Create and hold the folder, and compare the options with those of the run in it.
 
@@ -66,15 +69,16 @@ class RunFolder:
             overwrite: whether such a run is moved aside first.
             free: options on which no figure depends, or whose `Input` is compared instead.
             may_turn_on: options that may be True now where they were False.
+            marks: patterns of files that show that a run has brought something.
 
         Raises:
             UserError: the folder cannot be used, another process has it, it holds a run and
                 neither `resume` nor `overwrite` is given, or that run has other options.
         """
         self.path = pathlib.Path(output).expanduser().absolute()
-        self._job, self._free, self._may_turn_on = job, frozenset(free), frozenset(may_turn_on)
+        self._job, self._marks, self._may_turn_on = job, marks, frozenset(may_turn_on)
         values = json.loads(json.dumps(option_values(options)))
-        self._options = {name: x for name, x in values.items() if name not in self._free}
+        self._options = {name: x for name, x in values.items() if name not in free}
         problem, self.begun = None, False
         if is_main():
             try:
@@ -130,7 +134,7 @@ class RunFolder:
             prepare_run_folder(self.path, resume=True)
             hold(self.path)
         prepare_run_folder(self.path, resume)
-        self.begun = holds_run(self.path)
+        self.begun = holds_run(self.path, self._marks)
         if self.begun:
             self._compare_options()
         else:  # A start that came to nothing leaves no record either.
@@ -248,7 +252,7 @@ def _older_record(folder: pathlib.Path) -> dict[str, Any]:
         lines = flags.read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = (line.removeprefix("--").partition("=") for line in lines)
         return {"options": {name: value for name, _, value in pairs}}
-    for name, part in (("settings.json", "settings"), ("options.json", None)):
+    for name, part in zip(RECORDS[1:], ("settings", None), strict=True):
         if (folder / name).exists():
             found = read_json(folder / name, "The file was damaged: give --output another folder.")
             options = found.get(part) if part and isinstance(found, dict) else found

@@ -29,7 +29,7 @@ from typing import Any
 from memr1_jax.errors import UserError
 from memr1_jax.studies.comparison import nano_options
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
-from memr1_jax.training.config import HORIZONS, ExperimentConfig, option
+from memr1_jax.training.config import HORIZONS, OVERWRITE, ExperimentConfig, option
 
 TURNS = 32  # of dialogue in a step of the horizon table
 LENGTHS = (8, 16, 32)  # turns that bring facts of a dialogue there
@@ -55,6 +55,7 @@ class AblationsConfig:
     """Options of the ablations; what is not here is the same for all their runs."""
 
     output: str = option("runs/ablations", "Folder; the same command goes on with it.")
+    overwrite: bool = option(False, OVERWRITE)
     model: str = option("nano", "Where all runs start; a model of the nano model's sizes.")
     tables: str = option(
         "agents,distillation,reward,algorithms,horizon,window", "Which, separated by commas."
@@ -135,7 +136,7 @@ def plan(options: AblationsConfig) -> dict[str, tuple[Row, ...]]:
         raise UserError(f"--tables={options.tables}: there is no {unknown[0]!r} in {(*TABLES,)}.")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, int) and field.name != "seed" and value < 1:
+        if type(value) is int and field.name != "seed" and value < 1:
             raise UserError(f"--{field.name}={value} must be at least 1.")
     return {name: tuple(rows(options)) for name, rows in TABLES.items() if name in chosen}
 

@@ -4,13 +4,9 @@ What each table compares stands in `ablation_cells`, what it shows in `ablation_
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
-from memr1_jax.run.files import write_json_atomic
-from memr1_jax.run.json_files import read_json
 from memr1_jax.studies.ablation_cells import (
     AblationsConfig,
     cells_of,
@@ -23,7 +19,7 @@ from memr1_jax.studies.ablation_report import write_report
 from memr1_jax.studies.comparison import held_out, open_folder, run_to_its_end, write_dialogues
 
 # Options that another call with the same folder may change: they add runs, and change none.
-_FREE = ("output", "tables", "seeds", "judge_model")
+_FREE = ("tables", "seeds", "judge_model")
 
 
 def ablate(options: AblationsConfig) -> dict[str, Any]:
@@ -43,11 +39,12 @@ def ablate(options: AblationsConfig) -> dict[str, Any]:
     tables = plan(options)
     cells = cells_of(tables)
     _check_judge(options)
-    folder = open_folder(options.output)
-    _check_begun(folder, options)
+    opened = open_folder(options, "ablations", _FREE)
+    folder = opened.path
     for facts in sorted({cell.facts for cell in cells}):
         counts = dialogue_counts(options, facts)
-        write_dialogues(folder / dialogues_file(facts), options.seed, **counts)
+        path = folder / dialogues_file(facts)
+        write_dialogues(path, options.seed, again=not opened.begun, **counts)
     wanted = [
         (cell, seed)
         for seed in range(options.seed, options.seed + options.seeds)
@@ -77,19 +74,3 @@ def _check_judge(options: AblationsConfig) -> None:
         names = (options.judge_model, options.model)
         judge, model = (load_tokenizer(resolve_model(name)) for name in names)
         check_same_tokens(judge, model, "judge_model", options)
-
-
-def _check_begun(folder: Path, options: AblationsConfig) -> None:
-    """Refuses other settings than those of runs that others start from."""
-    path = folder / "options.json"
-    now = {k: v for k, v in dataclasses.asdict(options).items() if k not in _FREE}
-    if not path.exists():
-        write_json_atomic(path, now)
-        return
-    then = read_json(path, "The file was damaged: give --output another folder.")
-    if changed := [name for name in now if then.get(name) != now[name]]:
-        listed = ", ".join(f"--{name} (was {then.get(name)!r})" for name in changed)
-        raise UserError(
-            f"The ablations in {folder} were begun with other settings: {listed}. Give the same"
-            " flags to go on with them, or another --output to start anew."
-        )

@@ -4,16 +4,18 @@ A comparison has a folder with generated dialogues and a run folder for each of 
 an earlier call finished is read, one that was stopped is gone on with.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
-from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.models.hf.folders import folder_digest
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json
 from memr1_jax.run.metrics_log import read_metrics, records_of
+from memr1_jax.run.run_folder import RECORDS, Input, RunFolder, option_values
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
 
@@ -49,14 +51,34 @@ def nano_options(**changes: Any) -> ExperimentConfig:
     return ExperimentConfig(**common | changes)
 
 
-def open_folder(output: str) -> Path:
-    """The folder of a comparison, where what one run compiles serves the next."""
-    folder = prepare_run_folder(output, resume=True)
-    _share_compiled(folder / "compiled")
-    return folder
+def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
+    """Hold the folder of a comparison until this process ends.
+
+    What one run compiles there serves the next.
+
+    Args:
+      options: of the comparison, with `output`, `overwrite` and `model`.
+      job: the comparison, in a word.
+      free: options that only add runs; a call with the same folder may change them.
+    """
+    opened = RunFolder(
+        options.output,
+        job,
+        options,
+        resume=True,
+        overwrite=options.overwrite,
+        free={"output", "overwrite", "model", *free},
+        marks=RECORDS,
+    )
+    digest = folder_digest(resolve_model(options.model))
+    opened.record({"--model": Input(options.model, digest)})
+    _share_compiled(opened.path / "compiled")
+    return opened
 
 
-def write_dialogues(path: Path, seed: int, train: int, test: int, **sizes: float) -> None:
+def write_dialogues(
+    path: Path, seed: int, train: int, test: int, *, again: bool = False, **sizes: float
+) -> None:
     """Writes generated dialogues of the nano model's kind, unless the file is there.
 
     Args:
@@ -64,9 +86,10 @@ def write_dialogues(path: Path, seed: int, train: int, test: int, **sizes: float
       seed: of the dialogues.
       train: dialogues to learn from.
       test: dialogues to measure on.
+      again: write them even so: a start that came to nothing may have left others.
       **sizes: arguments of `data.synthetic.generate` other than those of `NANO_DIALOGUES`.
     """
-    if path.exists():
+    if path.exists() and not again:
         return
     write_synthetic(path, seed, train=train, validation=0, test=test, **NANO_DIALOGUES | sizes)
 
@@ -110,7 +133,7 @@ def held_out(experiment: "Experiment") -> "Yardstick":
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:
     """Whether the folder holds all that the options ask for, made with just these options."""
-    flags = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())
+    flags = "".join(f"--{name}={value}\n" for name, value in option_values(options).items())
     if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
         return False  # `Experiment` says what differs
     records = read_metrics(folder / "metrics.jsonl")

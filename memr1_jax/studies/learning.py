@@ -19,7 +19,7 @@ from memr1_jax.studies.comparison import (
     write_dialogues,
 )
 from memr1_jax.studies.learning_report import write_report
-from memr1_jax.training.config import ExperimentConfig, check_counts, option
+from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
 
 ALGORITHMS = ("grpo", "ppo")
 
@@ -29,6 +29,7 @@ class LearningConfig:
     """Options of the comparison; what is not here is the same for all its runs."""
 
     output: str = option("runs/learning", "Folder; the same command goes on with it.")
+    overwrite: bool = option(False, OVERWRITE)
     model: str = option("nano", "Where both agents start; a model of the nano model's sizes.")
     algorithms: str = option("grpo,ppo", "Which algorithms, separated by commas.")
     seeds: int = option(3, "Runs of each algorithm, which differ in sampling and order of data.")
@@ -62,9 +63,10 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     if not chosen or set(chosen) - set(ALGORITHMS):
         raise UserError(f"--algorithms={options.algorithms} names others than {ALGORITHMS}.")
     check_counts(options, ("seeds", "answer_steps", "manager_steps", "dialogues", "test_dialogues"))
-    folder = open_folder(options.output)
+    opened = open_folder(options, "learning", {"algorithms", "seeds"})
+    folder = opened.path
     counts = {"train": options.dialogues, "test": options.test_dialogues}
-    write_dialogues(folder / "dialogues.json", options.seed, **counts)
+    write_dialogues(folder / "dialogues.json", options.seed, again=not opened.begun, **counts)
     runs = {
         algorithm: [
             run_to_its_end(

@@ -45,10 +45,11 @@ from memr1_jax.models.small_model import write_small_model
 from memr1_jax.rl.imitation import Imitation, imitation_update
 from memr1_jax.rl.policy import Experience
 from memr1_jax.rl.update import TrainState, create_state
-from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.text.events import Event
-from memr1_jax.training.config import ExperimentConfig, check_counts, option
+from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
 from memr1_jax.training.loading import Models, load_models
 from memr1_jax.training.sft_step import demonstrate
 from memr1_jax.training.workbench import Workbench, build_workbench
@@ -99,6 +100,7 @@ class NanoConfig:
     """Options of making the nano model."""
 
     output: str = option("runs/nano", "Folder; the model is in its folder `model`.")
+    overwrite: bool = option(False, OVERWRITE)
     clean_steps: int = option(3200, "Steps on right demonstrations.")
     flawed_steps: int = option(300, "Steps on flawed demonstrations after these.")
     verbose: float = option(0.55, "Share of flawed answers, which repeat a whole memory.")
@@ -131,7 +133,16 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
       UserError: an option makes no sense, or the folder holds a run.
     """
     check_counts(options, ("clean_steps", "flawed_steps", "dialogues", "flawed_dialogues", "batch"))
-    folder = prepare_run_folder(options.output, resume=False)
+    opened = RunFolder(
+        options.output,
+        "nano",
+        options,
+        resume=False,
+        overwrite=options.overwrite,
+        free={"output", "overwrite"},
+    )
+    opened.record({})
+    folder = opened.path
     start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
     models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
     seeds = iter(range(options.seed + 1, 1 << 30))

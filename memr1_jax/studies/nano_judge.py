@@ -28,11 +28,12 @@ from memr1_jax.data.encode import Encoder
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf.hf_weights import export_params
-from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import NANO_SIZES, falling_rate, nano_dialogues
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.config import ExperimentConfig, check_counts, option
+from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
 from memr1_jax.training.loading import load_models
 from memr1_jax.training.workbench import Workbench, build_workbench
 
@@ -44,6 +45,7 @@ class NanoJudgeConfig:
     """Options of making the nano model's judge."""
 
     output: str = option("runs/nano_judge", "Folder; the judge is in its folder `model`.")
+    overwrite: bool = option(False, OVERWRITE)
     steps: int = option(1500, "Steps of the optimiser.")
     dialogues: int = option(1500, "Generated dialogues whose answers are shown.")
     test_dialogues: int = option(60, "Generated dialogues to test the judge on.")
@@ -86,7 +88,16 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
       UserError: an option makes no sense, or the folder holds a run.
     """
     check_counts(options, ("steps", "dialogues", "test_dialogues", "batch"))
-    folder = prepare_run_folder(options.output, resume=False)
+    opened = RunFolder(
+        options.output,
+        "nano_judge",
+        options,
+        resume=False,
+        overwrite=options.overwrite,
+        free={"output", "overwrite"},
+    )
+    opened.record({})
+    folder = opened.path
     settings = ExperimentConfig(model="nano", reward="judge", **NANO_SIZES)
     models = load_models(settings)
     dialogues = nano_dialogues(options.seed, options.dialogues)

@@ -26,6 +26,9 @@ _AT_LEAST_ONE = (
 )
 
 
+OVERWRITE = "Move what another run has left in the folder aside; nothing is deleted."
+
+
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
     """A field with a help text, and the values it may take."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
@@ -254,6 +257,7 @@ class RunConfig:
 
     output: str = option("runs/locomo_grpo", "Run folder.")
     resume: bool = option(False, "Go on from the newest checkpoint in the run folder.")
+    overwrite: bool = option(False, OVERWRITE)
     checkpoint_every: int = option(10, "Steps between checkpoints; the last is always saved.")
     keep: int = option(2, "Newest checkpoints kept; the best stays beside them.")
     samples_every: int = option(1, "Steps between sampled rollouts written for reading.")
@@ -314,6 +318,7 @@ class EvaluationConfig(DataConfig, AgentConfig, EvalConfig):
 
     eval_split: str = option("test", "Conversations to evaluate on.", _SPLITS)
     output: str = option("runs/locomo_eval", "Folder for scores and predictions.")
+    overwrite: bool = option(False, OVERWRITE)
 
 
 def check_counts(options: Any, names: Iterable[str]) -> None:

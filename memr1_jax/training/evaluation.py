@@ -1,6 +1,7 @@
 """The evaluation of a pair of models as a job of its own."""
 
 import functools
+from pathlib import Path
 
 from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.pipeline import Evaluation
@@ -8,8 +9,8 @@ from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
-from memr1_jax.run.files import prepare_run_folder
 from memr1_jax.training.config import EvaluationConfig, check_options
+from memr1_jax.training.identity import open_run
 from memr1_jax.training.loading import load_dialogues, load_models
 from memr1_jax.training.workbench import Pipeline, build_workbench
 
@@ -18,12 +19,26 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     """Evaluates `options.model` and `options.answer_model` on `options.eval_split`.
 
     Writes scores and predictions to `options.output` and prints the table. The word statistics of
-    the embedder come from the training conversations, as in training.
+    the embedder come from the training conversations, as in training. The same evaluation may be
+    made again in its folder; another one is refused there.
     """
     from rich.console import Console
 
     check_options(options)
-    folder = prepare_run_folder(options.output, resume=True)
+    with open_run(options, "evaluation", resume=True) as opened:
+        evaluation = _evaluate(options, opened.path)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a file has no width; 80 columns would break the table's words
+    console.print(results_table(evaluation.summary))
+    console.print(
+        "The manager: " + ", ".join(f"{k} {v:g}" for k, v in evaluation.ingestion.items())
+    )
+    console.print(f"Everything is in {opened.path}")
+    return evaluation
+
+
+def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
     models = load_models(options)
     train, dialogues = load_dialogues(options, options.seed, folder)
     bench = build_workbench(options, models, train)
@@ -37,12 +52,4 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     write_replay(folder, options.eval_split, pipeline.replay(seen, dialogues, evaluation))
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
     write_report_page(folder)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a file has no width; 80 columns would break the table's words
-    console.print(results_table(evaluation.summary))
-    console.print(
-        "The manager: " + ", ".join(f"{k} {v:g}" for k, v in evaluation.ingestion.items())
-    )
-    console.print(f"Everything is in {folder}")
     return evaluation

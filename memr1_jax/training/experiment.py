@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,17 @@ import jax.numpy as jnp
 
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
+from memr1_jax.errors import UserError
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.replay import write_replay
-from memr1_jax.evals.report.report import read_evaluation, write_evaluation
+from memr1_jax.evals.report.report import (
+    read_evaluation,
+    remove_evaluation,
+    write_evaluation,
+)
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
+from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
@@ -24,7 +31,7 @@ from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.parallel.step import check_batch, place, shard_train_step
 from memr1_jax.run.checkpoints import Checkpoints
-from memr1_jax.run.files import prepare_run_folder, write_text_atomic
+from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import (
     MetricsLog,
     NoLog,
@@ -35,6 +42,7 @@ from memr1_jax.run.metrics_log import (
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
+from memr1_jax.run.run_folder import option_values
 from memr1_jax.training.algorithms import Learner, build_learner
 from memr1_jax.training.assembly import (
     answer_data,
@@ -49,17 +57,11 @@ from memr1_jax.training.assembly import (
 )
 from memr1_jax.training.bank_file import read_banks, write_banks
 from memr1_jax.training.config import (
-    AgentConfig,
     ExperimentConfig,
-    HorizonConfig,
-    ImitationConfig,
-    LoraConfig,
-    OptimizerConfig,
-    PolicyConfig,
-    RolloutConfig,
     check_options,
 )
 from memr1_jax.training.device_memory import print_memory
+from memr1_jax.training.identity import open_run
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.step import Policy
@@ -85,13 +87,16 @@ class Experiment:
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
             check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
-        self.folder = prepare_run_folder(options.output, options.resume or not is_main())
         self.learner = build_learner(options)
-        self.models = load_models(options, self.mesh)
-        self.train_dialogues, self.eval_dialogues = load_dialogues(
-            options, options.seed, self.folder
-        )
-        self.bench = build_workbench(options, self.models, self.train_dialogues)
+        with contextlib.ExitStack() as held:
+            opened = held.enter_context(open_run(options, "training", resume=options.resume))
+            self.folder = opened.path
+            self.models = load_models(options, self.mesh)
+            self.train_dialogues, self.eval_dialogues = load_dialogues(
+                options, options.seed, self.folder
+            )
+            self.bench = build_workbench(options, self.models, self.train_dialogues)
+            self._held = held.pop_all()  # until the run ends
         self.pipeline = Pipeline(options, self.bench, self.models)
         # What is trained of each agent, in the form of `Frozen`.
         self.params = {
@@ -104,14 +109,14 @@ class Experiment:
         agents = (options.agent,)
         if options.agent == "both":
             agents = ("manager", "answer") if options.first == "manager" else ("answer", "manager")
-        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+        with self._held, contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             before = self._evaluation("before")
             with MetricsLog(self.folder) if is_main() else NoLog() as log:
                 for agent in agents:
                     self._train(agent, log)
             after = self._evaluation("after")
-        if is_main():
-            self._report(before, after, agents)
+            if is_main():
+                self._report(before, after, agents)
         return {"before": before, "after": after}
 
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
@@ -126,7 +131,7 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
-            identity={"data": fingerprint(data), "seed": options.seed, **_identity(options)},
+            identity={"data": fingerprint(data), **self._learned_before(agent)},
         )
         policy = make_policy(options, self.bench, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
@@ -151,8 +156,10 @@ class Experiment:
                 state = resume(checkpoints, stage, state)
             if is_main():
                 self._write_flags()  # only now: a refused resume changes nothing
-            # Without a checkpoint the start is measured anew as well.
+            # Without a checkpoint the start is measured again as well.
             begun = checkpoints.latest_step() is not None
+            if is_main() and int(state.step) < steps:
+                remove_evaluation(self.folder, "after")  # of an agent that learned less
             log.rewind(agent, int(state.step) if begun else -1)
             state = train(
                 stage,
@@ -171,6 +178,12 @@ class Experiment:
             if options.select != "last":
                 state, _ = checkpoints.restore(state, checkpoints.best_step())
         params = state.params
+        check_finite(
+            params,
+            f"The {agent} agent after step {int(state.step)}",
+            "Nothing is exported or evaluated with them. Give another --output and a lower"
+            " --learning_rate.",
+        )
         del state  # the moments, of which nothing below has need
         if options.export:
             self._export(agent, params)
@@ -183,13 +196,22 @@ class Experiment:
             return manager_data(self.options, self.bench, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
         origin = f"{self._training_banks()} {options.manager_steps}"
-        found = read_banks(path, origin) if options.resume else None
+        found = _kept(lambda: read_banks(path, origin)) if options.resume else None
         barrier("training banks")  # all processes look before one writes
         if found is None:
             found = self._banks(self._training_banks(), self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
         return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
+
+    def _learned_before(self, agent: str) -> dict[str, int]:
+        """The steps of the agent that this one learns from, if it learned first."""
+        options, other = self.options, "answer" if agent == "manager" else "manager"
+        if options.agent != "both" or options.first == agent:
+            return {}
+        if other == "manager" and self._training_banks() != "manager":
+            return {}  # the banks do not depend on it
+        return {f"{other}_steps": getattr(options, f"{other}_steps")}
 
     def _validation(
         self, agent: str, policy: Policy, state: Any, arguments: Any, put: Callable
@@ -235,7 +257,7 @@ class Experiment:
         return self.pipeline.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
-        options = dataclasses.asdict(self.options).items()
+        options = option_values(self.options).items()
         text = "".join(f"--{name}={value}\n" for name, value in options)
         write_text_atomic(self.folder / "flags.txt", text)
 
@@ -264,7 +286,7 @@ class Experiment:
             return None
         # That of the base models stays true; training may have gone on since the other.
         if when == "before" and self.options.resume:
-            if done := read_evaluation(self.folder, when):
+            if done := _kept(lambda: read_evaluation(self.folder, when)):
                 return done
         seen: list[Seen] = []
         watched = functools.partial(watch, dialogues=self.options.replay_dialogues, seen=seen)
@@ -333,6 +355,15 @@ class Experiment:
         print(f"Everything is in {self.folder}; report.html there shows it.")
 
 
+def _kept(read: Callable[[], Any]) -> Any:
+    """What is read of an interrupted run; None, with a warning, where that is damaged."""
+    try:
+        return read()
+    except UserError as error:
+        warnings.warn(f"{error} It is made again now.", stacklevel=2)
+        return None
+
+
 def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, mesh) -> Any:
     """The state before the first step, on a mesh where the rules put it.
 
@@ -352,16 +383,3 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
     if mesh is not None:
         shardings = state_shardings(mesh, jax.eval_shape(create, params))
     return jax.jit(create, out_shardings=shardings)(params)
-
-
-def _identity(options: ExperimentConfig) -> dict:
-    """The options that a resumed run must share: all that change what is learned."""
-    free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    free.add("consult_batch")
-    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
-    kinds += (PolicyConfig, ImitationConfig)
-    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-    found = {name: getattr(options, name) for name in names if name not in free}
-    if options.select == "validation":  # scores of checkpoints must be of one kind
-        found |= {"select": options.select, "validation_rows": options.validation_rows}
-    return found

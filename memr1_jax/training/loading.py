@@ -16,9 +16,11 @@ from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import load_params, load_sharded
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+from memr1_jax.parallel.distributed import barrier, is_main
 from memr1_jax.training.config import AgentConfig, DataConfig
 
 
@@ -62,6 +64,7 @@ def load_model(name: str, options: AgentConfig, mesh: Mesh | None = None) -> Mod
     folder = resolve_model(name)
     dtype = compute_dtype(options.dtype)
     params, config = read_params(folder, mesh, dtype)
+    check_finite(params, f"The model in {folder}", "Use another model, or download it again.")
     tokenizer = load_tokenizer(folder)
     check_tokenizer(tokenizer, config, folder)
     decoder = Decoder(config, dtype, options.remat)
@@ -76,20 +79,32 @@ def read_params(folder: Path, mesh: Mesh | None, dtype: Any) -> tuple[dict, Deco
     return jax.tree.map(jnp.asarray, params), config
 
 
-def load_dialogues(
-    options: DataConfig, seed: int, folder: Path
-) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; generated ones are written to the run folder.
+def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = False) -> Path:
+    """Return the file of dialogues that the options name; generated ones are written first.
 
-    Where one's own dialogues note no facts, their turns stand for them.
+    Args:
+      options: where dialogues come from.
+      seed: of generated ones.
+      folder: of the run, where these are written.
+      again: generate them even where the folder has some, left by a start that came to nothing.
     """
     if options.data == "own":
-        return _own_dialogues(options)
-    if options.data == "synthetic":
-        path = folder / "dialogues.json"
-        counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
-        counts[options.eval_split] = options.synthetic_eval
-        if not path.exists():  # a resumed run goes on with its own
+        if not options.data_path:
+            raise UserError(
+                "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows"
+                " it."
+            )
+        path = Path(options.data_path)
+        if not path.is_file():
+            raise UserError(f"There is no file at {path}, where --data_path points.")
+        return path
+    if options.data == "locomo":
+        return find_locomo(options.data_path or None)
+    path = folder / "dialogues.json"
+    if is_main():
+        if again or not path.exists():
+            counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
+            counts[options.eval_split] = options.synthetic_eval
             write_synthetic(
                 path,
                 seed,
@@ -101,17 +116,25 @@ def load_dialogues(
                 repeats=options.synthetic_repeats,
                 relative_dates=options.synthetic_relative_dates,
             )
-    else:
-        path = find_locomo(options.data_path or None)
+    barrier("dialogues")
+    return path
+
+
+def load_dialogues(
+    options: DataConfig, seed: int, folder: Path
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Training and evaluation conversations; generated ones are written to the run folder.
+
+    Where one's own dialogues note no facts, their turns stand for them.
+    """
+    path = find_dialogues(options, seed, folder)
+    if options.data == "own":
+        return _own_dialogues(options)
     conversations = load_conversations(path)
     return split(conversations, options.train_split), split(conversations, options.eval_split)
 
 
 def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
-    if not options.data_path:
-        raise UserError(
-            "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows it."
-        )
     conversations = [turns_as_facts(c) for c in load_own_dialogues(options.data_path)]
     amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
     if amid:

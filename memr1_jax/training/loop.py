@@ -161,18 +161,24 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
     """The newest checkpoint's state, or `state` where there is none yet.
 
     Raises:
-      UserError: the checkpoint belongs to a run with other settings.
+      UserError: the checkpoint comes from other data or another teacher, or from a later step.
     """
     if checkpoints.latest_step() is None:
         return state
     restored, meta = checkpoints.restore(state)
     then, now = meta["identity"], json.loads(json.dumps(stage.identity))
-    changed = [name for name in now if then.get(name) != now[name]]
+    changed = [name for name in now if name in then and then[name] != now[name]]
     if changed:
-        listed = ", ".join(f"{name} (was {then.get(name)!r})" for name in changed)
+        listed = ", ".join(f"{name}={now[name]} (was {then[name]})" for name in changed)
         raise UserError(
-            f"The run in {checkpoints.folder} was started with other settings: {listed}."
-            " Give the same flags to go on with it, or another --output to start anew."
+            f"The run in {checkpoints.folder} was started with other settings: {listed}. Give the"
+            " same flags to resume it, or another --output."
+        )
+    if int(restored.step) > stage.steps:
+        raise UserError(
+            f"The {stage.agent} agent in {checkpoints.folder} has already learned for"
+            f" {int(restored.step)} steps, more than the {stage.steps} that are asked for. Raise"
+            f" --{stage.agent}_steps, or give another --output."
         )
     return restored
 

@@ -124,7 +124,7 @@ def test_a_manager_that_learns_from_episodes(tmp_path, horizon):
     (sample,) = json.loads((folder / "samples/manager/step_000002.json").read_text())
     assert len(sample["responses"]) == (1 if horizon == "terminal" else 2)
     assert (folder / "export" / "manager" / "model.safetensors").is_file()
-    with pytest.raises(UserError, match=rf"horizon \(was '{horizon}'\)"):
+    with pytest.raises(UserError, match=rf"--horizon=one_step \(was {horizon}\)"):
         Experiment(options(folder, resume=True, agent="manager", evaluate=False)).run()
 
 

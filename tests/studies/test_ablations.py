@@ -178,7 +178,7 @@ def test_what_makes_no_table_is_refused(tmp_path, changes, said):
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     (tmp_path / "options.json").write_text(json.dumps({"answer_steps": 41, "seeds": 5}))
     options = AblationsConfig(output=str(tmp_path))
-    with pytest.raises(UserError, match=r"--answer_steps \(was 41\)"):
+    with pytest.raises(UserError, match=r"--answer_steps=30 \(was 41\)"):
         ablate(options)
 
 

@@ -99,10 +99,12 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 def test_other_settings_are_named_and_nothing_is_lost(tmp_path):
     _run("answer", tmp_path / "run", 2)
-    with pytest.raises(UserError, match=r"other settings: model \(was 'tiny'\).*--output"):
+    with pytest.raises(UserError, match=r"other settings: model=another \(was tiny\).*--output"):
         _run("answer", tmp_path / "run", 4, go_on=True, model="another")
     _, metrics = _run("answer", tmp_path / "run", 4, go_on=True)
     assert [record["step"] for record in metrics] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match="already learned for 4 steps, more than the 3"):
+        _run("answer", tmp_path / "run", 3, go_on=True)
 
 
 def test_a_folder_without_checkpoints_starts_anew(tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 
 from memr1_jax.bench.paper import TABLES
 from memr1_jax.errors import UserError
-from memr1_jax.training.config import check_counts, option
+from memr1_jax.training.config import OVERWRITE, check_counts, option
 
 FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
@@ -84,17 +84,25 @@ class TableConfig:
         "", f"Tables of the paper to print below ours, of {', '.join(PAPER)}; separated by commas."
     )
     output: str = option("runs/table", "Folder of the table; a started one is gone on with.")
+    overwrite: bool = option(False, OVERWRITE)
 
     synthetic_conversations: int = option(1, "Generated dialogues, for --benchmark=synthetic.")
     synthetic_sessions: int = option(4, "Sessions of a generated dialogue.")
     synthetic_facts: int = option(4, "Facts told in a generated session.")
 
 
-# What may change between two starts on one folder: it changes no figure of a finished row.
+# What may change between two starts on one folder: it changes no figure of a finished row, or what
+# it names is compared instead.
 FREE = frozenset(
     {
         "rows",
         "output",
+        "overwrite",
+        "dtype",
+        "data_path",
+        "contexts_path",
+        "cleaned_path",
+        "questions",
         "judge_model",
         "judge_url",
         "agents",

@@ -31,10 +31,13 @@ class TableData:
     summaries: Mapping[str, Mapping[int, str]]
 
 
-def load_table_data(options: TableConfig, folder: Path) -> TableData:
-    """Reads, or generates, what the options name; UserError where that is not possible."""
+def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> TableData:
+    """Reads, or generates, what the options name; UserError where that is not possible.
+
+    Generated dialogues that `folder` has are read, unless they are to be generated `again`.
+    """
     if options.benchmark == SYNTHETIC:
-        return _synthetic(options, folder)
+        return _synthetic(options, folder, again)
     from memr1_jax.data.benchmarks import load_benchmark
 
     given = {
@@ -58,7 +61,7 @@ def load_table_data(options: TableConfig, folder: Path) -> TableData:
     return _data(options, found.description, found.sha256, conversations, statistics, summaries)
 
 
-def _synthetic(options: TableConfig, folder: Path) -> TableData:
+def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
     from memr1_jax.data.locomo import load_conversations, split
     from memr1_jax.data.synthetic import write_synthetic
 
@@ -66,7 +69,7 @@ def _synthetic(options: TableConfig, folder: Path) -> TableData:
     name = _SYNTHETIC_SPLITS.get(options.split)
     if name is None:
         raise UserError(f"--split={options.split} is none of train, validation and test.")
-    if not path.exists():  # a resumed table goes on with its own
+    if again or not path.exists():
         counts = {"train": 1, "validation": 0, "test": 0}
         counts[name] = options.synthetic_conversations
         write_synthetic(

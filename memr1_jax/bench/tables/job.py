@@ -19,6 +19,7 @@ from memr1_jax.bench.systems.management_prompts import prompt_digests
 from memr1_jax.bench.systems.protocol import System
 from memr1_jax.bench.systems.registry import BASE, Resources, build_row
 from memr1_jax.bench.tables.config import (
+    FREE,
     TableConfig,
     check_table,
     papers,
@@ -33,9 +34,8 @@ from memr1_jax.bench.tables.plots import write_plots
 from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
-from memr1_jax.run.files import prepare_run_folder, write_json_atomic
-from memr1_jax.run.json_files import read_json
 from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.run.run_folder import RECORDS, Input, RunFolder
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype
 
@@ -55,10 +55,24 @@ def make_table(options: TableConfig) -> list[TableRow]:
         split_name(options, name)
     if options.against and options.against not in names:
         raise UserError(f"--against={options.against} is none of --rows={options.rows}.")
-    folder = prepare_run_folder(options.output, resume=True)
-    data = load_table_data(options, folder)
-    about = _about(options, data, names)
-    _check_settings(folder, about)
+    with RunFolder(
+        options.output,
+        "table",
+        options,
+        resume=True,
+        overwrite=options.overwrite,
+        free=FREE,
+        marks=RECORDS,
+    ) as opened:
+        data = load_table_data(options, opened.path, again=not opened.begun)
+        about = _about(options, data, names)
+        opened.record(_inputs(about))
+        return _make(options, names, opened.path, data, about)
+
+
+def _make(
+    options: TableConfig, names: Sequence[str], folder: Path, data: TableData, about: dict
+) -> list[TableRow]:
     judge = judging(options, folder)
     cache = ReplyCache(folder / "replies.sqlite")
     try:
@@ -203,43 +217,17 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
     }
 
 
-def _check_settings(folder: Path, about: Mapping) -> None:
-    """Keeps what a table was begun with; UserError where it was something else.
-
-    Further models may join, for further rows.
-    """
-    path = folder / "settings.json"
-    before = _begun(path) if path.exists() else {}
-    old, new = (_flat(value) for value in (before, about))
-    differing = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
-    if differing:
-        raise UserError(
-            f"{folder} holds a table that was begun with another {', another '.join(differing)}. "
-            "Give --output another folder, or the same options."
-        )
-    models = {**before.get("models", {}), **about["models"]}
-    write_json_atomic(path, dict(about) | {"models": models})
-
-
-def _begun(path: Path) -> dict:
-    """Reads the settings of a table; UserError where the file was damaged."""
-    advice = "The file was damaged: give --output another folder."
-    found = read_json(path, advice)
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name, {}), dict) for name in ("settings", "models")
-    ):
-        raise UserError(f"{path}: these are no settings of a table. {advice}")
-    return found
-
-
-def _flat(about: Mapping) -> dict:
-    """Settings and models side by side with the rest."""
-    rest = {
-        key: v
-        for key, v in about.items()
-        if key not in ("settings", "models", "title", "paper", "against")
+def _inputs(about: Mapping) -> dict[str, Input]:
+    """What the options name, and how it is known; further models may join, for further rows."""
+    found = {
+        f"the model {label}": Input(model["model"], model["digest"])
+        for label, model in about["models"].items()
     }
-    return {**rest, **about.get("settings", {}), **about.get("models", {})}
+    prompts = about["prompt_digests"] | about["management_digests"]
+    digests = {"data": about["data_sha256"], "prompt": prompts}
+    for kind, named in digests.items():
+        found |= {f"the {kind} {name}": Input(name, digest) for name, digest in named.items()}
+    return found | {"--dtype": Input(about["dtype"], about["dtype"])}
 
 
 def _embedder(name: str, options: TableConfig, model: Model, data: TableData) -> Embed:

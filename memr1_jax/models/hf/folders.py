@@ -1,6 +1,7 @@
 """Folders that appear whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.files import cannot_write
 
 
@@ -49,6 +51,16 @@ def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterat
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
+    """Return a word for the weights and the tokenizer of a model folder; `start` is part of it."""
+    digest = hashlib.sha256(start.encode())
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
+            digest.update(path.name.encode())
+            digest.update(bytes.fromhex(file_digest(path)))
+    return digest.hexdigest()[:32]
 
 
 def read_json(path: Path) -> dict:

@@ -1,0 +1,103 @@
+"""What a run is known by: what must be the same when it is resumed, and what need not."""
+
+import functools
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from memr1_jax.agents.templates import read_prompt
+from memr1_jax.errors import UserError
+from memr1_jax.models.hf.folders import folder_digest
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.run.checksums import file_digest
+from memr1_jax.run.run_folder import Input, RunFolder
+from memr1_jax.training.config import AgentConfig, ExperimentConfig
+from memr1_jax.training.loading import compute_dtype, find_dialogues
+
+# Where a run is and how it goes on.
+_PLACE = {"output", "resume", "overwrite"}
+# How the same numbers are computed: what is held at once, and where.
+_MEANS = {
+    *("micro_batches", "logit_chunk", "remat", "consult_batch", "eval_batch"),
+    *("mesh", "distributed", "num_processes", "process_id"),
+}
+# What is written besides, and how far training goes; it may go on from where it ended.
+_EXTENT = {"samples_every", "keep", "export_dtype", "manager_steps", "answer_steps"}
+# Compared by what they name; see `inputs`.
+_NAMES = {"model", "answer_model", "judge_model", "data_path", "dtype"}
+MAY_TURN_ON = frozenset({"evaluate", "export"})
+
+
+def open_run(options: AgentConfig, job: str, *, resume: bool) -> RunFolder:
+    """Hold the folder of an experiment or an evaluation, and record what it is begun with.
+
+    Generated dialogues are then in it.
+
+    Raises:
+        UserError: see `RunFolder`, and where what the options name is not there.
+    """
+    if options.overwrite and getattr(options, "resume", False):
+        raise UserError(
+            "--resume continues the run in the folder and --overwrite moves it aside. Leave one of"
+            " them out."
+        )
+    opened = RunFolder(
+        options.output,
+        job,
+        options,
+        resume=resume,
+        overwrite=options.overwrite,
+        free=may_change(options),
+        may_turn_on=MAY_TURN_ON,
+    )
+    try:
+        path = find_dialogues(options, options.seed, opened.path, again=not opened.begun)
+        opened.record(inputs(options, path))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def may_change(options: AgentConfig) -> frozenset[str]:
+    """Return the options that a resumed run may change; all others are part of its identity.
+
+    Where checkpoints are compared with each other, what is compared depends on their interval.
+    """
+    free = _PLACE | _MEANS | _EXTENT | _NAMES
+    if getattr(options, "select", "last") == "last":
+        free |= {"checkpoint_every"}
+    return frozenset(free)
+
+
+def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
+    """Return digests of models, data and prompts that the options name.
+
+    Args:
+        options: of an experiment or an evaluation.
+        dialogues: the file of `find_dialogues`.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+
+    @functools.cache
+    def model(name: str) -> Input:
+        return Input(name, folder_digest(resolve_model(name)))
+
+    judged = isinstance(options, ExperimentConfig) and options.reward == "judge"
+    named = {"model": options.model, "answer_model": options.answer_model or options.model}
+    prompts = {"manager": options.manager_prompt, "answer": options.answer_prompt}
+    if judged:
+        named["judge_model"] = options.judge_model or options.model
+        prompts["judge"] = options.judge_prompt
+    found = {f"--{flag}": model(name) for flag, name in named.items()}
+    dtype = str(jnp.dtype(compute_dtype(options.dtype)))
+    found["--dtype"] = Input(dtype, dtype)
+    found["--data_path" if options.data_path else "data"] = Input(
+        str(dialogues), file_digest(dialogues)
+    )
+    for kind, name in prompts.items():
+        name = f"{kind}_{name}"
+        found[f"prompt of the {kind}"] = Input(name, read_prompt(name).digest)
+    return found

@@ -1,0 +1,129 @@
+"""What a run says it did is what it did: options, models, data and prompts are its identity."""
+
+import dataclasses
+import json
+
+import pytest
+from tiny_model import SIZES, options, tiny_folder, write_model
+
+from memr1_jax.errors import UserError
+from memr1_jax.run import lock
+from memr1_jax.run.checksums import file_digest
+from memr1_jax.run.run_folder import option_values
+from memr1_jax.training.config import EvaluationConfig
+from memr1_jax.training.evaluation import evaluate
+from memr1_jax.training.experiment import Experiment
+from memr1_jax.training.identity import MAY_TURN_ON, may_change, open_run
+
+
+def _begin(folder, **changes):
+    """Leave a folder as a run does that has made a step."""
+    with open_run(options(folder, **changes), "training", resume=False):
+        (folder / "metrics.jsonl").write_text(
+            '{"step": 1, "phase": "train", "agent": "answer", "reward": 0.5}\n'
+        )
+
+
+def _resume(folder, **changes):
+    open_run(options(folder, resume=True, **changes), "training", resume=True).close()
+
+
+def _other(field, value):
+    if choices := field.metadata.get("choices"):
+        return next(choice for choice in choices if choice != value)
+    return {bool: lambda x: not x, str: lambda x: x + "x"}.get(type(value), lambda x: x + 1)(value)
+
+
+def test_every_option_is_part_of_the_identity_but_for_a_short_list(tmp_path):
+    """Options that are added later are part of it by themselves."""
+    folder = tmp_path / "run"
+    _begin(folder)
+    before = (folder / "run.json").read_bytes()
+    made = options(folder)
+    fields = {field.name: field for field in dataclasses.fields(made)}
+    free = may_change(made) | MAY_TURN_ON
+    assert free < option_values(made).keys()
+    refused = []
+    for name, field in fields.items():
+        if name in free:
+            continue
+        value = _other(field, getattr(made, name))
+        with pytest.raises(UserError) as error:
+            _resume(folder, **{name: value})
+        assert f"--{name}={value} (was {getattr(made, name)})" in str(error.value)
+        refused.append(name)
+    assert {"synthetic_train", "eval_questions", "eval_split", "bank_builder", "seed", "group"} <= (
+        set(refused)
+    )
+    assert (folder / "run.json").read_bytes() == before
+    _resume(folder, manager_steps=9, answer_steps=9, eval_batch=1, checkpoint_every=7)
+
+
+def test_the_interval_of_checkpoints_counts_where_they_are_compared(tmp_path):
+    _begin(tmp_path, select="best")
+    with pytest.raises(UserError, match=r"--checkpoint_every=7 \(was 1\)"):
+        _resume(tmp_path, select="best", checkpoint_every=7)
+
+
+def test_other_weights_or_dialogues_under_the_same_name_are_refused(tmp_path):
+    model, folder = write_model(tmp_path / "model"), tmp_path / "run"
+    _begin(folder, model=str(model))
+    path = model / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=f"--model={model}, the contents of which have changed"):
+        _resume(folder, model=str(model))
+    path.write_bytes(whole)
+    _resume(folder, model=str(model))
+    told = folder / "dialogues.json"
+    text = told.read_text()
+    told.write_text(text.replace("Hey", "Hi").replace("e", "a", 1))
+    with pytest.raises(UserError, match="dialogues.json, the contents of which have changed"):
+        _resume(folder, model=str(model))
+    told.unlink()  # then it is generated again
+    _resume(folder, model=str(model))
+    assert told.read_text() == text
+
+
+def test_a_corrected_retry_learns_from_its_own_dialogues(tmp_path):
+    with pytest.raises(UserError, match="--max_prompt_length=100 is too short"):
+        Experiment(options(tmp_path, max_prompt_length=100))
+    first = file_digest(tmp_path / "dialogues.json")
+    retry = Experiment(options(tmp_path, synthetic_train=2, seed=5))
+    assert len(retry.train_dialogues) == 2
+    assert file_digest(tmp_path / "dialogues.json") != first
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["options"]["synthetic_train"] == 2
+    assert record["inputs"]["data"]["digest"] == file_digest(tmp_path / "dialogues.json")
+    lock.release(tmp_path)
+
+
+def test_resume_and_overwrite_exclude_each_other(tmp_path):
+    with pytest.raises(UserError, match="Leave one of them out"):
+        Experiment(options(tmp_path / "run", resume=True, overwrite=True))
+    assert not (tmp_path / "run").exists()
+
+
+def _evaluation(folder, **changes):
+    known = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    sizes = {name: value for name, value in SIZES.items() if name in known}
+    return EvaluationConfig(
+        **sizes
+        | {"model": str(tiny_folder()), "output": str(folder), "bank_builder": "add_all"}
+        | changes
+    )
+
+
+def test_an_evaluation_in_the_folder_of_another_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    first = evaluate(_evaluation(folder))
+    assert evaluate(_evaluation(folder)).predictions == first.predictions
+    with pytest.raises(UserError, match=r"--seed=1 \(was 0\).*--overwrite"):
+        evaluate(_evaluation(folder, seed=1))
+    with pytest.raises(UserError, match=r"--eval_questions=2 \(was 3\)"):
+        evaluate(_evaluation(folder, eval_questions=2))
+    second = evaluate(_evaluation(folder, seed=1, overwrite=True))
+    assert [p.question for p in second.predictions] != [p.question for p in first.predictions]
+    assert (tmp_path / "run.old-1" / "evaluation_test.json").is_file()
+    with pytest.raises(UserError, match="another command .evaluation, not training."):
+        Experiment(options(folder, resume=True))
