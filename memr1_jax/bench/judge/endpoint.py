@@ -1,7 +1,7 @@
 """A judge behind an OpenAI-compatible chat endpoint: retries, limits, and a key that stays hidden.
 
 The key comes from the environment and goes into one header of the requests. It is in no message,
-no log and no file; where a server sends it back, it is blotted out.
+no log and no file; where a server sends it back, in whatever spelling, it is blotted out.
 """
 
 import collections
@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
+from memr1_jax.bench.judge.secret import blotter
 from memr1_jax.bench.judge.transport import Response, post
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import whole_characters
@@ -31,7 +32,6 @@ _HOPELESS = {
     404: "it knows no such address or model; check --judge_url and --judge_model",
     405: "it takes no chat requests at this address; check --judge_url",
 }
-_SHORTEST_SECRET = 8  # servers without keys are given words such as EMPTY
 _AGAIN = (408, 409, 425, 429)
 
 
@@ -159,7 +159,8 @@ class _Client:
 
     def __init__(self, address, model, key, options, log, clock, rng):
         self.address, self.model, self.options = address, model, options
-        self.shown = address.split("?")[0]
+        self._blot = blotter(key)
+        self.shown = self._blot(address.split("?")[0])
         self.log, self.clock, self.rng = log, clock, rng
         self.json_mode, self.limit_name = True, "max_tokens"
         self._key = key
@@ -222,9 +223,6 @@ class _Client:
     def _pause(self, attempt):
         longest = min(self.options.longest_wait, self.options.first_wait * 2 ** (attempt - 1))
         return longest * self.rng.uniform(0.5, 1.0)
-
-    def _blot(self, text):
-        return text.replace(self._key, "***") if len(self._key) >= _SHORTEST_SECRET else text
 
     def _note(self, request, attempt, event):
         self.log(f"{request.name} attempt {attempt}: {event}")

@@ -1,5 +1,6 @@
 """A judge behind a server that fails, delays, breaks off and talks rubbish."""
 
+import base64
 import email.utils
 import json
 import logging
@@ -306,6 +307,21 @@ def test_the_key_is_in_no_output(server, tmp_path, capfd, caplog):
     with pytest.raises(UserError, match="characters that no key has") as caught:
         Setup(server, key=f"{KEY}\r\nX-Other: 1")
     assert KEY not in str(caught.value)
+
+
+def test_a_key_that_comes_back_in_another_spelling_is_in_no_output(server, tmp_path):
+    encoded = base64.b64encode(f"Bearer {KEY}".encode()).decode()
+    escaped = "".join(f"%{byte:02x}" for byte in KEY.encode())
+    spellings = (encoded, escaped, KEY.upper(), KEY.encode().hex())
+    server.script(
+        *(status(500, f"You sent {spelling}".encode()) for spelling in spellings),
+        reply(f'{{"reason": "{encoded}, {KEY.upper()}", "label": "CORRECT"}}'),
+    )
+    setup, path = Setup(server), tmp_path / "verdicts.jsonl"
+    judge_rows([prediction(0)], setup.judge, path, prompt=judge_prompt("locomo"))
+    outputs = "\n".join([*setup.log, path.read_text()])
+    assert outputs.count("***") >= 6
+    assert not any(spelling in outputs for spelling in spellings)
 
 
 def test_a_readable_log_of_a_troubled_server(server, tmp_path):
