@@ -11,7 +11,7 @@ from tiny_model import row_of
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
-from memr1_jax.evals.answering import predict, summarise
+from memr1_jax.evals.answering import Prediction, predict, summarise
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.report import read_evaluation, write_evaluation
 
@@ -114,6 +114,28 @@ def test_report_files_round_trip(predictions, tmp_path):
     lines = (tmp_path / "predictions_before.jsonl").read_text().splitlines()
     assert json.loads(lines[1]) == dataclasses.asdict(found[1])
     assert "| 60.00 |" in (tmp_path / "evaluation_before.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "damaged"),
+    [
+        ("predictions_after.jsonl", '"exact_match": 1.0', '"exact_match": 3.0'),
+        ("predictions_after.jsonl", '"exact_match"', '"exact_watch"'),
+        ("predictions_after.jsonl", '"category": 4', '"category": 0'),
+        ("evaluation_after.json", '"count": 1', '"count": 9'),
+        ("evaluation_after.json", '"manager"', '"mansger"'),
+    ],
+)
+def test_figures_that_do_not_agree_are_damage(tmp_path, name, written, damaged):
+    scores = {"category": 4, "exact_match": 1.0}
+    one = Prediction("c", 0, "q", "g", 4, "r", "g", "whole", 1, True, scores)
+    write_evaluation(tmp_path, "after", Evaluation(summarise([one]), [one], {"turns": 1.0}), "test")
+    assert read_evaluation(tmp_path, "after").predictions == [one]
+    text = (tmp_path / name).read_text()
+    assert written in text
+    (tmp_path / name).write_text(text.replace(written, damaged))
+    with pytest.raises(UserError, match=f"Remove {tmp_path}/evaluation_after.json"):
+        read_evaluation(tmp_path, "after")
 
 
 def test_line_breaks_and_half_characters_survive_the_round_trip(predictions, tmp_path):

@@ -8,7 +8,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, summarise
 from memr1_jax.evals.metrics import results_markdown
 from memr1_jax.evals.pipeline import Evaluation
-from memr1_jax.run.files import write_json_atomic, write_text_atomic
+from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json, read_json_lines, write_json_lines
 
 
@@ -53,8 +53,17 @@ def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
     advice = f"The file was damaged. Remove {path}, and the evaluation can be made again."
     listed = folder / f"predictions_{name}.jsonl"
     try:
-        manager = read_json(path, advice)["manager"]
+        stored = read_json(path, advice)
+        manager = stored["manager"]
         predictions = [Prediction(**fields) for _, fields in read_json_lines(listed, advice)]
-        return Evaluation(summarise(predictions), predictions, manager)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        scores = summarise(predictions)
+        if _numbers(stored["scores"]) != _numbers(scores):
+            raise ValueError("the scores are not those of the predictions")
+        return Evaluation(scores, predictions, manager)
+    except DAMAGE as error:
         raise UserError(f"{path} or {listed.name}: not an evaluation. {advice}") from error
+
+
+def _numbers(scores: list[dict]) -> list[dict]:
+    """The figures of all categories, without the categories' names."""
+    return [{k: x for k, x in entry.items() if not isinstance(x, str)} for entry in scores]
