@@ -17,6 +17,7 @@ from typing import Any
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import whole_characters, write_text_atomic
 
+LATER = "; so are later ones"
 _DIGITS = 300  # every integer of so many digits is a finite float, too
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
@@ -82,7 +83,7 @@ def read_json_lines(path: str | os.PathLike, advice: str = "") -> Iterator[tuple
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     place = f"{path}, line {number}"
-                    warned = warned or warn_of_halves(line, place, "; so are later ones")
+                    warned = warned or warn_of_halves(line, place, LATER)
                     yield place, parse_json(line, place, advice)
     except OSError as error:
         raise _unreadable(path, error, advice) from error
@@ -106,17 +107,21 @@ def not_json(place: str | os.PathLike, reason: object, advice: str = "") -> User
 
 def warn_of_halves(text: str | bytes, place: str | os.PathLike, more: str = "") -> bool:
     """Warn where JSON text holds half of a surrogate pair, and return whether it does."""
-    if isinstance(text, bytes):
-        if b"\\u" not in text:
-            return False
-        text = text.decode("utf-8", "replace")
-    found = _MAY_HOLD_HALF.search(text) and any(m["half"] for m in _ESCAPE.finditer(text))
-    if found:
+    if found := has_halves(text):
         warnings.warn(
             f"{place}: half of a surrogate pair, which is no character, is read as U+FFFD{more}.",
             stacklevel=3,
         )
-    return bool(found)
+    return found
+
+
+def has_halves(text: str | bytes) -> bool:
+    """Tell whether an escape in JSON text is half of a surrogate pair."""
+    if isinstance(text, bytes):
+        if b"\\u" not in text:
+            return False
+        text = text.decode("utf-8", "replace")
+    return bool(_MAY_HOLD_HALF.search(text)) and any(m["half"] for m in _ESCAPE.finditer(text))
 
 
 def with_whole_escapes(text: str) -> str:
