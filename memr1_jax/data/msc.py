@@ -130,6 +130,6 @@ def _time(dialog: Node) -> str:
 def _turns(dialog: Node, number: int, speakers: tuple[str, str]) -> Iterator[Turn]:
     sides = _SIDES | {name: side for side, name in enumerate(speakers)}
     for place, turn in enumerate(dialog.items()):
-        named = turn.value.get("id")
-        speaker = speakers[sides.get(named, place % 2)]
-        yield Turn(speaker, turn.text("text"), f"D{number}:{place + 1}")
+        text, named = turn.text("text"), turn.value.get("id")
+        side = sides.get(named, place % 2) if isinstance(named, str) else place % 2
+        yield Turn(speakers[side], text, f"D{number}:{place + 1}")

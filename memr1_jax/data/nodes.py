@@ -59,6 +59,13 @@ class Node:
         """The string at `key`."""
         return self[key].of(str).value
 
+    def filled(self, key: str) -> str:
+        """Return the string at `key`; UserError where it is blank."""
+        text = self.text(key)
+        if not text.strip():
+            raise self[key].error("this is empty. Fill it in, or take it out.")
+        return text
+
     def written(self, key: str) -> str:
         """The string or number at `key`, as a string."""
         return str(self[key].of(str, int, float).value)

@@ -43,7 +43,7 @@ def read_locomo(
     everything = locomo.load_conversations(found.path, captions, adversarial=True)
     counts = count(everything)
     _check(found, counts)
-    chosen = everything if adversarial else locomo.load_conversations(found.path, captions)
+    chosen = everything if adversarial else [locomo.without_adversarial(c) for c in everything]
     files = [found]
     if audit or audit_path:
         files.append(find(AUDIT, audit_path, strict))

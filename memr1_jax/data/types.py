@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
+from memr1_jax.data.notes import Note
 from memr1_jax.text.events import Event
 
 
@@ -133,6 +134,7 @@ class Conversation:
       operations: only of generated dialogues.
       irregular: raw evidence and source strings that were not exactly one existing turn id; they
         were resolved as far as possible.
+      notes: what the reader left out or changed, such as evidence that names no turn.
       one_bank: whether one memory holds what both sides say, as in a chat of a user with an
         assistant. Otherwise each speaker has a memory of their own.
       split: the part of the data set it belongs to, where the file itself says so.
@@ -145,6 +147,7 @@ class Conversation:
     facts: tuple[Fact, ...]
     operations: tuple[GoldOperation, ...] = ()
     irregular: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
     one_bank: bool = False
     split: str = ""
 
