@@ -92,7 +92,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
     Files of gigabytes fit, as no more than one element and a few megabytes of text are held.
 
     Raises:
-      UserError: the file cannot be read, is no array or breaks off.
+      UserError: the file cannot be read, is no array, breaks off, or goes on after the array.
     """
     warned = False
     with _open(path) as file:
@@ -103,6 +103,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
         while True:
             start = _SPACE.match(text, place).end()
             if text.startswith("]", start) and not index:
+                _check_end(path, text[start + 1 :], file)
                 return
             try:
                 value, end = STRICT.raw_decode(text, start)
@@ -124,6 +125,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
                     warned = warned or warn_of_halves(source, where, LATER)
                 yield Node(value, where)
                 if follows == "]":
+                    _check_end(path, text[after + 1 :], file)
                     return
                 place, index = after + 1, index + 1
             elif whole:
@@ -131,6 +133,13 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
             else:
                 more = file.read(_CHUNK)
                 text, place, whole = text[start:] + more, 0, not more
+
+
+def _check_end(path: str | os.PathLike, rest: str, file: TextIO) -> None:
+    while not rest.strip() and (more := file.read(_CHUNK)):
+        rest = more
+    if rest.strip():
+        raise not_json(path, f"{rest.strip()[:10]!r} follows the end of the array", _ADVICE)
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Node]:
