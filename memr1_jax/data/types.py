@@ -46,6 +46,10 @@ class Session:
     time: str
     turns: tuple[Turn, ...]
 
+    def time_of(self, turn: Turn) -> str:
+        """Return when one of its turns was said: the turn's own time, or else the session's."""
+        return turn.time or self.time
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -194,6 +198,27 @@ class Conversation:
     def positions(self) -> dict[str, int]:
         """The position of each turn id in `turns`."""
         return {turn.dia_id: position for position, turn in enumerate(self.turns)}
+
+    @functools.cached_property
+    def dates(self) -> tuple[str, ...]:
+        """When something was said, in dialogue order: each session's time, and others of turns."""
+        return tuple(time for _, time in self._dated[0])
+
+    @functools.cached_property
+    def date_of_turn(self) -> tuple[int, ...]:
+        """The place in `dates` of each turn."""
+        return self._dated[1]
+
+    @functools.cached_property
+    def _dated(self) -> tuple[dict[tuple[int, str], int], tuple[int, ...]]:
+        places: dict[tuple[int, str], int] = {}
+        turns = []
+        for session in self.sessions:
+            places.setdefault((session.number, session.time), len(places))
+            for turn in session.turns:
+                date = session.number, session.time_of(turn)
+                turns.append(places.setdefault(date, len(places)))
+        return places, tuple(turns)
 
     @functools.cached_property
     def times(self) -> dict[int, str]:
