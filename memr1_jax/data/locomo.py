@@ -87,6 +87,9 @@ def load_conversations(
     """
     samples = read_json(path).of(list).items()
     conversations = [_conversation(sample, captions, adversarial) for sample in samples]
+    ids = [conversation.id for conversation in conversations]
+    if twice := [identity for identity in ids if ids.count(identity) > 1]:
+        raise UserError(f"{path} has more than one conversation {twice[0]!r}.")
     tell(path, (note for conversation in conversations for note in conversation.notes))
     return conversations
 

@@ -22,6 +22,7 @@ from memr1_jax.errors import UserError
 QUESTION_LEFT_OUT = "questions that are left out, as their evidence names no turn"
 FACT_LEFT_OUT = "facts that are left out, as their sources name no turn"
 
+_LONGEST_GAP = 1_000_000
 _SHOWN = 10  # complaints that are listed
 _CONVERSATION = ("id", "speakers", "sessions", "turns", "questions", "facts", "split", "one_bank")
 _QUESTION = (
@@ -52,6 +53,8 @@ def load_own_dialogues(
       UserError: something is missing, wrong or empty; the message names file, line and field. Ids
         of turns that do not exist are listed together.
     """
+    if not 0 <= session_gap <= _LONGEST_GAP:
+        raise UserError(f"--session_gap={session_gap} must be hours, from 0 to {_LONGEST_GAP:,}.")
     reader = _Reader(session_gap, drop_unknown_turns)
     conversations: dict[str, Conversation] = {}
     for line in read_records(path):
