@@ -20,6 +20,7 @@ from memr1_jax.run.json_files import (
 
 _ADVICE = "Fetch or write it again, and check --data_path."
 _CHUNK = 1 << 22  # characters
+_LONGEST = 1000  # characters of a complaint
 _SPACE = re.compile(r"\s*")
 
 
@@ -71,7 +72,10 @@ class Node:
         return str(self[key].of(str, int, float).value)
 
     def error(self, complaint: str) -> UserError:
-        """An error that says where `complaint` was found."""
+        """An error that says where `complaint` was found; what it quotes of the file is cut."""
+        if len(complaint) > _LONGEST:
+            half = _LONGEST // 2
+            complaint = f"{complaint[:half]} [...] {complaint[-half:]}"
         return UserError(f"{self.place}: {complaint}")
 
 

@@ -117,7 +117,7 @@ def _by_pauses(
         if time and moment is None:
             notes.append(Note(UNREADABLE, f"{turn.place}, {time[:40]!r}"))
         paused = time != last if None in (moment, last_moment) else abs(moment - last_moment) > gap
-        if group and time and paused:
+        if time and last and paused:
             yield began, group
             group, began = [], ""
         group.append(turn)

@@ -248,6 +248,12 @@ def test_a_time_on_every_message_does_not_make_every_turn_a_session(lines):
     assert [turn.time for turn in conversation.turns] == times
 
 
+def test_the_first_time_of_a_dialogue_begins_no_session(lines):
+    turns = [_turn("K", "a"), _turn("L", "b", time="2024-02-01"), _turn("K", "c"), _turn("L", "d")]
+    (conversation,) = load_own_dialogues(lines({"turns": turns}))
+    assert [(s.time, len(s.turns)) for s in conversation.sessions] == [("2024-02-01", 4)]
+
+
 def test_times_that_cannot_be_read_are_counted(lines):
     turns = [
         _turn("KL"[i % 2], f"t{i}", time=t) for i, t in enumerate(["x", "x", "y", "1 May 2024"])
