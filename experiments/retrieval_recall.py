@@ -182,7 +182,9 @@ def main(_):
     lines = []
     for label, rank in methods.items():
         found = np.concatenate([mean_recall(rank, part) for part in parts.values()])
-        lines.append([label, *(f"{100 * value:.1f}" for value in found)])
+        lines.append(
+            [label, *("–" if np.isnan(value) else f"{100 * value:.1f}" for value in found)]
+        )
     print(f"Tokenizer: {name}")
     asked = ", ".join(f"{count} {name}" for name, count in counts.items())
     table(

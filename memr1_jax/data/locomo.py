@@ -45,6 +45,8 @@ KINDS = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "a
 ADVERSARIAL = 5
 LOST_SOME = "questions that lose some of their evidence (no such turn)"
 LOST_ALL = "questions that lose all of their evidence (no such turn)"
+REPAIRED = "references that are not the id of one turn, but name some"
+LOST_SOURCE = "facts that lose some of their turns (no such turn)"
 LOST_FACT = "facts that are left out (no such turn)"
 
 _SESSION = re.compile(r"session_([1-9][0-9]{0,8})")
@@ -56,14 +58,18 @@ class _Turns:
 
     order: dict[str, int] = dataclasses.field(default_factory=dict)
     session: dict[str, int] = dataclasses.field(default_factory=dict)  # its number
-    irregular: list[str] = dataclasses.field(default_factory=list)
     notes: list[Note] = dataclasses.field(default_factory=list)
 
     def named(self, nodes: Iterable[Node]) -> tuple[tuple[str, ...], list[str]]:
-        """Find the turns that strings name; notes those that are not exactly one id."""
-        references = [node.of(str).value for node in nodes]
-        self.irregular += [reference for reference in references if reference not in self.order]
-        return resolve_all(references, self.order)
+        """Find the turns that strings name, and the strings that name one which does not exist."""
+        nodes = list(nodes)
+        found, lost = resolve_all([node.of(str).value for node in nodes], self.order)
+        self.notes += [
+            Note(REPAIRED, node.place, node.value)
+            for node in nodes
+            if node.value not in self.order and node.value not in lost
+        ]
+        return found, lost
 
 
 def find_locomo(data_path: str | os.PathLike | None = None, strict: bool = False) -> Path:
@@ -162,8 +168,7 @@ def _conversation(sample: Node, captions: bool, adversarial: bool) -> Conversati
         tuple(questions),
         tuple(facts),
         operations,
-        tuple(turns.irregular),
-        tuple(turns.notes),
+        notes=tuple(turns.notes),
     )
 
 
@@ -181,10 +186,10 @@ def _question(item: Node, identity: str, index: int, turns: _Turns) -> Question:
     invites = category == ADVERSARIAL
     evidence, lost = turns.named(item["evidence"].items())
     if lost:
-        turns.notes.append(Note(LOST_SOME if evidence else LOST_ALL, f"{item.place}, {lost[0]!r}"))
+        turns.notes.append(Note(LOST_SOME if evidence else LOST_ALL, item.place, lost[0]))
     return Question(
         question=item.filled("question"),
-        answer="" if invites else _answer(item),
+        answer="" if invites else item.filled("answer", str, int),
         category=category,
         evidence=evidence,
         index=index,
@@ -220,12 +225,13 @@ def _facts(observation: Node, speakers: tuple[str, str], turns: _Turns) -> list[
             for item in by_speaker[speaker].items():
                 text, source = item.of(list)[0].of(str).value, item[1].of(str, list)
                 raw = [source] if isinstance(source.value, str) else source.items()
-                sources, _ = turns.named(raw)
+                sources, lost = turns.named(raw)
+                if lost:
+                    kind = LOST_SOURCE if sources else LOST_FACT
+                    turns.notes.append(Note(kind, item.place, lost[0]))
                 if sources:
                     # Where the turn stands decides, as ids may count on across sessions.
                     facts.append(Fact(speaker, text, turns.session[sources[-1]], sources))
-                else:
-                    turns.notes.append(Note(LOST_FACT, f"{item.place}, {source.value!r}"))
     return sorted(facts, key=lambda fact: turns.order[fact.sources[-1]])
 
 
@@ -239,8 +245,3 @@ def _operation(item: Node, number_of_facts: int) -> GoldOperation:
         if not 0 <= position < number_of_facts:
             raise item.error(f"there is no fact number {position}.")
     return GoldOperation(Event[name], fact, text, replaces)
-
-
-def _answer(item: Node) -> str:
-    answer = item["answer"].of(str, int).value
-    return item.filled("answer") if isinstance(answer, str) else str(answer)

@@ -168,8 +168,8 @@ def _question(
         raise item["question_type"].error(f"{kind!r} is none of {', '.join(KINDS)}.")
     identity = item.text("question_id")
     return Question(
-        question=item.text("question"),
-        answer=item.written("answer"),
+        question=item.filled("question"),
+        answer=item.filled("answer", str, int, float),
         category=0,
         evidence=tuple(evidence),
         index=index,

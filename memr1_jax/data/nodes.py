@@ -60,9 +60,9 @@ class Node:
         """The string at `key`."""
         return self[key].of(str).value
 
-    def filled(self, key: str) -> str:
-        """Return the string at `key`; UserError where it is blank."""
-        text = self.text(key)
+    def filled(self, key: str, *types: type) -> str:
+        """Return what stands at `key`, of these types, as a string; UserError for a blank."""
+        text = str(self[key].of(*(types or (str,))).value)
         if not text.strip():
             raise self[key].error("this is empty. Fill it in, or take it out.")
         return text

@@ -184,7 +184,7 @@ class _Reader:
         if not lost:
             return named
         if self._drop:
-            self.notes.append(Note(left_out, f"{item.place}, {lost[0]!r}"))
+            self.notes.append(Note(left_out, item.place, lost[0]))
         else:
             ids = ", ".join(map(repr, lost[:_SHOWN])) + ", ..." * (len(lost) > _SHOWN)
             self._unknown.append(f"{item[key].place}: there is no turn {ids}.")

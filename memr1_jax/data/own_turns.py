@@ -115,7 +115,7 @@ def _by_pauses(
     last_moment = None
     for turn, time, moment in zip(turns, texts, read_times(texts), strict=True):
         if time and moment is None:
-            notes.append(Note(UNREADABLE, f"{turn.place}, {time[:40]!r}"))
+            notes.append(Note(UNREADABLE, turn.place, time))
         paused = time != last if None in (moment, last_moment) else abs(moment - last_moment) > gap
         if time and last and paused:
             yield began, group

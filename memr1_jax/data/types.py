@@ -136,12 +136,10 @@ class Conversation:
       questions: in the order of the file.
       facts: in the order of the turns they belong to.
       operations: only of generated dialogues.
-      irregular: raw evidence and source strings that were not exactly one existing turn id; they
-        were resolved as far as possible.
-      notes: what the reader left out or changed, such as evidence that names no turn.
       one_bank: whether one memory holds what both sides say, as in a chat of a user with an
         assistant. Otherwise each speaker has a memory of their own.
       split: the part of the data set it belongs to, where the file itself says so.
+      notes: what the reader left out or changed, such as evidence that names no turn.
     """
 
     id: str
@@ -150,10 +148,9 @@ class Conversation:
     questions: tuple[Question, ...]
     facts: tuple[Fact, ...]
     operations: tuple[GoldOperation, ...] = ()
-    irregular: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
     one_bank: bool = False
     split: str = ""
+    notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def owners(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic
-from memr1_jax.run.json_files import read_json
+from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype
@@ -224,10 +224,8 @@ def _check_settings(folder: Path, about: Mapping) -> None:
 def _begun(path: Path) -> dict:
     """Reads the settings of a table; UserError where the file was damaged."""
     advice = "The file was damaged: give --output another folder."
-    found = read_json(path, advice)
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name, {}), dict) for name in ("settings", "models")
-    ):
+    found = read_json_object(path, advice)
+    if not all(isinstance(found.get(name, {}), dict) for name in ("settings", "models")):
         raise UserError(f"{path}: these are no settings of a table. {advice}")
     return found
 
