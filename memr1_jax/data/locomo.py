@@ -95,7 +95,7 @@ def load_conversations(
     conversations = [_conversation(sample, captions, adversarial) for sample in samples]
     ids = [conversation.id for conversation in conversations]
     if twice := [identity for identity in ids if ids.count(identity) > 1]:
-        raise UserError(f"{path} has more than one conversation {twice[0]!r}.")
+        raise UserError(f"{path} has more than one conversation {twice[0][:100]!r}.")
     tell(path, (note for conversation in conversations for note in conversation.notes))
     return conversations
 
@@ -133,7 +133,7 @@ def split(conversations: Iterable[Conversation], name: str) -> list[Conversation
 
 def _conversation(sample: Node, captions: bool, adversarial: bool) -> Conversation:
     identity = sample.text("sample_id")
-    sample = Node(sample.value, f"{sample.place} ({identity})")
+    sample = sample.called(identity)
     record = sample["conversation"].of(dict)
     speakers = (record.text("speaker_a"), record.text("speaker_b"))
     # A file may date sessions that it does not hold, so the lists say which sessions exist.

@@ -20,7 +20,7 @@ from memr1_jax.run.json_files import (
 
 _ADVICE = "Fetch or write it again, and check --data_path."
 _CHUNK = 1 << 22  # characters
-_LONGEST = 1000  # characters of a complaint
+_LONGEST, _NAME = 1000, 100  # characters of a complaint, and of a name in a place
 _SPACE = re.compile(r"\s*")
 
 
@@ -42,7 +42,7 @@ class Node:
     def __getitem__(self, key: str | int) -> "Node":
         """The element at `key`; UserError where there is none."""
         self.of(dict if isinstance(key, str) else list)
-        place = f"{self.place}, {key}"
+        place = f"{self.place}, {str(key)[:_NAME]}"
         try:
             return Node(self.value[key], place)
         except (KeyError, IndexError):
@@ -70,6 +70,10 @@ class Node:
     def written(self, key: str) -> str:
         """The string or number at `key`, as a string."""
         return str(self[key].of(str, int, float).value)
+
+    def called(self, name: str) -> "Node":
+        """Return this node with a name of its own in its place."""
+        return Node(self.value, f"{self.place} ({name[:_NAME]})")
 
     def error(self, complaint: str) -> UserError:
         """An error that says where `complaint` was found; what it quotes of the file is cut."""

@@ -99,6 +99,8 @@ def load_personamem(
     contexts: dict[str, list[Node]] = {}
     for line in read_lines(contexts_path):
         for identity in line.of(dict).value:
+            if identity in contexts:
+                raise line.error(f"an earlier line has the context {identity!r} too.")
             if identity in asked:
                 contexts[identity] = line[identity].items()
     conversations = [
