@@ -7,13 +7,13 @@ that fits onto fewer or smaller chips is not compiled again for more, unless wit
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 from absl import flags
 
 from experiments.command_line import run
+from memr1_jax.run.json_files import json_line, loads
 from memr1_jax.training.config import ExperimentConfig
 
 flags.DEFINE_string("results", "docs/tpu_fit.jsonl", "Results of all compilations, one a line.")
@@ -179,10 +179,10 @@ def implied(cell: Cell, results: dict[str, dict]) -> str:
 def read_results(path: Path) -> dict[str, dict]:
     """Results by key; of several the last counts, and half a line at the end does not."""
     results = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            result = json.loads(line)
-        except json.JSONDecodeError:
+            result = loads(line)
+        except ValueError:
             continue
         results[result.pop("key")] = result
     return results
@@ -276,7 +276,7 @@ def main() -> None:
         print(cell.key, flush=True)
         results[cell.key] = compiled(cell)
         with path.open("a") as file:
-            file.write(json.dumps({"key": cell.key} | results[cell.key]) + "\n")
+            file.write(json_line({"key": cell.key} | results[cell.key]))
         jax.clear_caches()
     Path(given.output).write_text(page(results))
 

@@ -96,12 +96,7 @@ def manager_demonstrations(
     Raises:
       UserError: a dialogue has no gold operations, or no response fits.
     """
-    if any(not conversation.operations for conversation in conversations):
-        raise UserError(
-            "These dialogues do not say which memory operations are right, so there is nothing to"
-            " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"
-            " samples with --algorithm=best_of_n."
-        )
+    check_demonstrable(conversations)
     lessons = [
         (conversation, *lesson)
         for conversation in conversations
@@ -135,6 +130,16 @@ def manager_demonstrations(
         else:
             targets.append(compact_response(written))
     return _demonstrations(manager, "manager", tokenizer, data, targets, counts)
+
+
+def check_demonstrable(conversations: Sequence[Conversation]) -> None:
+    """Raise UserError where a dialogue has no gold operations to demonstrate to the manager."""
+    if any(not conversation.operations for conversation in conversations):
+        raise UserError(
+            "These dialogues do not say which memory operations are right, so there is nothing to"
+            " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"
+            " samples with --algorithm=best_of_n."
+        )
 
 
 def answer_demonstrations(
@@ -188,7 +193,7 @@ def answer_demonstrations(
         for owner, slot in best:
             tokens, length, time, source = (leaf[index, slot] for leaf in held[owner])
             if int(source) in evidence and len(selected) < MOST_MEMORIES:
-                when = conversation.sessions[time].time
+                when = conversation.dates[time]
                 selected.append((int(owner), when, _decode(tokenizer, tokens[:length])))
         if not selected:
             counts["evidence_not_shown"] += 1

@@ -8,8 +8,19 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from memr1_jax.errors import UserError
+from memr1_jax.run import json_files
+from memr1_jax.run.json_files import (
+    LATER,
+    STRICT,
+    has_halves,
+    not_json,
+    parse_json,
+    warn_of_halves,
+)
 
+_ADVICE = "Fetch or write it again, and check --data_path."
 _CHUNK = 1 << 22  # characters
+_LONGEST, _NAME = 1000, 100  # characters of a complaint, and of a name in a place
 _SPACE = re.compile(r"\s*")
 
 
@@ -31,7 +42,7 @@ class Node:
     def __getitem__(self, key: str | int) -> "Node":
         """The element at `key`; UserError where there is none."""
         self.of(dict if isinstance(key, str) else list)
-        place = f"{self.place}, {key}"
+        place = f"{self.place}, {str(key)[:_NAME]}"
         try:
             return Node(self.value[key], place)
         except (KeyError, IndexError):
@@ -49,45 +60,49 @@ class Node:
         """The string at `key`."""
         return self[key].of(str).value
 
+    def filled(self, key: str, *types: type) -> str:
+        """Return what stands at `key`, of these types, as a string; UserError for a blank."""
+        text = str(self[key].of(*(types or (str,))).value)
+        if not text.strip():
+            raise self[key].error("this is empty. Fill it in, or take it out.")
+        return text
+
     def written(self, key: str) -> str:
         """The string or number at `key`, as a string."""
         return str(self[key].of(str, int, float).value)
 
+    def called(self, name: str) -> "Node":
+        """Return this node with a name of its own in its place."""
+        return Node(self.value, f"{self.place} ({name[:_NAME]})")
+
     def error(self, complaint: str) -> UserError:
-        """An error that says where `complaint` was found."""
+        """An error that says where `complaint` was found; what it quotes of the file is cut."""
+        if len(complaint) > _LONGEST:
+            half = _LONGEST // 2
+            complaint = f"{complaint[:half]} [...] {complaint[-half:]}"
         return UserError(f"{self.place}: {complaint}")
 
 
 def read_json(path: str | os.PathLike) -> Node:
-    """The content of a JSON file; UserError where it cannot be read."""
-    with _open(path) as file:
-        try:
-            return Node(json.load(file), str(path))
-        except ValueError as error:
-            raise _broken(path, error) from error
+    """Read the content of a JSON file; UserError where it cannot be read."""
+    return Node(json_files.read_json(path, _ADVICE), str(path))
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[Node]:
-    """The values of a file of JSON lines; empty lines are skipped, UserError names broken ones."""
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                try:
-                    yield Node(json.loads(line), place)
-                except ValueError as error:
-                    raise UserError(f"{place}: this is not valid JSON: {error}.") from error
+    """Read the values of a file of JSON lines; empty lines are skipped, UserError names a line."""
+    for place, value in json_files.read_json_lines(path, _ADVICE):
+        yield Node(value, place)
 
 
 def read_array(path: str | os.PathLike) -> Iterator[Node]:
-    """The elements of a file that is one JSON array, each parsed as it comes.
+    """Read the elements of a file that is one JSON array, each parsed as it comes.
 
     Files of gigabytes fit, as no more than one element and a few megabytes of text are held.
 
     Raises:
-      UserError: the file cannot be read, is no array or breaks off.
+      UserError: the file cannot be read, is no array, breaks off, or goes on after the array.
     """
-    decode = json.JSONDecoder().raw_decode
+    warned = False
     with _open(path) as file:
         text, whole = file.read(_CHUNK).lstrip(), False
         if not text.startswith("["):
@@ -96,30 +111,47 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
         while True:
             start = _SPACE.match(text, place).end()
             if text.startswith("]", start) and not index:
+                _check_end(path, text[start + 1 :], file)
                 return
             try:
-                value, end = decode(text, start)
+                value, end = STRICT.raw_decode(text, start)
                 # What follows shows that the value has ended: "7" may go on as "7.5".
-                end = _SPACE.match(text, end).end()
-                follows = text[end : end + 1]
-            except ValueError as error:
+                after = _SPACE.match(text, end).end()
+                follows = text[after : after + 1]
+            except RecursionError:
+                raise not_json(f"{path}, {index}", "it is nested too deeply", _ADVICE) from None
+            except json.JSONDecodeError as error:
                 if whole:
-                    raise _broken(path, error) from error
+                    raise not_json(path, error, _ADVICE) from error
                 follows = ""
+            except ValueError as error:  # of a value that is whole
+                raise not_json(f"{path}, {index}", error, _ADVICE) from error
             if follows in (",", "]"):
-                yield Node(value, f"{path}, {index}")
+                where, source = f"{path}, {index}", text[start:end]
+                if has_halves(source):
+                    value = parse_json(source, where, _ADVICE)
+                    warned = warned or warn_of_halves(source, where, LATER)
+                yield Node(value, where)
                 if follows == "]":
+                    _check_end(path, text[after + 1 :], file)
                     return
-                place, index = end + 1, index + 1
+                place, index = after + 1, index + 1
             elif whole:
-                raise _broken(path, f"it breaks off after {index} elements")
+                raise not_json(path, f"it breaks off after {index} elements", _ADVICE)
             else:
                 more = file.read(_CHUNK)
                 text, place, whole = text[start:] + more, 0, not more
 
 
+def _check_end(path: str | os.PathLike, rest: str, file: TextIO) -> None:
+    while not rest.strip() and (more := file.read(_CHUNK)):
+        rest = more
+    if rest.strip():
+        raise not_json(path, f"{rest.strip()[:10]!r} follows the end of the array", _ADVICE)
+
+
 def read_records(path: str | os.PathLike) -> Iterator[Node]:
-    """The records of a file, be it one JSON array or JSON lines."""
+    """Read the records of a file, be it one JSON array or JSON lines."""
     with _open(path) as file:
         while (first := file.read(1)).isspace():
             pass
@@ -132,10 +164,6 @@ def _open(path: str | os.PathLike) -> Iterator[TextIO]:
         with open(path, encoding="utf-8-sig") as file:
             yield file
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}. Check --data_path.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). {_ADVICE}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: {error}. Write it anew.") from error
-
-
-def _broken(path: str | os.PathLike, error: object) -> UserError:
-    return UserError(f"{path} is not valid JSON: {error}. Fetch or write it again.")
+        raise UserError(f"{path} is not text in UTF-8 ({error.reason}). {_ADVICE}") from error

@@ -1,12 +1,13 @@
 """Fixed lists of questions: the same ones for every system, whatever draws or spreads them."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from memr1_jax.data.published import local_path
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.run.json_files import read_json
 
 
 def read_question_list(path: str | Path) -> dict[str, list[int]]:
@@ -15,11 +16,8 @@ def read_question_list(path: str | Path) -> dict[str, list[int]]:
     Raises:
       UserError: the file is missing or is something else, or a question stands in it twice.
     """
-    path = Path(path).expanduser()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--questions={path} cannot be read: {error}") from error
+    path = local_path(path)
+    found = read_json(path, "Check --questions.")
     if not isinstance(found, dict) or not all(_are_indices(value) for value in found.values()):
         raise UserError(
             f'--questions={path} should read {{"conv-26": [0, 3, 17], ...}}: conversation ids, each'

@@ -1,6 +1,5 @@
 """The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for TensorBoard."""
 
-import json
 import math
 import os
 import pathlib
@@ -9,6 +8,7 @@ from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_text_atomic
+from memr1_jax.run.json_files import json_line, loads
 
 _FILE = "metrics.jsonl"
 _LABELS = ("step", "phase", "agent")
@@ -78,7 +78,7 @@ class MetricsLog:
         finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
         record = {"step": int(step), "phase": phase, "agent": agent, **finite}
         # One write of a whole line: a killed process leaves at most one broken line, the last.
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.write(json_line(record))
         self._file.flush()
         for name, value in values.items():
             self._board(agent).add_scalar(f"{phase}/{name}", value, int(step))
@@ -128,7 +128,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         UserError: there is no such file, or a line before the last is damaged.
     """
     try:
-        lines = pathlib.Path(path).read_bytes().splitlines()
+        lines = pathlib.Path(path).read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError as error:
         raise UserError(
             f"The metrics {path} cannot be read ({error.strerror or error})."
@@ -171,7 +171,7 @@ def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float,
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    raw = json.loads(line)
+    raw = loads(line)
     record = {"step": int(raw["step"]), "phase": str(raw["phase"]), "agent": str(raw["agent"])}
     for name, value in raw.items():
         if name not in _LABELS:
@@ -184,5 +184,5 @@ def _rewrite(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
     lines = []
     for record in records:
         plain = {name: None if value != value else value for name, value in record.items()}
-        lines.append(json.dumps(plain, ensure_ascii=False) + "\n")
+        lines.append(json_line(plain))
     write_text_atomic(path, "".join(lines))

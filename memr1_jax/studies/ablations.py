@@ -4,13 +4,13 @@ What each table compares stands in `ablation_cells`, what it shows in `ablation_
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.json_files import read_json_object
 from memr1_jax.studies.ablation_cells import (
     AblationsConfig,
     cells_of,
@@ -86,7 +86,7 @@ def _check_begun(folder: Path, options: AblationsConfig) -> None:
     if not path.exists():
         write_json_atomic(path, now)
         return
-    then = json.loads(path.read_text(encoding="utf-8"))
+    then = read_json_object(path, "The file was damaged: give --output another folder.")
     if changed := [name for name in now if then.get(name) != now[name]]:
         listed = ", ".join(f"--{name} (was {then.get(name)!r})" for name in changed)
         raise UserError(

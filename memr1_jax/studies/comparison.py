@@ -5,7 +5,6 @@ an earlier call finished is read, one that was stopped is gone on with.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.metrics_log import read_metrics, records_of
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
@@ -98,7 +98,10 @@ def run_to_its_end(
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
     steps = {agent: records_of(records, agent, "train") for agent in AGENTS}
-    return {"steps": steps, **json.loads(measured.read_text(encoding="utf-8"))}
+    return {
+        "steps": steps,
+        **read_json_object(measured, f"Remove {measured}, and it is measured again."),
+    }
 
 
 def held_out(experiment: "Experiment") -> "Yardstick":

@@ -8,6 +8,7 @@ from typing import Any
 from memr1_jax.agents.episodes import SCHEMES, TRUNKS
 from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.data.episodes import STARTS
+from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.errors import UserError
 from memr1_jax.rl.advantages import ADVANTAGES
 from memr1_jax.rl.kl import KL_ESTIMATES
@@ -40,6 +41,16 @@ class DataConfig:
         "",
         "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
         " JSON lines, see experiments/README.md.",
+    )
+    session_gap: float = option(
+        SESSION_GAP,
+        "Hours of a pause after which a session begins, in own dialogues whose turns have times and"
+        " no sessions.",
+    )
+    drop_unknown_turns: bool = option(
+        False,
+        "Leave out questions and facts of own dialogues that name a turn which does not exist, with"
+        " a count, instead of refusing the file.",
     )
     train_split: str = option("train", "Conversations to learn from.", _SPLITS)
     eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)

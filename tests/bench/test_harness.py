@@ -10,6 +10,7 @@ from memr1_jax.bench.scoring import summarise
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Reply
 from memr1_jax.bench.tables.rows import read_row, row_of, write_row
 from memr1_jax.data.types import Conversation, Question, Session, Turn
+from memr1_jax.errors import UserError
 
 SPEAKERS = ("Ann", "Ben")
 
@@ -144,9 +145,15 @@ def test_a_row_is_read_as_it_was_written(made, tmp_path):
     assert read_row(tmp_path, "row") is None
     write_row(tmp_path, "row", row)
     assert read_row(tmp_path, "row") == row
-    (tmp_path / "row.predictions.jsonl").write_text("{")
-    with pytest.raises(Exception, match=r"Remove row\.json"):
-        read_row(tmp_path, "row")
+    odd = [dataclasses.replace(x, response="a\u2028b\x85c\x1cd\ne") for x in row.answered]
+    write_row(tmp_path, "row", dataclasses.replace(row, answered=odd))
+    assert read_row(tmp_path, "row").answered == odd
+    for name in ("row.predictions.jsonl", "row.json", "row.timing.json"):
+        for damaged in ("{", "[" * 100_000, '{"a": 1}\n' if "pred" in name else "\xff"):
+            write_row(tmp_path, "row", row)
+            (tmp_path / name).write_text(damaged, encoding="latin-1")
+            with pytest.raises(UserError, match=r"Remove row\.json"):
+                read_row(tmp_path, "row")
 
 
 def test_waves_change_nothing():

@@ -40,7 +40,9 @@ def test_an_array_is_read_element_by_element(write, monkeypatch, chunk, indent):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-@pytest.mark.parametrize("text", ["", "{}", "[1", "[1, 2", '[{"a": 1}, {"b"', "[x]", '["a", "b'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1", "[1, 2", "[1] [2]", "[]\n[]", '[{"a": 1}, {"b"', "[x]", '["a", "b']
+)
 def test_broken_arrays_are_refused_by_name(write, monkeypatch, chunk, text):
     monkeypatch.setattr(nodes, "_CHUNK", chunk)
     path = write(text)
@@ -80,5 +82,5 @@ def test_files_that_are_no_text_or_not_there_are_refused(tmp_path, read):
     with pytest.raises(UserError, match="cannot be read"):
         list([read(path)] if read is read_json else read(path))
     path.write_bytes(b'["\xff\xfe"]')
-    with pytest.raises(UserError, match="data.json is not"):
+    with pytest.raises(UserError, match="data.json.* not text in UTF-8"):
         list([read(path)] if read is read_json else read(path))

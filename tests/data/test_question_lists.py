@@ -35,7 +35,7 @@ def test_another_file_is_refused(write, content):
 
 def test_a_broken_or_missing_file_is_refused(write, tmp_path):
     for path in (write('{"a": [1'), tmp_path / "none.json"):
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UserError, match="data.json: .*not valid JSON|none.json cannot be read"):
             read_question_list(path)
 
 

@@ -10,6 +10,7 @@ from tiny_model import row_of
 
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Question
+from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import predict, summarise
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.report import read_evaluation, write_evaluation
@@ -113,6 +114,31 @@ def test_report_files_round_trip(predictions, tmp_path):
     lines = (tmp_path / "predictions_before.jsonl").read_text().splitlines()
     assert json.loads(lines[1]) == dataclasses.asdict(found[1])
     assert "| 60.00 |" in (tmp_path / "evaluation_before.md").read_text()
+
+
+def test_line_breaks_and_half_characters_survive_the_round_trip(predictions, tmp_path):
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei\rj\nk"
+    found = [
+        dataclasses.replace(p, question=odd, gold=odd + "\ud83d", response=odd, answer=odd)
+        for p in predictions[0]
+    ]
+    write_evaluation(tmp_path, "after", Evaluation(summarise(found), found, {}), "test")
+    read = read_evaluation(tmp_path, "after").predictions
+    assert read == [dataclasses.replace(p, gold=odd + "\ufffd") for p in found]
+    # As earlier versions wrote them.
+    lines = [json.dumps(dataclasses.asdict(p), ensure_ascii=False) + "\n" for p in read]
+    (tmp_path / "predictions_after.jsonl").write_text("".join(lines), encoding="utf-8")
+    assert read_evaluation(tmp_path, "after").predictions == read
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"index": 1}', '{"index"', "null", "\0"])
+@pytest.mark.parametrize("name", ["predictions_after.jsonl", "evaluation_after.json"])
+def test_damaged_evaluations_are_told_with_a_way_on(predictions, tmp_path, name, text):
+    found, _, _ = predictions
+    write_evaluation(tmp_path, "after", Evaluation(summarise(found), found, {}), "test")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name}.*Remove .*evaluation_after.json"):
+        read_evaluation(tmp_path, "after")
 
 
 def test_an_evaluation_that_was_cut_off_does_not_count(predictions, tmp_path):

@@ -203,7 +203,7 @@ def test_broken_data(run_folder, tmp_path):
     path.write_text('[{"sample_id": ')
     with pytest.warns(UserWarning, match="not a known edition"):
         message = _refusal(run_folder, data="locomo", data_path=str(path))
-    assert f"{path} is not valid JSON" in message
+    assert f"{path}: this is not valid JSON" in message
 
 
 def test_missing_model(run_folder, tmp_path):

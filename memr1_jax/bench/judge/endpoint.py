@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
 from memr1_jax.bench.judge.transport import Response, post
 from memr1_jax.errors import UserError
+from memr1_jax.run.files import whole_characters
 
 KEY_VARIABLES = ("MEMR1_JUDGE_KEY", "OPENAI_API_KEY")
 
@@ -240,7 +241,7 @@ def _content(response: Response, blot: Callable[[str], str]) -> tuple[str | None
         return None, f"HTTP {response.status} {said}".strip()
     try:
         message = json.loads(response.body)["choices"][0]["message"]
-        return blot(str(message.get("content") or "")), ""
+        return blot(whole_characters(str(message.get("content") or ""))), ""
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         said = _shorten(blot(_text(response.body)))
         return None, f"a reply that is no chat completion: {said}"
@@ -260,5 +261,5 @@ def _text(body: bytes) -> str:
 
 
 def _shorten(text: str, width: int = 160) -> str:
-    text = " ".join(text.split())
+    text = " ".join(whole_characters(text).split())
     return repr(text if len(text) <= width else text[: width - 1] + "…") if text else ""

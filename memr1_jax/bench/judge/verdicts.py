@@ -15,6 +15,7 @@ from pathlib import Path
 
 from memr1_jax.bench.judge.templates import JudgePrompt
 from memr1_jax.errors import UserError
+from memr1_jax.run.json_files import json_line, loads
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
 
@@ -112,7 +113,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
     found = {}
     for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
+            fields = loads(line)
             verdict = Verdict(**fields | {"raw": tuple(fields["raw"])})
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
@@ -125,8 +126,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
 
 def append_verdicts(path: str | os.PathLike, verdicts: Sequence[Verdict]) -> None:
     """Adds lines to a file of verdicts, after removing what a kill left of a last line."""
-    lines = [json.dumps(dataclasses.asdict(verdict), ensure_ascii=False) for verdict in verdicts]
-    data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+    data = "".join(json_line(dataclasses.asdict(verdict)) for verdict in verdicts).encode()
     with open(path, "a+b") as file, _locked(file):
         _cut_half_line(file)
         file.write(data)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from memr1_jax.bench.systems.protocol import Reply
+from memr1_jax.run.json_files import with_whole_escapes
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -28,6 +29,7 @@ def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
     What was broken off is closed after its last complete element. A bare list is taken as the
     value of the key.
     """
+    text = with_whole_escapes(text)
     fenced = _FENCE.match(text)
     inner = (fenced[1] if fenced else text).strip()
     value = _loads(inner)
@@ -46,6 +48,7 @@ def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
 
 def read_objects(text: str) -> list[dict]:
     """All JSON objects of a response that lie in no other, in order."""
+    text = with_whole_escapes(text)
     found, start = [], text.find("{")
     while start >= 0:
         value, end = _raw_decode(text, start)

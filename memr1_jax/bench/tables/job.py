@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic
+from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype
@@ -209,7 +209,7 @@ def _check_settings(folder: Path, about: Mapping) -> None:
     Further models may join, for further rows.
     """
     path = folder / "settings.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _begun(path) if path.exists() else {}
     old, new = (_flat(value) for value in (before, about))
     differing = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
     if differing:
@@ -219,6 +219,15 @@ def _check_settings(folder: Path, about: Mapping) -> None:
         )
     models = {**before.get("models", {}), **about["models"]}
     write_json_atomic(path, dict(about) | {"models": models})
+
+
+def _begun(path: Path) -> dict:
+    """Reads the settings of a table; UserError where the file was damaged."""
+    advice = "The file was damaged: give --output another folder."
+    found = read_json_object(path, advice)
+    if not all(isinstance(found.get(name, {}), dict) for name in ("settings", "models")):
+        raise UserError(f"{path}: these are no settings of a table. {advice}")
+    return found
 
 
 def _flat(about: Mapping) -> dict:

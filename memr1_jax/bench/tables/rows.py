@@ -6,7 +6,6 @@ that was not.
 
 import collections
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from memr1_jax.bench.harness import RowRun
 from memr1_jax.bench.scoring import Answered
 from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
 from memr1_jax.errors import UserError
-from memr1_jax.run.files import write_json_atomic, write_text_atomic
+from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
 
 OPERATIONS = ("add", "update", "delete", "none")
 
@@ -77,8 +77,7 @@ def write_row(folder: str | os.PathLike, name: str, row: Row) -> None:
     """Writes the files of a row; the one with its figures comes last, when the others are whole."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + "\n" for a in row.answered]
-    write_text_atomic(folder / f"{name}.predictions.jsonl", "".join(lines))
+    write_json_lines(folder / f"{name}.predictions.jsonl", map(dataclasses.asdict, row.answered))
     write_json_atomic(folder / f"{name}.timing.json", row.timing)
     write_json_atomic(folder / f"{name}.json", row.figures)
 
@@ -89,13 +88,10 @@ def read_row(folder: str | os.PathLike, name: str) -> Row | None:
     if not (folder / f"{name}.json").is_file():
         return None
     try:
-        figures, times = (
-            json.loads((folder / f"{name}{end}.json").read_text(encoding="utf-8"))
-            for end in ("", ".timing")
-        )
-        lines = (folder / f"{name}.predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        answered = [_answered(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
+        figures, times = (read_json_object(folder / f"{name}{end}.json") for end in ("", ".timing"))
+        lines = read_json_lines(folder / f"{name}.predictions.jsonl")
+        answered = [_answered(fields) for _, fields in lines]
+    except (UserError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"The files of the row {name} in {folder} cannot be read ({error}). Remove "
             f"{name}.json there, so that the row runs again."

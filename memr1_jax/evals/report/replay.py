@@ -1,13 +1,13 @@
 """The record of what the manager did to the banks of whole dialogues, turn by turn."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.json_files import read_json
 from memr1_jax.text.events import Event
 
 Memories = dict[int, str]  # the live memories of a bank by slot
@@ -170,10 +170,8 @@ def read_replay(folder: str | os.PathLike, name: str) -> list[dict]:
     path = Path(folder) / f"replay_{name}.json"
     if not path.is_file():
         return []
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}). The file was damaged: remove it, and the page"
-            " is made without it."
-        ) from error
+    advice = "The file was damaged: remove it, and the page is made without it."
+    found = read_json(path, advice)
+    if not isinstance(found, list) or not all(isinstance(dialogue, dict) for dialogue in found):
+        raise UserError(f"{path}: this is no list of dialogues. {advice}")
+    return found

@@ -1,14 +1,15 @@
 """Evaluations as files of a run: scores, a Markdown table, every prediction."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
+from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, summarise
 from memr1_jax.evals.metrics import results_markdown
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.run.files import write_json_atomic, write_text_atomic
+from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
 
 
 def write_evaluation(
@@ -19,11 +20,9 @@ def write_evaluation(
     The last one comes last: where it stands, the others are complete.
     """
     folder = Path(folder)
-    lines = [
-        json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n"
-        for prediction in evaluation.predictions
-    ]
-    write_text_atomic(folder / f"predictions_{name}.jsonl", "".join(lines))
+    write_json_lines(
+        folder / f"predictions_{name}.jsonl", map(dataclasses.asdict, evaluation.predictions)
+    )
     write_text_atomic(folder / f"evaluation_{name}.md", results_markdown(evaluation.summary))
     write_json_atomic(
         folder / f"evaluation_{name}.json",
@@ -37,12 +36,20 @@ def write_evaluation(
 
 
 def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
-    """What `write_evaluation` wrote, or None where it did not finish."""
+    """Read what `write_evaluation` wrote, or None where it did not finish.
+
+    Raises:
+      UserError: a file is damaged.
+    """
     folder = Path(folder)
     path = folder / f"evaluation_{name}.json"
     if not path.is_file():
         return None
-    lines = (folder / f"predictions_{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    predictions = [Prediction(**json.loads(line)) for line in lines]
-    manager = json.loads(path.read_text(encoding="utf-8"))["manager"]
-    return Evaluation(summarise(predictions), predictions, manager)
+    advice = f"The file was damaged. Remove {path}, and the evaluation can be made again."
+    listed = folder / f"predictions_{name}.jsonl"
+    try:
+        manager = read_json_object(path, advice)["manager"]
+        predictions = [Prediction(**fields) for _, fields in read_json_lines(listed, advice)]
+        return Evaluation(summarise(predictions), predictions, manager)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} or {listed.name}: not an evaluation. {advice}") from error

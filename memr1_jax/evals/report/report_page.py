@@ -103,7 +103,7 @@ def _flags(folder: Path) -> dict[str, str]:
     path = folder / "flags.txt"
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return dict(line[2:].split("=", 1) for line in lines if line.startswith("--") and "=" in line)
 
 

@@ -11,13 +11,14 @@ from chat_server import KEY, chat, cut_off, drop, garbage, prediction, reply, se
 
 from memr1_jax.bench.judge.endpoint import (
     EndpointOptions,
+    _content,
     chat_address,
     endpoint_judge,
     read_key,
 )
 from memr1_jax.bench.judge.judging import Request, judge_cell, judge_rows
 from memr1_jax.bench.judge.templates import judge_prompt
-from memr1_jax.bench.judge.transport import retry_after
+from memr1_jax.bench.judge.transport import Response, retry_after
 from memr1_jax.errors import UserError
 
 RIGHT, WRONG = '{"reason": "Same.", "label": "CORRECT"}', '{"reason": "Not.", "label": "WRONG"}'
@@ -341,3 +342,10 @@ def test_a_readable_log_of_a_troubled_server(server, tmp_path):
     assert judge_cell(judged) == "75.00 (1 unreadable, 1 failed)"
     assert told == [(done, 6) for done in range(7)]
     assert KEY not in path.read_text() + "".join(setup.log)
+
+
+def test_half_surrogates_in_a_reply_do_no_harm():
+    body = rb'{"choices": [{"message": {"content": "\ud83d no \u2028"}}]}'
+    assert _content(Response(200, body), str) == ("\ufffd no \u2028", "")
+    _, said = _content(Response(500, rb'{"error": "\ud83d"}'), str)
+    assert said == "HTTP 500 '\ufffd'"

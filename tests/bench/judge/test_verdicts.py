@@ -92,10 +92,13 @@ def test_the_key_hangs_on_all_that_matters():
 def test_the_file_gives_back_what_it_was_given(tmp_path):
     path = tmp_path / "verdicts.jsonl"
     assert read_verdicts(path) == {}
-    verdicts = [made(0), made(1, WRONG, raw=("?", "line\u2028\nbreak \ud800")), made(2, UNREADABLE)]
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\nh {}"
+    verdicts = [made(0), made(1, WRONG, raw=("?", odd.format("\ud800"))), made(2, UNREADABLE)]
     append_verdicts(path, verdicts[:1])
     append_verdicts(path, verdicts[1:])
+    verdicts[1] = made(1, WRONG, raw=("?", odd.format("\ufffd")))
     assert list(read_verdicts(path).values()) == verdicts
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
     first = json.loads(path.read_text().splitlines()[0])
     assert first["prompt_sha256"] == JSON.digest and first["raw"] == ["raw é"]
     assert {"conversation", "index", "judge", "verdict", "seconds"} <= set(first)
@@ -116,7 +119,9 @@ def test_a_half_line_at_any_place_is_left_out_and_then_replaced(tmp_path):
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("text", ['{"score": 1}\n', "hello\n", '{"scores": [1, 2]}', "[]\n", "3\n"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"score": 1}\n', "hello\n", '{"scores": [1, 2]}', "[]\n", "3\n"]
+)
 def test_a_file_of_something_else_is_left_alone(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)

@@ -99,3 +99,9 @@ def test_truth_may_be_a_word():
     assert [is_true(value) for value in (True, "True ", "false", 1, None)] == [True, True] + [
         False
     ] * 3
+
+
+def test_half_surrogates_are_no_part_of_a_text():
+    text = r'{"facts": ["a \ud83d b", "\ud83d\ude00"]}'
+    assert read_json(text, "facts")[0] == {"facts": ["a \ufffd b", "\U0001f600"]}
+    assert read_objects(text + "x") == [{"facts": ["a \ufffd b", "\U0001f600"]}]

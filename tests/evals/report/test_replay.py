@@ -94,5 +94,8 @@ def test_files(tmp_path):
         {"kind": "added", "slot": 0, "before": None, "after": "Ana’s dog"}
     ]
     (tmp_path / "replay_after.json").write_text("[{")
-    with pytest.raises(UserError, match="replay_after.json is not valid JSON"):
+    with pytest.raises(UserError, match="replay_after.json: this is not valid JSON"):
+        read_replay(tmp_path, "after")
+    (tmp_path / "replay_after.json").write_text('{"id": 1}')
+    with pytest.raises(UserError, match="replay_after.json: this is no list of dialogues"):
         read_replay(tmp_path, "after")
