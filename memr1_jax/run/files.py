@@ -30,8 +30,15 @@ def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text_atomic(path: str | os.PathLike, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
-    write_bytes_atomic(path, text.encode("utf-8"))
+    """Write a UTF-8 text file whole or not at all; half surrogates in it become U+FFFD."""
+    write_bytes_atomic(path, whole_characters(text).encode("utf-8"))
+
+
+def whole_characters(text: str) -> str:
+    """Join surrogate pairs, and put U+FFFD in the place of halves without their other half."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def write_json_atomic(path: str | os.PathLike, value: Any) -> None:
