@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.run import json_files
 
 
 @contextlib.contextmanager
@@ -50,12 +51,7 @@ def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterat
 
 def read_json(path: Path) -> dict:
     """Reads one JSON object from a file; a UserError names a file that holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    value = json_files.read_json(path, "Download it again.")
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold one JSON object, not a {type(value).__name__}.")
     return value

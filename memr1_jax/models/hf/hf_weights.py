@@ -17,7 +17,7 @@ from jax.sharding import Mesh, Sharding
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
-from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf
+from memr1_jax.models.hf.hf_config import config_to_hf, read_config
 from memr1_jax.models.hf.hf_tensors import (
     INDEX,
     SINGLE,
@@ -155,7 +155,7 @@ def _leaves(
     folder: str | os.PathLike, config: DecoderConfig | None, dtype: Any
 ) -> tuple[DecoderConfig, dict[tuple[str, ...], _Leaf]]:
     folder = Path(folder)
-    config = config or config_from_hf(read_json(folder / "config.json"))
+    config = config or read_config(folder)
     tensors = find_tensors(folder, config)
     slots: dict[tuple, dict[str, Slot]] = {}
     for name, slot in slots_of(config).items():

@@ -218,7 +218,7 @@ def break_folder(folder, how):
         ("type", r"layers\.1\.mlp\.up_proj\.weight is stored as I8"),
         ("truncated", r"model\.safetensors is not a whole safetensors file"),
         ("none", r"has neither model\.safetensors nor"),
-        ("json", r"config\.json is not valid JSON"),
+        ("json", r"config\.json: this is not valid JSON"),
     ],
 )
 def test_broken_folders(how, sentence, tmp_path):
