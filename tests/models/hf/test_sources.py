@@ -100,7 +100,9 @@ def test_another_family_is_refused_before_its_weights_are_fetched(tmp_path, hub)
         resolve_model("owner/name")
 
 
-@pytest.mark.parametrize("name", ["runs/best", "~nobody/at/all", "x" * 5000, "a//b", "../b", "a/", ""])
+@pytest.mark.parametrize(
+    "name", ["runs/best", "~nobody/at/all", "x" * 5000, "a//b", "../b", "a/", ""]
+)
 def test_a_mistyped_folder_is_not_looked_up_on_the_hub(name, tmp_path, hub, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
