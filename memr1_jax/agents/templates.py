@@ -23,6 +23,7 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block
+from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.text.segments import Packed, concatenate, pack
 
 _SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
@@ -147,16 +148,9 @@ def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> st
     Raises:
       UserError: the chat template refuses or drops a part of the prompt `name`.
     """
-    from jinja2.exceptions import TemplateError
-
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": role, "content": text} for role, text in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=_DATE,
-        )
-    except TemplateError as error:
+        rendered = render_messages(tokenizer, messages, date_string=_DATE)
+    except ValueError as error:
         raise UserError(
             f"The chat template of this tokenizer refuses the prompt {name!r} ({error}). Use a"
             " model whose template takes system and user messages."

@@ -1,0 +1,89 @@
+"""Renders chat templates, one request a line; a script of its own that imports nothing but jinja2.
+
+The first argument is where modules are found, as JSON. The process writes no file, and it ends
+where it would need more memory or, for one request, more time than its limits.
+"""
+
+import functools
+import json
+import resource
+import sys
+
+MEMORY = 1 << 29  # bytes of addresses
+SECONDS = 3  # of computing, for one request
+_GROWTH, _FRAME = 10, 1 << 20  # a text may be so many times as long as its request, and this longer
+
+
+def main() -> None:
+    """Answers requests from stdin on stdout: {"text": ...}, or {"error": a reason}."""
+    sys.path[:] = json.loads(sys.argv[1])
+    compiled = functools.cache(_environment().from_string)
+    print(flush=True)  # ready
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for line in sys.stdin:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        print(json.dumps(_answer(line, compiled)), flush=True)
+
+
+def _answer(line: str, compiled) -> dict[str, str]:
+    most = _GROWTH * len(line) + _FRAME
+    try:
+        request = json.loads(line)
+        pieces, length = [], 0
+        for piece in compiled(request["template"]).generate(request["variables"]):
+            length += len(piece)
+            if length > most:
+                return {"error": f"it writes more than {most:,} characters"}
+            pieces.append(piece)
+        return {"text": "".join(pieces)}
+    except MemoryError:
+        return {"error": "it needs too much memory"}
+    except RecursionError:
+        return {"error": "it calls itself without end"}
+    except Exception as error:  # whatever a template does
+        return {"error": str(error)[:500] or type(error).__name__}
+
+
+def _environment():
+    """What templates of the hub expect: `transformers.PreTrainedTokenizer.apply_chat_template`."""
+    import datetime
+
+    import jinja2
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """The tag around what an assistant wrote, which says nothing here."""
+
+        tags = {"generation"}
+
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def raise_exception(message):
+        raise jinja2.TemplateError(message)
+
+    def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment
+
+
+if __name__ == "__main__":
+    main()
