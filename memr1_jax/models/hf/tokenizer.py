@@ -1,6 +1,8 @@
 """The tokenizer of a model folder."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from memr1_jax.errors import UserError
@@ -16,6 +18,8 @@ _JSON_FILES = (
     "config.json",
     "generation_config.json",
 )
+
+_MARKS = ("\n", "|", "0", "e")  # one of them is no part of the first token of a text
 
 
 def load_tokenizer(folder: str | os.PathLike):
@@ -101,6 +105,30 @@ def turn_end(tokenizer) -> int | None:
     _, found, after = rendered.rpartition(said)
     ids = tokenizer.encode(after.strip(), add_special_tokens=False) if found else []
     return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def inner_encoder(tokenizer) -> Callable[[str], list[int]]:
+    """Returns a function that tokenises a text as it stands inside a longer one.
+
+    Sentencepiece tokenizers put a space in front of what they are given, as if each piece began a
+    text. The pieces are therefore tokenised after a character that is taken away again. To other
+    tokenizers a piece is a text like any other. No special tokens are added.
+    """
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+    twice = encode("x x")
+    half = len(twice) // 2
+    if twice[:half] != twice[half:]:  # the first word has no space in front, unlike the second
+        return encode
+    before = {mark: encode(mark) for mark in _MARKS}
+
+    def encode_inside(text: str) -> list[int]:
+        for mark, head in before.items():
+            ids = encode(mark + text)
+            if ids[: len(head)] == head:
+                return ids[len(head) :]
+        return encode(text)
+
+    return encode_inside
 
 
 def _eos_ids(folder: Path) -> list[int]:
