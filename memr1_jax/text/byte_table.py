@@ -64,7 +64,7 @@ _BYTE_FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def _spell_byte_level(token: str) -> bytes:
-    """The bytes of a token; of one with other characters, as the decoder has it, its UTF-8."""
+    """Spells a token; one with other characters spells itself, as in the decoder."""
     try:
         return bytes(_ALPHABET[character] for character in token)
     except KeyError:

@@ -4,6 +4,7 @@ The first argument is where modules are found, as JSON. The process writes no fi
 where it would need more memory or, for one request, more time than its limits.
 """
 
+import contextlib
 import functools
 import json
 import resource
@@ -19,13 +20,21 @@ def main() -> None:
     sys.path[:] = json.loads(sys.argv[1])
     compiled = functools.cache(_environment().from_string)
     print(flush=True)  # ready
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, MEMORY)
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
         print(json.dumps(_answer(line, compiled)), flush=True)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Lowers a limit of this process, where the system has it."""
+    hard = resource.getrlimit(kind)[1]
+    if hard == resource.RLIM_INFINITY or most < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (most, hard))
 
 
 def _answer(line: str, compiled) -> dict[str, str]:
@@ -48,7 +57,7 @@ def _answer(line: str, compiled) -> dict[str, str]:
 
 
 def _environment():
-    """What templates of the hub expect: `transformers.PreTrainedTokenizer.apply_chat_template`."""
+    """Makes what templates expect, as `apply_chat_template` of transformers 5 does."""
     import datetime
 
     import jinja2
@@ -56,7 +65,7 @@ def _environment():
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """The tag around what an assistant wrote, which says nothing here."""
+        """Reads the tag around what an assistant wrote, which says nothing here."""
 
         tags = {"generation"}
 

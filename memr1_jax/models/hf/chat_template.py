@@ -44,7 +44,7 @@ def render_messages(
 
 
 class _Process:
-    """The process that renders, started when it is first needed and after each time it ended."""
+    """Starts the process that renders when it is first needed, and after each time it ended."""
 
     def __init__(self):
         self._lock, self._child = threading.Lock(), None
@@ -97,7 +97,7 @@ class _Process:
 
 
 def _plain(value: Any) -> Any:
-    """A special token, or a list of them, as text."""
+    """Returns a special token, or a list of them, as text."""
     return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 

@@ -23,7 +23,7 @@ class Stored(NamedTuple):
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """All tensors of a safetensors file by name; the numbers stay on disk.
+    """Reads what a safetensors file holds: its tensors by name, whose numbers stay on disk.
 
     Raises:
       UserError: the file is cut off, or its header cannot be true; the tensor is named.
@@ -75,7 +75,7 @@ def _wrong_tensor(path: Path) -> str:
 
 
 def _offsets(item: tuple[str, Any]) -> tuple[int, int]:
-    """Where a tensor begins and stops; (-1, -1) of an entry that does not say so."""
+    """Returns where a tensor begins and stops; (-1, -1) of an entry that does not say so."""
     try:
         begin, stop = item[1]["data_offsets"]
         return int(begin), int(stop)
@@ -84,7 +84,7 @@ def _offsets(item: tuple[str, Any]) -> tuple[int, int]:
 
 
 def _bits(entry: dict[str, Any]) -> int:
-    """The size of a tensor by its shape and type, whose name tells its bits; -1 without them."""
+    """Counts the bits of a tensor by its shape and the name of its type; -1 without these."""
     try:
         digits = re.search(r"\d+", entry["dtype"])
         return math.prod(entry["shape"]) * (int(digits[0]) if digits else 8)

@@ -154,27 +154,27 @@ def _rope(fields: "_Fields") -> tuple[float, RopeScaling | None]:
 
 
 class _Fields:
-    """Fields of a JSON object, which are checked as they are read; `source` is its file."""
+    """Checks the fields of a JSON object as they are read; `source` is its file."""
 
     def __init__(self, values: dict[str, Any], source: str | os.PathLike):
         self.values, self.source = values, source
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1 to its limit."""
+        """Returns a whole number from 1 to its limit."""
         value = self._get(key, default)
         if type(value) is not int or not 0 < value <= _LIMITS[key]:
             raise self._not("whole number", key, f" of at most {_LIMITS[key]:,}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """Returns a finite number above 0."""
         value = self._get(key, default)
         if type(value) not in (int, float) or not (0 < value and math.isfinite(float(value))):
             raise self._not("number", key)
         return float(value)
 
     def refusal(self, key: str, supported: Any) -> UserError:
-        """The error for a value that the decoder does not compute."""
+        """Returns the error for a value that the decoder does not compute."""
         return UserError(
             f"{self.source} has {key} = {self._shown(key)}, which the decoder does not compute "
             f"(supported: {supported}). Choose a Llama-3, Qwen2.5 or SmolLM2 checkpoint."

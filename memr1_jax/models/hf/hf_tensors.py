@@ -81,7 +81,7 @@ def slots_of(config: DecoderConfig) -> dict[str, Slot]:
 
 
 def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
-    """Where the folder's tensors stand, from the headers of its files.
+    """Finds where the folder's tensors stand, from the headers of its files.
 
     As in transformers 5, a head that differs from the embedding is used, with a warning, though
     `config` ties the two: the result then has it, and has none where they are tied. Where the
@@ -109,7 +109,7 @@ def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
 
 
 def _read_headers(folder: Path) -> dict[str, Stored]:
-    """All tensors of a folder's files by name."""
+    """Reads the headers of a folder's files: all their tensors by name."""
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
     if not (folder / INDEX).is_file():
@@ -136,7 +136,7 @@ def _read_headers(folder: Path) -> dict[str, Stored]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """The file name of every tensor; UserError for anything but names of files in the folder."""
+    """Reads the file name of every tensor; UserError for what names no file of the folder."""
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise UserError(f"{path} must map names of tensors to files under weight_map.")
@@ -150,7 +150,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _same(first: Stored, second: Stored) -> bool:
-    """Whether two tables of one shape hold the same numbers; a few rows are read at a time."""
+    """Tells whether two tables of one shape hold the same numbers, reading a few rows at a time."""
     from safetensors import safe_open
 
     rows = first.shape[0]

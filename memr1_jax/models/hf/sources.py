@@ -50,7 +50,7 @@ def resolve_model(
 
 
 def smollm2_folder(cache: Path) -> Path:
-    """Returns where `smollm2-135m-q4` is or will be: under its earlier name where only that is."""
+    """Returns where `smollm2-135m-q4` is or will be; its earlier name, where only that exists."""
     folder, earlier = cache / "models" / SMOLLM2, cache / "models" / "smollm2-135m"
     return earlier if earlier.exists() and not folder.exists() else folder
 
@@ -64,7 +64,7 @@ def _smollm2(cache: Path) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    """True of what cannot be a name on the hub, or begins with a folder that is here."""
+    """Tells whether a name cannot be one on the hub, or begins with a folder that is here."""
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         return True
     owner, rest = name.split("/")

@@ -132,7 +132,7 @@ def inner_encoder(tokenizer) -> Callable[[str], list[int]]:
 
 
 def _eos_ids(folder: Path) -> list[int]:
-    """The end tokens of generation_config.json, or of config.json."""
+    """Reads the end tokens of generation_config.json, or of config.json."""
     names = ("generation_config.json", "config.json")
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     value = read_json(path).get("eos_token_id") if path else None
