@@ -37,10 +37,14 @@ def load_tokenizer(folder: str | os.PathLike):
         if (Path(folder) / name).is_file():
             read_json(Path(folder) / name)
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             os.fspath(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        tokenizer.encode("Some settings fail only here.")
+        return tokenizer
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of a broken file the tokenizers library raises any, or panics
         raise UserError(
             f"{folder} holds no tokenizer that transformers can load ({error}). It needs "
             "tokenizer.json and tokenizer_config.json."

@@ -128,6 +128,20 @@ def test_refuses_folders_without_a_tokenizer(tmp_path):
             load_tokenizer(tmp_path)
 
 
+def test_refuses_what_breaks_the_library(folder):
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["merges"] = [["</s>", "b"]]  # Rust panics, which is no Exception
+    whole = path.read_text()
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="holds no tokenizer that transformers can load"):
+        load_tokenizer(folder)
+    path.write_text(whole)
+    write(folder, eos_token="</s>", chat_template=TEMPLATE, model_max_length="long")
+    with pytest.raises(UserError, match="holds no tokenizer that transformers can load"):
+        load_tokenizer(folder)
+
+
 def test_smollm2_tokenizer(smollm2):
     tokenizer = load_tokenizer(smollm2)
     check_tokenizer(tokenizer, PRESETS["smollm2-135m"], smollm2)
