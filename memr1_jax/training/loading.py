@@ -56,7 +56,7 @@ def compute_dtype(name: str):
 
 
 def load_model(name: str, options: AgentConfig, mesh: Mesh | None = None) -> Model:
-    """Loads a model by folder, hub name or `smollm2-135m`; UserError where that fails.
+    """Loads a model by folder, hub name or `smollm2-135m-q4`; UserError where that fails.
 
     On a mesh every process reads its own share of the weights.
     """

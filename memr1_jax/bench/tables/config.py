@@ -39,7 +39,7 @@ class TableConfig:
     )
 
     model: str = option(
-        "smollm2-135m", "The backbone: Hugging Face folder, hub name, or smollm2-135m."
+        "smollm2-135m-q4", "The backbone: Hugging Face folder, hub name, or smollm2-135m-q4."
     )
     backbones: str = option(
         "", "Further backbones for rows such as mem0:7b: 3b=<model>,7b=<model>; see --model."
