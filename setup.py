@@ -42,6 +42,7 @@ setup(
         "jinja2>=3.1.6",
         "safetensors",
         "huggingface_hub",
+        "gguf",
         "datasets",
         "nltk",
         "rank-bm25",
@@ -58,6 +59,6 @@ setup(
         "aot": ["libtpu"],
         "tpu": [JAX.format(extra="[tpu]")],
         "cuda": [JAX.format(extra="[cuda12]")],
-        "parity": ["torch", "accelerate", "gguf", "peft"],
+        "parity": ["torch", "accelerate", "peft"],
     },
 )

@@ -17,7 +17,7 @@ from absl import app, flags
 from memr1_jax.bench.systems.bank import Embed
 from memr1_jax.bench.systems.search import bm25_scores
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
-from memr1_jax.data.types import Conversation
+from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import bank_from_facts
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
@@ -30,7 +30,7 @@ from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.progress import table
 
 DEPTHS = (5, 10, 30)
-CAPACITY, WIDTH, BATCH = 768, 128, 256  # turns, tokens in a turn, questions
+WIDTH = 128  # tokens in a turn
 
 _DATA_PATH = flags.DEFINE_string("data_path", None, "LoCoMo's JSON file; default: the cache.")
 _MODEL = flags.DEFINE_string("model", None, "Model whose tokenizer is used; default: train one.")
@@ -57,12 +57,18 @@ def mean_recall(rank, conversations: Sequence[Conversation]) -> np.ndarray:
     """
     rows = []
     for conversation in conversations:
-        questions = [question for question in conversation.questions if question.evidence]
+        questions = _with_evidence(conversation)
+        if not questions:
+            continue
         rankings = rank(memories(conversation), [question.question for question in questions])
         for ranking, question in zip(rankings, questions, strict=True):
             evidence = {conversation.positions[turn] for turn in question.evidence}
             rows.append(recall(list(ranking), list(evidence)))
-    return np.mean(rows, axis=0)
+    return np.mean(rows, axis=0) if rows else np.full(len(DEPTHS), np.nan)
+
+
+def _with_evidence(conversation: Conversation) -> list[Question]:
+    return [question for question in conversation.questions if question.evidence]
 
 
 def rank_by_bm25(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
@@ -77,10 +83,28 @@ def rank_by_vectors(embed_texts: Embed, texts: Sequence[str], queries: Sequence[
     return np.argsort(-scores, axis=1, kind="stable")
 
 
+def most_rows(conversations: Sequence[Conversation]) -> tuple[int, int]:
+    """Returns rows for the turns and the questions of any conversation, so that one program fits.
+
+    There are at least as many turns as the deepest ranking has places.
+    """
+    return (
+        max(max(DEPTHS), *(len(c.turns) for c in conversations)),
+        max(1, *(len(_with_evidence(c)) for c in conversations)),
+    )
+
+
 def rank_by_embedder(
-    tokenizer, embedder: Embedder, texts: Sequence[str], queries: Sequence[str]
+    tokenizer,
+    embedder: Embedder,
+    rows: tuple[int, int],
+    texts: Sequence[str],
+    queries: Sequence[str],
 ) -> np.ndarray:
-    """Ranks by the package's own path: one bank, its keys, and top-k in compiled code."""
+    """Ranks by the package's own path: one bank, its keys, and top-k in compiled code.
+
+    `rows` are those of `most_rows`.
+    """
 
     def encode(texts, rows):
         ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -89,12 +113,8 @@ def rank_by_embedder(
             ids, empty, [0] * len(ids), [0] * len(ids), capacity=rows, width=WIDTH
         )
 
-    if len(texts) > CAPACITY or len(queries) > BATCH:
-        raise UserError(
-            f"A conversation has {len(texts)} turns and {len(queries)} questions, more than the "
-            f"{CAPACITY} and {BATCH} that this experiment holds."
-        )
-    found = _search(embedder, encode(texts, CAPACITY), encode(queries, BATCH))
+    turns, questions = rows
+    found = _search(embedder, encode(texts, turns), encode(queries, questions))
     return np.asarray(found.slot)[: len(queries)]
 
 
@@ -125,7 +145,13 @@ def train_tokenizer(texts: Sequence[str]):
 def main(_):
     """Prints the table."""
     conversations = load_conversations(find_locomo(_DATA_PATH.value))
-    known = split(conversations, "train") + split(conversations, "validation")
+    parts = {name: split(conversations, name) for name in SPLITS}
+    if not any(_with_evidence(conversation) for conversation in conversations):
+        raise UserError(
+            f"No question of {_DATA_PATH.value} names the turns that hold its answer, so there is"
+            ' nothing to find. Give --data_path a file whose questions have "evidence".'
+        )
+    known, rows = parts["train"] + parts["validation"], most_rows(conversations)
     texts = [text for conversation in known for text in memories(conversation)]
     if _MODEL.value:
         tokenizer, name = load_tokenizer(resolve_model(_MODEL.value)), _MODEL.value
@@ -148,25 +174,23 @@ def main(_):
     methods = {"BM25": rank_by_bm25}
     for label, embedder in embedders.items():
         embedder = jax.device_put(embedder)
-        methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder)
+        methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder, rows)
     if _MINILM.value:
         methods["MiniLM (all-MiniLM-L6-v2)"] = functools.partial(rank_by_vectors, minilm_embedder())
 
-    parts = {name: split(conversations, name) for name in SPLITS}
-    counts = {
-        name: sum(bool(question.evidence) for c in part for question in c.questions)
-        for name, part in parts.items()
-    }
-    rows = []
+    counts = {name: sum(len(_with_evidence(c)) for c in part) for name, part in parts.items()}
+    lines = []
     for label, rank in methods.items():
         found = np.concatenate([mean_recall(rank, part) for part in parts.values()])
-        rows.append([label, *(f"{100 * value:.1f}" for value in found)])
+        lines.append(
+            [label, *("–" if np.isnan(value) else f"{100 * value:.1f}" for value in found)]
+        )
     print(f"Tokenizer: {name}")
     asked = ", ".join(f"{count} {name}" for name, count in counts.items())
     table(
         f"Evidence recall in percent, categories 1 to 4; questions with evidence: {asked}",
         ["method", *(f"{part} @{depth}" for part in parts for depth in DEPTHS)],
-        rows,
+        lines,
     )
 
 

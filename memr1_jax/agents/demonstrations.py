@@ -31,6 +31,7 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.decoder import Block
+from memr1_jax.models.hf.tokenizer import inner_encoder, turn_end
 from memr1_jax.text.events import Event
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
@@ -96,12 +97,7 @@ def manager_demonstrations(
     Raises:
       UserError: a dialogue has no gold operations, or no response fits.
     """
-    if any(not conversation.operations for conversation in conversations):
-        raise UserError(
-            "These dialogues do not say which memory operations are right, so there is nothing to"
-            " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"
-            " samples with --algorithm=best_of_n."
-        )
+    check_demonstrable(conversations)
     lessons = [
         (conversation, *lesson)
         for conversation in conversations
@@ -135,6 +131,16 @@ def manager_demonstrations(
         else:
             targets.append(compact_response(written))
     return _demonstrations(manager, "manager", tokenizer, data, targets, counts)
+
+
+def check_demonstrable(conversations: Sequence[Conversation]) -> None:
+    """Raise UserError where a dialogue has no gold operations to demonstrate to the manager."""
+    if any(not conversation.operations for conversation in conversations):
+        raise UserError(
+            "These dialogues do not say which memory operations are right, so there is nothing to"
+            " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"
+            " samples with --algorithm=best_of_n."
+        )
 
 
 def answer_demonstrations(
@@ -188,7 +194,7 @@ def answer_demonstrations(
         for owner, slot in best:
             tokens, length, time, source = (leaf[index, slot] for leaf in held[owner])
             if int(source) in evidence and len(selected) < MOST_MEMORIES:
-                when = conversation.sessions[time].time
+                when = conversation.dates[time]
                 selected.append((int(owner), when, _decode(tokenizer, tokens[:length])))
         if not selected:
             counts["evidence_not_shown"] += 1
@@ -252,12 +258,11 @@ def _written(
 
 def _demonstrations(agent, name, tokenizer, data, targets, counts):
     """Targets as token rows; None, and what is longer than R, is left out."""
-    stop = tokenizer.eos_token_id
-    stop = stop if stop in agent.stop_tokens else agent.stop_tokens[0]
+    ends = (turn_end(tokenizer), tokenizer.eos_token_id, *agent.stop_tokens)
+    stop = next(token for token in ends if token in agent.stop_tokens)
+    encode = inner_encoder(tokenizer)
     encoded = [
-        (row, [*tokenizer.encode(target, add_special_tokens=False), stop])
-        for row, target in enumerate(targets)
-        if target is not None
+        (row, [*encode(target), stop]) for row, target in enumerate(targets) if target is not None
     ]
     kept = [(row, ids) for row, ids in encoded if len(ids) <= agent.response_length]
     counts["too_long"] = len(encoded) - len(kept)

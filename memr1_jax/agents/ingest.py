@@ -119,9 +119,8 @@ def ingest(
         facts, active = [], []
         for conversation, stream in streams:
             active.append(index < len(stream))
-            turn, session, noted = stream[index] if active[-1] else (0, None, ())
-            session = conversation.sessions[0].number if session is None else session
-            facts.append(encode_facts(encoder, conversation, noted, session, turn))
+            turn, _, noted = stream[index] if active[-1] else (0, 0, ())
+            facts.append(encode_facts(encoder, conversation, noted, turn))
         facts = jax.tree.map(lambda *x: np.stack(x), *facts)
         active = np.array(active)
         banks, turn = ingest_turn(params, tools, banks, facts, active)

@@ -16,6 +16,7 @@ from memr1_jax.agents.templates import Template, fill, single
 from memr1_jax.agents.tools import Tools
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.parallel.activations import spread
 from memr1_jax.text.answer_span import answer_span
 from memr1_jax.text.byte_table import tokens_to_bytes
@@ -53,7 +54,7 @@ def create_judge(
 
 def _spellings(tokenizer, word):
     forms = (space + form for space in ("", " ") for form in (word, word.title(), word.upper()))
-    encoded = [tokenizer.encode(form, add_special_tokens=False) for form in forms]
+    encoded = [*map(inner_encoder(tokenizer), forms)]
     found = {tokens[0] for tokens in encoded if len(tokens) == 1}
     if not found:
         raise UserError(

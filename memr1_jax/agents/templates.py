@@ -11,7 +11,6 @@ Axis letters: n items of a list, W tokens of an item, P prompt length.
 """
 
 import dataclasses
-import functools
 import hashlib
 import importlib.resources
 import re
@@ -23,6 +22,8 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block
+from memr1_jax.models.hf.chat_template import render_messages
+from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.segments import Packed, concatenate, pack
 
 _SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
@@ -107,14 +108,17 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
     *fixed, (role, text) = prompt.messages
     marked = _SLOT.sub(r"<<slot:\1>>", text)  # as no chat template changes it
     rendered = render_chat(name, [*fixed, (role, marked)], tokenizer)
-    encode = functools.partial(_encode, tokenizer)
-    pieces = re.split(r"<<slot:(\w+)>>", rendered)
-    parts = tuple(piece if index % 2 else encode(piece) for index, piece in enumerate(pieces))
+    inside = inner_encoder(tokenizer)
+
+    def encode(text):
+        return tuple(inside(text)) if text else ()
+
+    instruction, *pieces = re.split(r"<<slot:(\w+)>>", rendered)
     return Template(
         name=name,
         digest=prompt.digest,
-        instruction=parts[0],
-        parts=parts[1:],
+        instruction=tuple(tokenizer.encode(instruction, add_special_tokens=False)),
+        parts=tuple(encode(piece) if index % 2 else piece for index, piece in enumerate(pieces)),
         entries=tuple((slot, _entry_parts(line, encode)) for slot, line in prompt.entries.items()),
         empty=tuple((slot, encode(text)) for slot, text in prompt.empty.items()),
         numbers=tuple(encode(str(number)) for number in range(numbers)),
@@ -147,16 +151,9 @@ def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> st
     Raises:
       UserError: the chat template refuses or drops a part of the prompt `name`.
     """
-    from jinja2.exceptions import TemplateError
-
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": role, "content": text} for role, text in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=_DATE,
-        )
-    except TemplateError as error:
+        rendered = render_messages(tokenizer, messages, date_string=_DATE)
+    except ValueError as error:
         raise UserError(
             f"The chat template of this tokenizer refuses the prompt {name!r} ({error}). Use a"
             " model whose template takes system and user messages."
@@ -188,10 +185,6 @@ def _parse(source):
 def _entry_parts(line, encode):
     pieces = _SLOT.split(line)
     return tuple(piece if i % 2 else encode(piece) for i, piece in enumerate(pieces))
-
-
-def _encode(tokenizer, text):
-    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
 
 
 def list_items(

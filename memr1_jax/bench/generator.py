@@ -19,6 +19,7 @@ from memr1_jax.bench.reply_cache import ReplyCache, model_digest, reply_key
 from memr1_jax.bench.systems.protocol import Call, Reply
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Context
+from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.parallel.rules import BATCH
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import Grammar, build_grammar, fewest_tokens
@@ -170,7 +171,7 @@ class Generator:
         (head, known), tokens = self._head(call.model, text[:begin]), _tokenize(model, text)
         over = len(tokens) - room
         if over > 0:
-            rest = _tokenize(model, text[begin:])
+            rest = inner_encoder(model.tokenizer)(text[begin:])
             over = len(head) + len(rest) - room
             # A head that fills the room alone is cut as well.
             tokens = (*head, *rest[over:]) if over < len(rest) else (*head, *rest)[over:]

@@ -3,7 +3,7 @@
 A data set lies on the device as a whole; what travels to it at each step is a list of row numbers.
 
 Axis letters: B rows of a batch, C conversations, F facts of a turn, W tokens of a text, M slots of
-a bank, n questions of a turn, S sessions; T turns of an episode, with N questions at its end.
+a bank, n questions of a turn, S dates; T turns of an episode, with N questions at its end.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ def row_batches(rows: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]
 class Scene:
     """The names and dates of one conversation, as tokens.
 
-    `names` `[2, W]`, `name_length` `[2]`; `times` `[S, W]`, `time_length` `[S]`, one time stamp a
-    session; banks refer to them by index.
+    `names` `[2, W]`, `name_length` `[2]`; `times` `[S, W]`, `time_length` `[S]`, those of
+    `Conversation.dates`; banks refer to them by index.
     """
 
     names: jax.Array
@@ -52,7 +52,7 @@ class Query:
 class Facts:
     """The new facts of one turn: `tokens` `[F, W]`, `length` `[F]` (0 for none).
 
-    `time` is the index of the session's time stamp, `source` the dialogue turn.
+    `time` is the index of the turn's date, `source` the turn's position.
     """
 
     tokens: jax.Array

@@ -91,7 +91,7 @@ def load_benchmark(
     - `msc`: `cleaned_path` for the cleaned questions; `last_session` (see `msc.load_msc`).
     - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, which else are looked
       for beside the questions; `system_messages` (see `personamem.load_personamem`).
-    - `own`: none; it needs a path.
+    - `own`: `session_gap`, `drop_unknown_turns` (see `load_own_dialogues`); it needs a path.
 
     Args:
       name: one of `BENCHMARKS`.

@@ -1,7 +1,7 @@
 """From dialogues and tuples to arrays.
 
 Axis letters: C conversations, F facts of a turn, W tokens of a text, M slots of a bank, E retrieval
-width, n questions of a turn, S sessions, A words of a gold answer.
+width, n questions of a turn, S dates, A words of a gold answer.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.memory.embedder import Embedder, embed
+from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.normalize import words_of_text
 
 
@@ -64,9 +65,10 @@ class Encoder:
 
 def create_encoder(tokenizer, embedder: Embedder, sizes: Sizes) -> Encoder:
     """An encoder over a `transformers` tokenizer."""
+    encode = inner_encoder(tokenizer)
 
     def tokenize(text):
-        return tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+        return encode(" " + text.strip())
 
     return Encoder(tokenize, embedder, sizes)
 
@@ -75,17 +77,17 @@ def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Sc
     """Names and dates of all conversations `[C, ...]`, padded to the longest."""
     names = [name for conversation in conversations for name in conversation.speakers]
     name_tokens, name_length = encoder.rows(names, _widest(encoder, names))
-    times = [[session.time for session in c.sessions] for c in conversations]
+    times = [c.dates for c in conversations]
     width = _widest(encoder, [time for row in times for time in row])
-    sessions = max(map(len, times))
-    padded = [time for row in times for time in row + [""] * (sessions - len(row))]
+    dates = max(map(len, times))
+    padded = [time for row in times for time in (*row, *[""] * (dates - len(row)))]
     time_tokens, time_length = encoder.rows(padded, width)
     count = len(conversations)
     return Scene(
         names=name_tokens.reshape(count, 2, -1),
         name_length=name_length.reshape(count, 2),
-        times=time_tokens.reshape(count, sessions, width),
-        time_length=time_length.reshape(count, sessions),
+        times=time_tokens.reshape(count, dates, width),
+        time_length=time_length.reshape(count, dates),
     )
 
 
@@ -103,13 +105,13 @@ def encode_bank(
 ) -> MemoryBank:
     """The bank that holds `facts`; `keys` maps their texts to embeddings."""
     sizes = encoder.sizes
-    index = session_index(conversation)
+    turns = [turn_of(conversation, fact) for fact in facts]
     width = next(iter(keys.values())).shape[-1]
     return bank_from_facts(
         [encoder.tokenize(fact.text) for fact in facts],
         np.array([keys[fact.text] for fact in facts]).reshape(-1, width),
-        [index[fact.session] for fact in facts],
-        [turn_of(conversation, fact) for fact in facts],
+        [conversation.date_of_turn[turn] for turn in turns],
+        turns,
         capacity=sizes.bank_capacity,
         width=sizes.memory_width,
     )
@@ -161,8 +163,7 @@ def encode_manager_data(
     padded = [q + q[:1] * (sizes.questions - len(q)) for q in queries]
     encoded = encode_queries(encoder, [question for row in padded for question in row])
     facts = [
-        encode_facts(encoder, conversations[place[t.conversation]], t.facts, t.session, t.turn)
-        for t in tuples
+        encode_facts(encoder, conversations[place[t.conversation]], t.facts, t.turn) for t in tuples
     ]
     return ManagerData(
         own=stack([pair[t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
@@ -179,15 +180,15 @@ def encode_manager_data(
 
 
 def encode_facts(
-    encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], session: int, turn: int
+    encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], turn: int
 ) -> Facts:
-    """New facts `[F, W]` of a turn; those beyond F are left out."""
+    """Encode the new facts `[F, W]` of the turn at a position; those beyond F are left out."""
     sizes = encoder.sizes
     texts = [fact.text for fact in facts[: sizes.facts]]
     texts += [""] * (sizes.facts - len(texts))
     tokens, length = encoder.rows(texts, sizes.memory_width)
     length = np.where([bool(text) for text in texts], length, 0).astype(np.int32)
-    time = session_index(conversation)[session]
+    time = conversation.date_of_turn[turn]
     return Facts(tokens, length, np.int32(time), np.int32(turn))
 
 
@@ -252,11 +253,6 @@ def left_out(encoder: Encoder, turns: Sequence[Any], banks: Sequence[Banks]) -> 
             max(0, len(turn.questions) - sizes.questions) for turn in turns
         ),
     }
-
-
-def session_index(conversation: Conversation) -> dict[int, int]:
-    """Place of each session's time stamp in the scene, by session number."""
-    return {session.number: index for index, session in enumerate(conversation.sessions)}
 
 
 def _widest(encoder, texts):

@@ -159,7 +159,7 @@ def encode_episodes(
     padded = [_padded(episode.turns, turns) for episode in made]
     flat = [turn for row in padded for turn in row]
     facts = [
-        encode_facts(encoder, dialogue, turn.facts, turn.session, turn.turn)
+        encode_facts(encoder, dialogue, turn.facts, turn.turn)
         for dialogue, row in zip(dialogues, padded, strict=True)
         for turn in row
     ]

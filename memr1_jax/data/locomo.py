@@ -1,12 +1,15 @@
 """The LoCoMo dialogues (arXiv 2402.17753): find the file, check it, read it, split it."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from memr1_jax.data.nodes import Node, read_json
+from memr1_jax.data.notes import Note, tell
 from memr1_jax.data.published import Edition, PublishedFile, find
+from memr1_jax.data.references import is_turn_id, resolve_all
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Session, Turn
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
@@ -40,10 +43,33 @@ SPLITS = {
 IDS = tuple(f"conv-{number}" for number in (26, 30, 41, 42, 43, 44, 47, 48, 49, 50))
 KINDS = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 ADVERSARIAL = 5
+LOST_SOME = "questions that lose some of their evidence (no such turn)"
+LOST_ALL = "questions that lose all of their evidence (no such turn)"
+REPAIRED = "references that are not the id of one turn, but name some"
+LOST_SOURCE = "facts that lose some of their turns (no such turn)"
+LOST_FACT = "facts that are left out (no such turn)"
 
-# Some published ids have an extra colon, leading zeros, or several ids in one string.
-_TURN_ID = re.compile(r"D:?(\d+):(\d+)")
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_([1-9][0-9]{0,8})")
+
+
+@dataclasses.dataclass
+class _Turns:
+    """The turns of one conversation by id, and what is noted while references to them are read."""
+
+    order: dict[str, int] = dataclasses.field(default_factory=dict)
+    session: dict[str, int] = dataclasses.field(default_factory=dict)  # its number
+    notes: list[Note] = dataclasses.field(default_factory=list)
+
+    def named(self, nodes: Iterable[Node]) -> tuple[tuple[str, ...], list[str]]:
+        """Find the turns that strings name, and the strings that name one which does not exist."""
+        nodes = list(nodes)
+        found, lost = resolve_all([node.of(str).value for node in nodes], self.order)
+        self.notes += [
+            Note(REPAIRED, node.place, node.value)
+            for node in nodes
+            if node.value not in self.order and node.value not in lost
+        ]
+        return found, lost
 
 
 def find_locomo(data_path: str | os.PathLike | None = None, strict: bool = False) -> Path:
@@ -54,7 +80,7 @@ def find_locomo(data_path: str | os.PathLike | None = None, strict: bool = False
 def load_conversations(
     path: str | os.PathLike, captions: bool = False, adversarial: bool = False
 ) -> list[Conversation]:
-    """Read a file in LoCoMo's format.
+    """Read a file in LoCoMo's format, and warn of evidence and facts that name no turn.
 
     Args:
       path: the JSON file.
@@ -66,7 +92,18 @@ def load_conversations(
       UserError: the file is not JSON or not of LoCoMo's schema; the message names the place.
     """
     samples = read_json(path).of(list).items()
-    return [_conversation(sample, captions, adversarial) for sample in samples]
+    conversations = [_conversation(sample, captions, adversarial) for sample in samples]
+    ids = [conversation.id for conversation in conversations]
+    if twice := [identity for identity in ids if ids.count(identity) > 1]:
+        raise UserError(f"{path} has more than one conversation {twice[0][:100]!r}.")
+    tell(path, (note for conversation in conversations for note in conversation.notes))
+    return conversations
+
+
+def without_adversarial(conversation: Conversation) -> Conversation:
+    """Return the conversation without its questions of category 5."""
+    kept = tuple(q for q in conversation.questions if q.category != ADVERSARIAL)
+    return dataclasses.replace(conversation, questions=kept)
 
 
 def split(conversations: Iterable[Conversation], name: str) -> list[Conversation]:
@@ -96,33 +133,42 @@ def split(conversations: Iterable[Conversation], name: str) -> list[Conversation
 
 def _conversation(sample: Node, captions: bool, adversarial: bool) -> Conversation:
     identity = sample.text("sample_id")
-    sample = Node(sample.value, f"{sample.place} ({identity})")
+    sample = sample.called(identity)
     record = sample["conversation"].of(dict)
     speakers = (record.text("speaker_a"), record.text("speaker_b"))
     # A file may date sessions that it does not hold, so the lists say which sessions exist.
     numbers = sorted(int(m[1]) for m in map(_SESSION.fullmatch, record.value) if m)
     sessions = tuple(_session(record, number, speakers, captions) for number in numbers)
-    order: dict[str, int] = {}
-    for turn in (turn for session in sessions for turn in session.turns):
-        if turn.dia_id in order:
-            raise sample.error(f"the turn id {turn.dia_id} stands there twice.")
-        order[turn.dia_id] = len(order)
+    if not any(session.turns for session in sessions):
+        raise record.error("there is no turn: expected lists session_1, session_2, ... of turns.")
+    turns = _Turns()
+    for session in sessions:
+        for turn in session.turns:
+            if turn.dia_id in turns.order:
+                raise sample.error(f"the turn id {turn.dia_id} stands there twice.")
+            turns.order[turn.dia_id] = len(turns.order)
+            turns.session[turn.dia_id] = session.number
 
-    irregular: list[str] = []
     questions = [
-        _question(item, question_id(identity, index), index, order, irregular)
+        _question(item, question_id(identity, index), index, turns)
         for index, item in enumerate(sample["qa"].items())
         if adversarial or item["category"].value != ADVERSARIAL
     ]
     facts = []
     if "observation" in sample:
-        facts = _facts(sample["observation"].of(dict), speakers, order, irregular)
+        facts = _facts(sample["observation"].of(dict), speakers, turns)
     operations = ()
     if "gold_operations" in sample:
         listed = sample["gold_operations"].items()
         operations = tuple(_operation(item, len(facts)) for item in listed)
     return Conversation(
-        identity, speakers, sessions, tuple(questions), tuple(facts), operations, tuple(irregular)
+        identity,
+        speakers,
+        sessions,
+        tuple(questions),
+        tuple(facts),
+        operations,
+        notes=tuple(turns.notes),
     )
 
 
@@ -133,19 +179,19 @@ def question_id(conversation: str, index: int) -> str:
     return f"{conversation}_qa{index}"
 
 
-def _question(
-    item: Node, identity: str, index: int, order: dict[str, int], irregular: list[str]
-) -> Question:
+def _question(item: Node, identity: str, index: int, turns: _Turns) -> Question:
     category = item["category"].of(int).value
     if category not in KINDS:
         raise item.error(f"the category is {category}, not one of 1 to 5.")
     invites = category == ADVERSARIAL
-    evidence = [reference.of(str).value for reference in item["evidence"].items()]
+    evidence, lost = turns.named(item["evidence"].items())
+    if lost:
+        turns.notes.append(Note(LOST_SOME if evidence else LOST_ALL, item.place, lost[0]))
     return Question(
-        question=item.text("question"),
-        answer="" if invites else str(item["answer"].of(str, int).value),
+        question=item.filled("question"),
+        answer="" if invites else item.filled("answer", str, int),
         category=category,
-        evidence=_resolve(evidence, order, irregular),
+        evidence=evidence,
         index=index,
         id=identity,
         kind=KINDS[category],
@@ -160,16 +206,14 @@ def _session(record: Node, number: int, speakers: tuple[str, str], captions: boo
         speaker, text, dia_id = (item.text(key) for key in ("speaker", "text", "dia_id"))
         if speaker not in speakers:
             raise item.error(f"the speaker {speaker!r} is not one of {speakers}.")
-        if not _TURN_ID.fullmatch(dia_id):
+        if not is_turn_id(dia_id):
             raise item.error(f"the turn id {dia_id!r} does not read like D1:3.")
         caption = item.text("blip_caption") if captions and "blip_caption" in item else None
         turns.append(Turn(speaker, text, dia_id, caption))
     return Session(number, record.text(f"session_{number}_date_time"), tuple(turns))
 
 
-def _facts(
-    observation: Node, speakers: tuple[str, str], order: dict[str, int], irregular: list[str]
-) -> list[Fact]:
+def _facts(observation: Node, speakers: tuple[str, str], turns: _Turns) -> list[Fact]:
     """Facts in dialogue order; one without an existing source has no place in time and is left."""
     facts = []
     # The keys are not trusted for the session: one edition calls session_1_observation otherwise.
@@ -181,11 +225,14 @@ def _facts(
             for item in by_speaker[speaker].items():
                 text, source = item.of(list)[0].of(str).value, item[1].of(str, list)
                 raw = [source] if isinstance(source.value, str) else source.items()
-                sources = _resolve([node.of(str).value for node in raw], order, irregular)
+                sources, lost = turns.named(raw)
+                if lost:
+                    kind = LOST_SOURCE if sources else LOST_FACT
+                    turns.notes.append(Note(kind, item.place, lost[0]))
                 if sources:
-                    session = int(_TURN_ID.fullmatch(sources[-1])[1])
-                    facts.append(Fact(speaker, text, session, sources))
-    return sorted(facts, key=lambda fact: order[fact.sources[-1]])
+                    # Where the turn stands decides, as ids may count on across sessions.
+                    facts.append(Fact(speaker, text, turns.session[sources[-1]], sources))
+    return sorted(facts, key=lambda fact: turns.order[fact.sources[-1]])
 
 
 def _operation(item: Node, number_of_facts: int) -> GoldOperation:
@@ -198,14 +245,3 @@ def _operation(item: Node, number_of_facts: int) -> GoldOperation:
         if not 0 <= position < number_of_facts:
             raise item.error(f"there is no fact number {position}.")
     return GoldOperation(Event[name], fact, text, replaces)
-
-
-def _resolve(raw: Sequence[str], order: dict[str, int], irregular: list[str]) -> tuple[str, ...]:
-    """Existing turn ids that the strings name, in dialogue order; notes the irregular strings."""
-    found = set()
-    for reference in raw:
-        if reference not in order:
-            irregular.append(reference)
-        named = (f"D{int(a)}:{int(b)}" for a, b in _TURN_ID.findall(reference))
-        found.update(identity for identity in named if identity in order)
-    return tuple(sorted(found, key=order.__getitem__))

@@ -5,7 +5,7 @@ import re
 
 from memr1_jax.data.nodes import read_json
 
-_KEY = re.compile(r"session_(\d+)_summary")
+_KEY = re.compile(r"session_([0-9]{1,9})_summary")
 
 
 def read_summaries(path: str | os.PathLike) -> dict[str, dict[int, str]]:

@@ -126,7 +126,7 @@ def _conversation(
     item: Node, index: int, evidence_only: bool, texts: dict[str, str]
 ) -> Conversation:
     identity = item.text("question_id")
-    item = Node(item.value, f"{item.place} ({identity})")
+    item = item.called(identity)
     if ("haystack_session_ids" in item) == evidence_only:
         found, name = ("whole sessions", "") if evidence_only else ("evidence turns alone", " not")
         raise item.error(
@@ -168,8 +168,8 @@ def _question(
         raise item["question_type"].error(f"{kind!r} is none of {', '.join(KINDS)}.")
     identity = item.text("question_id")
     return Question(
-        question=item.text("question"),
-        answer=item.written("answer"),
+        question=item.filled("question"),
+        answer=item.filled("answer", str, int, float),
         category=0,
         evidence=tuple(evidence),
         index=index,

@@ -90,7 +90,7 @@ def read_cleaned(path: str | os.PathLike) -> dict[int, Node]:
     cleaned: dict[int, Node] = {}
     for item in read_json(path).items():
         index = item["index"].of(int).value
-        item.text("question"), item.written("answer")
+        item.filled("question"), item.filled("answer", str, int, float)
         if index in cleaned:
             raise item.error(f"the index {index} stands there twice.")
         cleaned[index] = item
@@ -115,9 +115,9 @@ def _conversation(
         cleaned = record["qa"]
     if cleaned is None:
         opener = record["self_instruct"]
-        asked = opener.text("B"), opener.written("A")
+        asked = opener.filled("B"), opener.filled("A", str, int, float)
     else:
-        asked = cleaned.text("question"), cleaned.written("answer")
+        asked = cleaned.filled("question"), cleaned.filled("answer", str, int, float)
     kind = OPENER if cleaned is None else CLEANED
     question = Question(*asked, category=0, evidence=(), index=index, id=f"msc_{index}", kind=kind)
     return Conversation(f"msc_{index}", speakers, sessions, (question,), ())
@@ -130,6 +130,6 @@ def _time(dialog: Node) -> str:
 def _turns(dialog: Node, number: int, speakers: tuple[str, str]) -> Iterator[Turn]:
     sides = _SIDES | {name: side for side, name in enumerate(speakers)}
     for place, turn in enumerate(dialog.items()):
-        named = turn.value.get("id")
-        speaker = speakers[sides.get(named, place % 2)]
-        yield Turn(speaker, turn.text("text"), f"D{number}:{place + 1}")
+        text, named = turn.text("text"), turn.value.get("id")
+        side = sides.get(named, place % 2) if isinstance(named, str) else place % 2
+        yield Turn(speakers[side], text, f"D{number}:{place + 1}")

@@ -20,6 +20,7 @@ from memr1_jax.run.json_files import (
 
 _ADVICE = "Fetch or write it again, and check --data_path."
 _CHUNK = 1 << 22  # characters
+_LONGEST, _NAME = 1000, 100  # characters of a complaint, and of a name in a place
 _SPACE = re.compile(r"\s*")
 
 
@@ -41,7 +42,7 @@ class Node:
     def __getitem__(self, key: str | int) -> "Node":
         """The element at `key`; UserError where there is none."""
         self.of(dict if isinstance(key, str) else list)
-        place = f"{self.place}, {key}"
+        place = f"{self.place}, {str(key)[:_NAME]}"
         try:
             return Node(self.value[key], place)
         except (KeyError, IndexError):
@@ -59,12 +60,26 @@ class Node:
         """The string at `key`."""
         return self[key].of(str).value
 
+    def filled(self, key: str, *types: type) -> str:
+        """Return what stands at `key`, of these types, as a string; UserError for a blank."""
+        text = str(self[key].of(*(types or (str,))).value)
+        if not text.strip():
+            raise self[key].error("this is empty. Fill it in, or take it out.")
+        return text
+
     def written(self, key: str) -> str:
         """The string or number at `key`, as a string."""
         return str(self[key].of(str, int, float).value)
 
+    def called(self, name: str) -> "Node":
+        """Return this node with a name of its own in its place."""
+        return Node(self.value, f"{self.place} ({name[:_NAME]})")
+
     def error(self, complaint: str) -> UserError:
-        """An error that says where `complaint` was found."""
+        """An error that says where `complaint` was found; what it quotes of the file is cut."""
+        if len(complaint) > _LONGEST:
+            half = _LONGEST // 2
+            complaint = f"{complaint[:half]} [...] {complaint[-half:]}"
         return UserError(f"{self.place}: {complaint}")
 
 
@@ -85,7 +100,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
     Files of gigabytes fit, as no more than one element and a few megabytes of text are held.
 
     Raises:
-      UserError: the file cannot be read, is no array or breaks off.
+      UserError: the file cannot be read, is no array, breaks off, or goes on after the array.
     """
     warned = False
     with _open(path) as file:
@@ -96,6 +111,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
         while True:
             start = _SPACE.match(text, place).end()
             if text.startswith("]", start) and not index:
+                _check_end(path, text[start + 1 :], file)
                 return
             try:
                 value, end = STRICT.raw_decode(text, start)
@@ -117,6 +133,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
                     warned = warned or warn_of_halves(source, where, LATER)
                 yield Node(value, where)
                 if follows == "]":
+                    _check_end(path, text[after + 1 :], file)
                     return
                 place, index = after + 1, index + 1
             elif whole:
@@ -124,6 +141,13 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
             else:
                 more = file.read(_CHUNK)
                 text, place, whole = text[start:] + more, 0, not more
+
+
+def _check_end(path: str | os.PathLike, rest: str, file: TextIO) -> None:
+    while not rest.strip() and (more := file.read(_CHUNK)):
+        rest = more
+    if rest.strip():
+        raise not_json(path, f"{rest.strip()[:10]!r} follows the end of the array", _ADVICE)
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Node]:

@@ -2,18 +2,29 @@
 
 import dataclasses
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
 from memr1_jax.data.locomo import ADVERSARIAL, SPLITS
-from memr1_jax.data.nodes import Node, read_lines
-from memr1_jax.data.types import Conversation, Fact, Question, Session, Turn
+from memr1_jax.data.nodes import Node, read_records
+from memr1_jax.data.notes import Note, tell
+from memr1_jax.data.own_turns import (
+    SESSION_GAP,
+    Dialogue,
+    chat_role,
+    check_names,
+    read_turns,
+    text,
+)
+from memr1_jax.data.references import resolve_all
+from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 
-_CHAT = ("user", "assistant")
+QUESTION_LEFT_OUT = "questions that are left out, as their evidence names no turn"
+FACT_LEFT_OUT = "facts that are left out, as their sources name no turn"
+
+_LONGEST_GAP = 1_000_000
+_SHOWN = 10  # complaints that are listed
 _CONVERSATION = ("id", "speakers", "sessions", "turns", "questions", "facts", "split", "one_bank")
-_SESSION = ("time", "turns")
-_TURN = ("speaker", "role", "text", "content", "time", "id", "caption")
 _QUESTION = (
     *("question", "answer", "evidence", "category", "kind", "id", "time"),
     *("options", "abstain", "after"),
@@ -21,32 +32,46 @@ _QUESTION = (
 _FACT = ("speaker", "text", "sources")
 
 
-def load_own_dialogues(path: str | os.PathLike) -> list[Conversation]:
-    """Read a user's own dialogues.
+def load_own_dialogues(
+    path: str | os.PathLike, session_gap: float = SESSION_GAP, drop_unknown_turns: bool = False
+) -> list[Conversation]:
+    """Read a user's own dialogues, and warn of what is left out.
 
     A line is an object with `sessions`, each with `turns` and a `time`, and with `questions`. All
     else has a default: ids are counted, the speakers are the two who speak. In place of sessions
-    `turns` may stand at the top; then every change of a turn's `time` begins a session. The names
-    of chat formats, `role` and `content`, are read as `speaker` and `text`; a chat of "user" and
-    "assistant" has one bank.
+    `turns` may stand at the top; then a pause between the times of two turns begins a session. The
+    names of chat formats, `role` and `content`, are read as `speaker` and `text`; a chat of "user"
+    and "assistant" has one bank. The lines may also be the elements of one JSON array.
+
+    Args:
+      path: the file.
+      session_gap: hours of a pause after which a session begins.
+      drop_unknown_turns: whether questions and facts that name a turn which does not exist are left
+        out with a count instead of refused.
 
     Raises:
-      UserError: something is missing or wrong; the message names file, line and field. A field of
-        unknown name is a warning that names it too.
+      UserError: something is missing, wrong or empty; the message names file, line and field. Ids
+        of turns that do not exist are listed together.
     """
+    if not 0 <= session_gap <= _LONGEST_GAP:
+        raise UserError(f"--session_gap={session_gap} must be hours, from 0 to {_LONGEST_GAP:,}.")
+    reader = _Reader(session_gap, drop_unknown_turns)
     conversations: dict[str, Conversation] = {}
-    for line in read_lines(path):
-        conversation = _conversation(line, len(conversations))
+    for line in read_records(path):
+        conversation = reader.conversation(line, len(conversations))
         if conversation.id in conversations:
-            raise line["id"].error(f"an earlier line has the id {conversation.id!r} too.")
+            where = line["id"] if "id" in line else line
+            raise where.error(f"an earlier line has the id {conversation.id!r} too.")
         conversations[conversation.id] = conversation
     if not conversations:
         raise UserError(f"{path} holds no conversation: it has no line with content.")
+    reader.check()
+    tell(path, reader.notes)
     return list(conversations.values())
 
 
 def turns_as_facts(conversation: Conversation) -> Conversation:
-    """The conversation with every turn noted as a fact of its speaker, if nothing else is noted.
+    """Note every turn as a fact of its speaker, if nothing else is noted.
 
     Memory banks are filled from facts; a benchmark's annotations or a language model make better
     ones than bare turns.
@@ -61,138 +86,120 @@ def turns_as_facts(conversation: Conversation) -> Conversation:
     return dataclasses.replace(conversation, facts=facts)
 
 
-def _conversation(line: Node, count: int) -> Conversation:
-    _check_names(line, _CONVERSATION)
-    sessions = tuple(_sessions(line))
-    sessions_of = {turn.dia_id: session.number for session in sessions for turn in session.turns}
-    order = {dia_id: place for place, dia_id in enumerate(sessions_of)}
-    if len(order) < sum(len(session.turns) for session in sessions):
-        ids = [turn.dia_id for session in sessions for turn in session.turns]
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise line.error(f"the turn id {twice!r} stands there twice.")
-    speakers = _speakers(line, sessions)
-    questions = tuple(
-        _question(item, index, order) for index, item in enumerate(_list(line, "questions"))
-    )
-    facts = [_fact(item, speakers, order, sessions_of) for item in _list(line, "facts")]
-    split = _text(line, "split")
-    if split and split not in SPLITS:
-        raise line["split"].error(f"{split!r} is none of {', '.join(SPLITS)}.")
-    return Conversation(
-        id=_text(line, "id") or f"own-{count + 1}",
-        speakers=speakers,
-        sessions=sessions,
-        questions=questions,
-        facts=tuple(sorted(facts, key=lambda fact: order[fact.sources[-1]])),
-        one_bank=_flag(line, "one_bank", {s.lower() for s in speakers} == set(_CHAT)),
-        split=split,
-    )
+class _Reader:
+    """Reads conversations, and gathers what is to be told of the whole file."""
 
+    def __init__(self, session_gap: float, drop_unknown_turns: bool):
+        self.notes: list[Note] = []
+        self._gap, self._drop = session_gap, drop_unknown_turns
+        self._unknown: list[str] = []  # complaints
 
-def _sessions(line: Node) -> Iterator[Session]:
-    if ("sessions" in line) == ("turns" in line):
-        raise line.error('expected either "sessions", each with "turns", or "turns" alone.')
-    if "turns" in line:
-        groups: list[tuple[str, list[Node]]] = []
-        for turn in line["turns"].items():
-            time = _text(turn, "time")
-            if not groups or time and time != groups[-1][0]:
-                groups.append((time, []))
-            groups[-1][1].append(turn)
-    else:
-        groups = []
-        for session in line["sessions"].items():
-            _check_names(session, _SESSION)
-            turns = session["turns"].items()
-            times = (_text(node, "time") for node in (session, *turns))
-            groups.append((next(filter(None, times), ""), turns))
-    for number, (time, turns) in enumerate(groups, start=1):
-        yield Session(number, time, tuple(_turns(turns, number)))
+    def check(self) -> None:
+        """Refuse the file where a turn is named that does not exist."""
+        if not self._unknown:
+            return
+        listed = self._unknown[:_SHOWN]
+        if more := len(self._unknown) - len(listed):
+            listed.append(f"and {more} more such places.")
+        listed.append(
+            "Turns without an id are called D1:1, D1:2, ... by session and place. Correct the ids,"
+            " or leave out these questions and facts with --drop_unknown_turns."
+        )
+        raise UserError("\n".join(listed))
 
-
-def _turns(turns: Iterable[Node], number: int) -> Iterator[Turn]:
-    for place, turn in enumerate(turns, start=1):
-        _check_names(turn, _TURN)
-        yield Turn(
-            speaker=turn.text("role" if "role" in turn else "speaker"),
-            text=turn.text("content" if "content" in turn else "text"),
-            dia_id=_text(turn, "id") or f"D{number}:{place}",
-            caption=_text(turn, "caption") or None,
-            time=_text(turn, "time"),
+    def conversation(self, line: Node, count: int) -> Conversation:
+        check_names(line, _CONVERSATION, self.notes)
+        dialogue = read_turns(line, self._gap, self.notes)
+        order = {dia_id: place for place, dia_id in enumerate(dialogue.sessions_of)}
+        questions = (
+            self._question(item, index, order, dialogue.kept)
+            for index, item in enumerate(_list(line, "questions"))
+        )
+        facts = (self._fact(item, dialogue, order) for item in _list(line, "facts"))
+        split = text(line, "split")
+        if split and split not in SPLITS:
+            raise line["split"].error(f"{split!r} is none of {', '.join(SPLITS)}.")
+        return Conversation(
+            id=text(line, "id") or f"own-{count + 1}",
+            speakers=dialogue.speakers,
+            sessions=dialogue.sessions,
+            questions=tuple(filter(None, questions)),
+            facts=tuple(sorted(filter(None, facts), key=lambda fact: order[fact.sources[-1]])),
+            one_bank=_flag(line, "one_bank", dialogue.one_bank),
+            split=split,
         )
 
-
-def _speakers(line: Node, sessions: Iterable[Session]) -> tuple[str, str]:
-    speak = list(dict.fromkeys(turn.speaker for session in sessions for turn in session.turns))
-    if "speakers" in line:
-        speakers = [node.of(str).value for node in line["speakers"].items()]
-        strangers = [name for name in speak if name not in speakers]
-        if strangers:
-            raise line["speakers"].error(f"{strangers[0]!r}, who speaks, is not among them.")
-    else:  # of a chat the user comes first, whoever begins
-        speakers = sorted(speak, key=lambda name: name.lower() == "assistant")
-    if len(set(speakers)) != 2:
-        raise line.error(
-            f"expected two speakers but found {len(set(speakers))}: {', '.join(speakers)}. Name "
-            'both in "speakers", also one who is silent; a dialogue of more people is not read.'
-        )
-    return tuple(speakers)
-
-
-def _question(item: Node, index: int, order: dict[str, int]) -> Question:
-    _check_names(item, _QUESTION)
-    abstain = _flag(item, "abstain", False)
-    options = tuple(node.of(str).value for node in _list(item, "options"))
-    evidence = [node.of(str).value for node in _list(item, "evidence")]
-    for dia_id in evidence:
-        if dia_id not in order:
-            raise item["evidence"].error(
-                f"there is no turn {dia_id!r}. Turns without an id are called D1:1, D1:2, ... by "
-                "session and place."
+    def _question(
+        self, item: Node, index: int, order: dict[str, int], kept: Sequence[int]
+    ) -> Question | None:
+        check_names(item, _QUESTION, self.notes)
+        abstain = _flag(item, "abstain", False)
+        category = item["category"].of(int).value if "category" in item else 0
+        if category not in range(6):
+            raise item["category"].error(
+                f"{category} is none of LoCoMo's 1 to 5, nor 0 for no category."
             )
-    category = item["category"].of(int).value if "category" in item else 0
-    if category not in range(6):
-        raise item["category"].error(
-            f"{category} is none of LoCoMo's 1 to 5, nor 0 for no category."
+        if abstain or category == ADVERSARIAL:
+            abstain, category = True, ADVERSARIAL
+        after = item["after"].of(int).value if "after" in item else None
+        if after is not None and not 0 <= after < len(kept):
+            raise item["after"].error(f"{after} is not between 0 and the {len(kept) - 1} turns.")
+        question = Question(
+            question=item.filled("question"),
+            answer=_answer(item, abstain),
+            category=category,
+            evidence=(),
+            index=index,
+            id=text(item, "id"),
+            kind=text(item, "kind"),
+            time=text(item, "time"),
+            options=tuple(node.of(str).value for node in _list(item, "options")),
+            abstain=abstain,
+            after=None if after is None else kept[after],
         )
-    if abstain or category == ADVERSARIAL:
-        abstain, category = True, ADVERSARIAL
-    after = item["after"].of(int).value if "after" in item else None
-    if after is not None and not 0 <= after <= len(order):
-        raise item["after"].error(f"{after} is not between 0 and the {len(order)} turns.")
-    return Question(
-        question=item.text("question"),
-        answer="" if abstain and "answer" not in item else item.written("answer"),
-        category=category,
-        evidence=tuple(sorted(set(evidence), key=order.__getitem__)),
-        index=index,
-        id=_text(item, "id"),
-        kind=_text(item, "kind"),
-        time=_text(item, "time"),
-        options=options,
-        abstain=abstain,
-        after=after,
-    )
+        named = self._named(item, "evidence", _list(item, "evidence"), order, QUESTION_LEFT_OUT)
+        return None if named is None else dataclasses.replace(question, evidence=named)
+
+    def _fact(self, item: Node, dialogue: Dialogue, order: dict[str, int]) -> Fact | None:
+        check_names(item, _FACT, self.notes)
+        speaker = chat_role(item.text("speaker"), dialogue.speakers)
+        if speaker not in dialogue.speakers:
+            raise item["speaker"].error(
+                f"{speaker!r} is not one of {', '.join(dialogue.speakers)}."
+            )
+        listed = item["sources"].items()
+        if not listed:
+            raise item["sources"].error("expected ids of turns, not none.")
+        said = item.filled("text")
+        sources = self._named(item, "sources", listed, order, FACT_LEFT_OUT)
+        if sources is None:
+            return None
+        return Fact(speaker, said, dialogue.sessions_of[sources[-1]], sources)
+
+    def _named(
+        self, item: Node, key: str, nodes: Sequence[Node], order: dict[str, int], left_out: str
+    ) -> tuple[str, ...] | None:
+        """The turns that a list names; None where one does not exist, after complaining."""
+        named, lost = resolve_all([node.of(str).value for node in nodes], order)
+        if not lost:
+            return named
+        if self._drop:
+            self.notes.append(Note(left_out, item.place, lost[0]))
+        else:
+            ids = ", ".join(map(repr, lost[:_SHOWN])) + ", ..." * (len(lost) > _SHOWN)
+            self._unknown.append(f"{item[key].place}: there is no turn {ids}.")
+        return None
 
 
-def _fact(
-    item: Node, speakers: tuple[str, str], order: dict[str, int], sessions_of: dict[str, int]
-) -> Fact:
-    _check_names(item, _FACT)
-    speaker = item.text("speaker")
-    if speaker not in speakers:
-        raise item["speaker"].error(f"{speaker!r} is not one of {', '.join(speakers)}.")
-    sources = [node.of(str).value for node in item["sources"].items()]
-    unknown = [dia_id for dia_id in sources if dia_id not in order]
-    if unknown or not sources:
-        raise item["sources"].error(f"expected ids of turns, not {', '.join(unknown) or 'none'}.")
-    sources = sorted(set(sources), key=order.__getitem__)
-    return Fact(speaker, item.text("text"), sessions_of[sources[-1]], tuple(sources))
-
-
-def _text(node: Node, key: str) -> str:
-    """The string or number at `key`; empty where nothing or null is."""
-    return node.written(key) if node.of(dict).value.get(key) is not None else ""
+def _answer(item: Node, abstain: bool) -> str:
+    if abstain and item.value.get("answer") in (None, ""):
+        return ""
+    answer = item.written("answer")
+    if not answer.strip():
+        raise item["answer"].error(
+            'this is empty. Write the answer, or "abstain": true where the dialogue does not say.'
+        )
+    return answer
 
 
 def _list(node: Node, key: str) -> list[Node]:
@@ -201,12 +208,3 @@ def _list(node: Node, key: str) -> list[Node]:
 
 def _flag(node: Node, key: str, default: bool) -> bool:
     return node[key].of(bool).value if key in node else default
-
-
-def _check_names(node: Node, known: tuple[str, ...]) -> None:
-    for key in node.of(dict).value:
-        if key not in known:
-            warnings.warn(
-                f"{node.place}, {key}: no such field; it is ignored. Known are {', '.join(known)}.",
-                stacklevel=2,
-            )

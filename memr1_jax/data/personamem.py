@@ -15,6 +15,7 @@ from memr1_jax.data.nodes import Node, read_lines
 from memr1_jax.data.published import Edition, PublishedFile
 from memr1_jax.data.types import Conversation, Question, Session, Turn
 from memr1_jax.errors import UserError
+from memr1_jax.run.files import whole_characters
 
 SPEAKERS = ("user", "assistant")
 SYSTEM = "system"
@@ -98,6 +99,8 @@ def load_personamem(
     contexts: dict[str, list[Node]] = {}
     for line in read_lines(contexts_path):
         for identity in line.of(dict).value:
+            if identity in contexts:
+                raise line.error(f"an earlier line has the context {identity!r} too.")
             if identity in asked:
                 contexts[identity] = line[identity].items()
     conversations = [
@@ -169,7 +172,7 @@ def _question(row: dict[str, str], index: int, place: str) -> tuple[Question, in
     if answer not in [option[:3] for option in options]:
         raise UserError(f"{place}, correct_answer: {answer!r} is the label of none of the options.")
     end = row["end_index_in_shared_context"]
-    if not end.isdecimal():
+    if not end.isdecimal() or len(end) > 9:
         raise UserError(f"{place}, end_index_in_shared_context: {end!r} is no number.")
     question = Question(
         question=row["user_question_or_message"],
@@ -188,11 +191,11 @@ def _options(text: str, place: str) -> tuple[str, ...]:
     """The choices; the file writes them as a Python list, which is never evaluated as code."""
     try:
         options = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise UserError(f"{place}, all_options: this is no list of options: {error}.") from error
     labelled = isinstance(options, list) and all(
         isinstance(option, str) and _LABEL.match(option) for option in options
     )
     if not labelled:
         raise UserError(f'{place}, all_options: expected a list of strings like "(a) ...".')
-    return tuple(options)
+    return tuple(map(whole_characters, options))

@@ -80,10 +80,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
       UserError: nothing is there, the download fails, or `strict` refuses the file.
     """
     if path:
-        path = Path(path).expanduser()
-        path = path / file.name if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"There is no file at {path}, where {file.flag} points. {file.advice}")
+        path = _given(file, local_path(path))
     else:
         path = cache_folder() / file.name
         if not path.is_file():
@@ -101,6 +98,35 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
             raise UserError(f"{message} {file.advice}")
         warnings.warn(message, stacklevel=2)
     return found
+
+
+def local_path(path: str | os.PathLike) -> Path:
+    """Return a path of this machine, with `~` expanded; UserError for `~` and a name unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: there is no such user on this machine. Name the folder."
+        ) from error
+
+
+def _given(file: PublishedFile, path: Path) -> Path:
+    """The file that a user named, by itself or by its folder."""
+    if path.is_dir():
+        named = path / file.name
+        if not named.is_file():
+            there = sorted(
+                p.name for p in path.iterdir() if p.suffix in (".json", ".jsonl", ".csv")
+            )
+            others = f", only {', '.join(there[:10])}" if there else ""
+            raise UserError(
+                f"The folder {path}, to which {file.flag} points, holds no {file.name}{others}."
+                f" Name the file itself. {file.advice}"
+            )
+        return named
+    if not path.is_file():
+        raise UserError(f"There is no file at {path}, where {file.flag} points. {file.advice}")
+    return path
 
 
 def identify(file: PublishedFile, path: str | os.PathLike) -> Found:

@@ -13,8 +13,9 @@ from memr1_jax.data.audit import AUDIT, read_audit, with_audit
 from memr1_jax.data.longmemeval import FILES, load_longmemeval
 from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_cleaned
 from memr1_jax.data.own_dialogues import load_own_dialogues
+from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
-from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
+from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find, local_path
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 
@@ -43,7 +44,7 @@ def read_locomo(
     everything = locomo.load_conversations(found.path, captions, adversarial=True)
     counts = count(everything)
     _check(found, counts)
-    chosen = everything if adversarial else locomo.load_conversations(found.path, captions)
+    chosen = everything if adversarial else [locomo.without_adversarial(c) for c in everything]
     files = [found]
     if audit or audit_path:
         files.append(find(AUDIT, audit_path, strict))
@@ -51,7 +52,7 @@ def read_locomo(
         _check(files[-1], {"objections": len(objections)})
         chosen = with_audit(chosen, objections)
     if all(c.id in locomo.IDS for c in chosen):
-        name = _name("LoCoMo", counts, locomo.LOCOMO)
+        name = _name("LoCoMo", counts, locomo.LOCOMO, found)
     else:
         name = f"{found.path.name} (in LoCoMo's format)"
     return Read(name, tuple(files), chosen)
@@ -66,7 +67,7 @@ def longmemeval_reader(edition: str) -> Callable[..., Read]:
         counts = count(conversations)
         if not limit:
             _check(found, counts)
-        name = _name(FILES[edition].title, counts, FILES[edition])
+        name = _name(FILES[edition].title, counts, FILES[edition], found)
         return Read(name, (found,), conversations)
 
     return read
@@ -90,7 +91,7 @@ def read_msc(
     _check(files[0], counts)
     is_cleaned = any(q.kind == CLEANED for c in conversations for q in c.questions)
     title = "MSC-Self-Instruct with cleaned questions" if is_cleaned else "MSC-Self-Instruct"
-    return Read(_name(title, counts, MSC), tuple(files), conversations)
+    return Read(_name(title, counts, MSC, *files), tuple(files), conversations)
 
 
 def personamem_reader(length: str) -> Callable[..., Read]:
@@ -111,23 +112,28 @@ def personamem_reader(length: str) -> Callable[..., Read]:
         name = f"PersonaMem {length}"
         if missing:
             kept = counts["conversations"]
-            name += f", {kept} context{'s' * (kept != 1)}"
+            name += f", {kept} context{'s' * (kept != 1)}{_unknown(questions, contexts)}"
         elif _published_counts(CONTEXTS[length]):
-            name = _name(name, counts, CONTEXTS[length])
-        elif UNKNOWN in (questions.edition, contexts.edition):
-            name += f", {counts['questions']} questions of an unknown edition"
+            name = _name(name, counts, CONTEXTS[length], questions, contexts)
+        elif unknown := _unknown(questions, contexts):
+            name += f", {counts['questions']} questions{unknown}"
         return Read(name, (questions, contexts), conversations)
 
     return read
 
 
-def read_own(path: PathLike | None = None, strict: bool = False) -> Read:
-    """A user's own dialogues, of which there is no edition to be `strict` about."""
+def read_own(
+    path: PathLike | None = None,
+    strict: bool = False,
+    session_gap: float = SESSION_GAP,
+    drop_unknown_turns: bool = False,
+) -> Read:
+    """Read a user's own dialogues, of which there is no edition to be `strict` about."""
     del strict
     if not path:
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
-    path = Path(path).expanduser()
-    conversations = load_own_dialogues(path)
+    path = local_path(path)
+    conversations = load_own_dialogues(path, session_gap, drop_unknown_turns)
     return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
 
 
@@ -151,13 +157,20 @@ def _check(found: Found, counts: Mapping[str, int]) -> None:
             )
 
 
-def _name(title: str, counts: Mapping[str, int], file: PublishedFile) -> str:
-    """The title, with the size where it is not that of the published file."""
+def _name(title: str, counts: Mapping[str, int], file: PublishedFile, *found: Found) -> str:
+    """The title, with the size where it is not that of the published file, and unknown editions."""
     for what, published in _published_counts(file).items():
         if counts[what] != published:
             of = f" of {published:,}" if counts[what] < published else ""
-            return f"{title}, {counts[what]:,}{of} {what}"
-    return title
+            title = f"{title}, {counts[what]:,}{of} {what}"
+            break
+    return title + _unknown(*found)
+
+
+def _unknown(*found: Found) -> str:
+    """The digests of files whose content is no known edition, so that none goes by its name."""
+    digests = [file.sha256[:12] for file in found if file.edition == UNKNOWN]
+    return f", unknown edition {' and '.join(digests)}" if digests else ""
 
 
 def _published_counts(file: PublishedFile) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
+from memr1_jax.data.notes import Note
 from memr1_jax.text.events import Event
 
 
@@ -44,6 +45,10 @@ class Session:
     number: int
     time: str
     turns: tuple[Turn, ...]
+
+    def time_of(self, turn: Turn) -> str:
+        """Return when one of its turns was said: the turn's own time, or else the session's."""
+        return turn.time or self.time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +136,10 @@ class Conversation:
       questions: in the order of the file.
       facts: in the order of the turns they belong to.
       operations: only of generated dialogues.
-      irregular: raw evidence and source strings that were not exactly one existing turn id; they
-        were resolved as far as possible.
       one_bank: whether one memory holds what both sides say, as in a chat of a user with an
         assistant. Otherwise each speaker has a memory of their own.
       split: the part of the data set it belongs to, where the file itself says so.
+      notes: what the reader left out or changed, such as evidence that names no turn.
     """
 
     id: str
@@ -144,9 +148,9 @@ class Conversation:
     questions: tuple[Question, ...]
     facts: tuple[Fact, ...]
     operations: tuple[GoldOperation, ...] = ()
-    irregular: tuple[str, ...] = ()
     one_bank: bool = False
     split: str = ""
+    notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -191,6 +195,27 @@ class Conversation:
     def positions(self) -> dict[str, int]:
         """The position of each turn id in `turns`."""
         return {turn.dia_id: position for position, turn in enumerate(self.turns)}
+
+    @functools.cached_property
+    def dates(self) -> tuple[str, ...]:
+        """When something was said, in dialogue order: each session's time, and others of turns."""
+        return tuple(time for _, time in self._dated[0])
+
+    @functools.cached_property
+    def date_of_turn(self) -> tuple[int, ...]:
+        """The place in `dates` of each turn."""
+        return self._dated[1]
+
+    @functools.cached_property
+    def _dated(self) -> tuple[dict[tuple[int, str], int], tuple[int, ...]]:
+        places: dict[tuple[int, str], int] = {}
+        turns = []
+        for session in self.sessions:
+            places.setdefault((session.number, session.time), len(places))
+            for turn in session.turns:
+                date = session.number, session.time_of(turn)
+                turns.append(places.setdefault(date, len(places)))
+        return places, tuple(turns)
 
     @functools.cached_property
     def times(self) -> dict[int, str]:

@@ -11,8 +11,7 @@ import numpy as np
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.models.config import PRESETS, DecoderConfig
 from memr1_jax.models.decoder import Decoder, init_params
-from memr1_jax.models.hf.folders import read_json
-from memr1_jax.models.hf.hf_config import config_from_hf
+from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
 from memr1_jax.training.algorithms import build_learner
@@ -108,7 +107,7 @@ def _model(name, options):
         config, folder = PRESETS[preset], resolve_model(SMOLLM2)
     else:
         folder = resolve_model(name)
-        config = config_from_hf(read_json(folder / "config.json"))
+        config = read_config(folder)
     tokenizer = load_tokenizer(folder)
     dtype = compute_dtype(options.dtype)
     decoder = Decoder(config, dtype, options.remat)

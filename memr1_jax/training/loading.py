@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
+from memr1_jax.data.published import local_path
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
@@ -57,7 +58,7 @@ def compute_dtype(name: str):
 
 
 def load_model(name: str, options: AgentConfig, mesh: Mesh | None = None) -> Model:
-    """Loads a model by folder, hub name or `smollm2-135m`; UserError where that fails.
+    """Loads a model by folder, hub name or `smollm2-135m-q4`; UserError where that fails.
 
     On a mesh every process reads its own share of the weights.
     """
@@ -131,11 +132,21 @@ def load_dialogues(
     if options.data == "own":
         return _own_dialogues(options)
     conversations = load_conversations(path)
+    if unnoted := sum(not conversation.facts for conversation in conversations):
+        warnings.warn(
+            f"{path} notes no facts for {unnoted} of {len(conversations)} conversations, so their"
+            " turns stand for them.",
+            stacklevel=2,
+        )
+        conversations = list(map(turns_as_facts, conversations))
     return split(conversations, options.train_split), split(conversations, options.eval_split)
 
 
 def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
-    conversations = [turns_as_facts(c) for c in load_own_dialogues(options.data_path)]
+    loaded = load_own_dialogues(
+        local_path(options.data_path), options.session_gap, options.drop_unknown_turns
+    )
+    conversations = list(map(turns_as_facts, loaded))
     amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
     if amid:
         warnings.warn(

@@ -1,8 +1,10 @@
 """Demonstrations say what the gold says, under the ids and from the memories that are shown."""
 
+import copy
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny, texts_of
 
+from memr1_jax.agents import demonstrations
 from memr1_jax.agents.demonstrations import (
     MOST_MEMORIES,
     answer_demonstrations,
@@ -335,3 +338,13 @@ def test_the_layouts_of_the_prompts():
         {"id": "3", "text": "Tom läuft.", "event": "ADD"},
     ]
     assert "old_memory" not in full_response(operations, before, old_memory=False)
+
+
+def test_a_demonstration_ends_where_the_chat_template_ends_a_turn(tiny):
+    tokenizer = copy.deepcopy(tiny.model.tokenizer)
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}"
+    for stops, last in [((start, end), start), ((end,), end), ((5,), 5)]:
+        agent = types.SimpleNamespace(stop_tokens=stops, response_length=8)
+        made, _ = demonstrations._demonstrations(agent, "answer", tokenizer, None, ["yes"], {})
+        assert made.tokens[0, made.length[0] - 1] == last

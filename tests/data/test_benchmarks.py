@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 
@@ -87,16 +88,46 @@ def test_unknown_files_are_named_so_and_strict_refuses_them(write, sample):
 @UNKNOWN
 def test_a_part_is_never_called_the_whole(write, sample):
     parts = [sample | {"sample_id": name} for name in ("conv-26", "conv-41")]
-    benchmark = load_benchmark("locomo", write(parts), split="train")
-    assert benchmark.name == "LoCoMo, 2 of 10 conversations" and benchmark.split == "train"
+    path = write(parts)
+    benchmark = load_benchmark("locomo", path, split="train")
+    name = f"LoCoMo, 2 of 10 conversations, unknown edition {readers.digest(path)[:12]}"
+    assert benchmark.name == name and benchmark.split == "train"
     assert benchmark.description == (
-        "LoCoMo, 2 of 10 conversations, train split: 1 conversation, 4 sessions, 8 turns, "
+        f"{name}, train split: 1 conversation, 4 sessions, 8 turns, "
         "8 questions; edition of the files: unknown"
     )
     ids = ("26", "30", "41", "42", "43", "44", "47", "48", "49", "50")
     whole = [sample | {"sample_id": f"conv-{number}"} for number in ids]
     benchmark = load_benchmark("locomo", write(whole))
-    assert benchmark.name == "LoCoMo, 40 of 272 sessions"
+    assert benchmark.name.startswith("LoCoMo, 40 of 272 sessions, unknown edition ")
+
+
+@UNKNOWN
+def test_an_edited_file_of_the_same_size_goes_by_its_digest(write, sample, monkeypatch):
+    published = [sample | {"sample_id": "conv-26"}]
+    path = write(published)
+    counts = {"conversations": 1, "sessions": 4, "turns": 8, "questions": 9}
+    editions = {readers.digest(path): Edition("official", counts)}
+    monkeypatch.setattr(readers.locomo, "LOCOMO", dataclasses.replace(LOCOMO, editions=editions))
+    assert load_benchmark("locomo", path).name == "LoCoMo"
+    published[0]["qa"][0]["answer"] = "four"
+    edited = write(published, "edited.json")
+    assert load_benchmark("locomo", edited).name == (
+        f"LoCoMo, unknown edition {readers.digest(edited)[:12]}"
+    )
+
+
+def test_a_folder_that_lacks_the_file_says_what_it_holds(tmp_path):
+    (tmp_path / "locomo_mine.json").write_text("[]")
+    with pytest.raises(UserError, match=r"holds no locomo10\.json, only locomo_mine\.json\. Name"):
+        load_benchmark("locomo", tmp_path)
+    with pytest.raises(
+        UserError, match="There is no file at .*typo.json, where --data_path points"
+    ):
+        load_benchmark("locomo", tmp_path / "typo.json")
+    for name in ("locomo", "own"):
+        with pytest.raises(UserError, match="there is no such user on this machine"):
+            load_benchmark(name, "~nobody-of-this-name/locomo10.json")
 
 
 @UNKNOWN
@@ -134,9 +165,10 @@ def test_cleaned_questions_are_named(write):
     path = write(json.dumps(record), MSC.name)
     cleaned = write([{"index": 0, "question": "Does A remember", "answer": "yes"}], "clean.json")
     raw = load_benchmark("msc", path.parent, last_session=True)
-    assert raw.name == "MSC-Self-Instruct, 1 of 500 conversations" and raw.counts["sessions"] == 2
+    assert raw.name.startswith("MSC-Self-Instruct, 1 of 500 conversations, unknown edition ")
+    assert raw.counts["sessions"] == 2
     clean = load_benchmark("msc", path, cleaned_path=cleaned)
-    assert clean.name == "MSC-Self-Instruct with cleaned questions, 1 of 500 conversations"
+    assert clean.name.startswith("MSC-Self-Instruct with cleaned questions, 1 of 500 conversations")
     assert clean.variant == "unknown" and set(clean.sha256) == {MSC.name, "clean.json"}
 
 
@@ -164,7 +196,8 @@ def persona(tmp_path):
 def test_contexts_are_found_beside_the_questions(persona, no_network):
     folder = persona("shared_contexts_32k.part.jsonl", "two")
     benchmark = load_benchmark("personamem_32k", folder)
-    assert benchmark.name == "PersonaMem 32k, 1 context" and benchmark.counts["questions"] == 1
+    assert benchmark.name.startswith("PersonaMem 32k, 1 context, unknown edition ")
+    assert benchmark.counts["questions"] == 1
     assert set(benchmark.sha256) == {"questions_32k.csv", "shared_contexts_32k.part.jsonl"}
     persona("shared_contexts_32k.other.jsonl", "one")
     with pytest.raises(UserError, match="other.jsonl, .*part.jsonl. Name one with --contexts_path"):
@@ -174,12 +207,12 @@ def test_contexts_are_found_beside_the_questions(persona, no_network):
     assert [c.id for c in benchmark.conversations] == ["one"]
     persona("shared_contexts_32k.jsonl", "one", "two")
     whole = load_benchmark("personamem_32k", folder / "questions_32k.csv")
-    assert whole.name == "PersonaMem 32k, 2 of 37 conversations"
+    assert whole.name.startswith("PersonaMem 32k, 2 of 37 conversations, unknown edition ")
     with pytest.raises(UserError, match=CONTEXTS["128k"].sha256):
         load_benchmark("personamem_128k", folder)
     persona("shared_contexts_1M.jsonl", "one", "two")
     benchmark = load_benchmark("personamem_1M", folder)
-    assert benchmark.name == "PersonaMem 1M, 2 questions of an unknown edition"
+    assert benchmark.name.startswith("PersonaMem 1M, 2 questions, unknown edition ")
 
 
 def test_what_a_memory_reads_holds_no_question(write, sample):

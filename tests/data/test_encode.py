@@ -6,8 +6,10 @@ import pytest
 
 from memr1_jax.data import encode
 from memr1_jax.data.locomo import load_conversations
+from memr1_jax.data.own_dialogues import turns_as_facts
 from memr1_jax.data.synthetic import generate
 from memr1_jax.data.tuples import banks_before, manager_tuples
+from memr1_jax.data.types import Conversation, Question, Session, Turn
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import empty_bank
 from memr1_jax.memory.embedder import StaticVectors
@@ -198,3 +200,28 @@ def test_final_banks_hold_what_the_gold_operations_leave(words, encoder, convers
             kept = [fact.text.split()[:width] for fact in facts][:capacity]
             assert _texts(words, _row(bank, place)) == kept
     assert ended > 0  # else every noted fact would do as well
+
+
+def test_a_turn_has_its_own_date_where_it_has_a_time(words, encoder):
+    def turn(number, place, time=""):
+        return Turn("KL"[place % 2], f"said {number} {place}", f"D{number}:{place}", time=time)
+
+    sessions = (
+        Session(1, "noon", (turn(1, 1, "noon"), turn(1, 2, "one"), turn(1, 3))),
+        Session(2, "", (turn(2, 1, "one"), turn(2, 2))),
+        Session(3, "noon", (turn(3, 1), turn(3, 2))),
+    )
+    question = Question("what", "x", 4, ("D1:2",), 0)
+    talk = turns_as_facts(Conversation("c", ("K", "L"), sessions, (question,), ()))
+    assert talk.dates == ("noon", "one", "", "one", "noon")
+    assert talk.date_of_turn == (0, 1, 0, 3, 2, 4, 4)
+    scene = _row(encode.encode_scenes(encoder, [talk]), 0)
+    times = [words.read(*pair) for pair in zip(scene.times, scene.time_length, strict=True)]
+    assert times == [["noon"], ["one"], [], ["one"], ["noon"]]
+    banks = encode.encode_final_banks(encoder, [talk])
+    for bank, turns in zip(banks, ((1, 4, 6), (0, 2, 3, 5)), strict=True):
+        one = _row(bank, 0)
+        held = {int(one.source[m]): int(one.updated[m]) for m in range(6) if one.alive[m]}
+        assert held == {turn: talk.date_of_turn[turn] for turn in turns}
+    data = encode.encode_manager_data(encoder, [talk], manager_tuples(talk))
+    assert int(data.facts.time[0]) == 1 and int(data.facts.source[0]) == 1

@@ -1,6 +1,7 @@
 import collections
 import copy
 import re
+import warnings
 
 import pytest
 
@@ -34,10 +35,10 @@ def test_answers_are_strings_and_evidence_is_repaired_or_dropped(write, sample):
         "What sank?": ("nothing", ()),
         "What is dry?": ("a boat", ("D1:2", "D2:2", "D10:1")),
     }
-    assert conversation.irregular == (
+    assert [note.quoted for note in conversation.notes] == [
         *("D1:3; D1:2", "D:2:1", "D10:02", "D", "D4:36", "D1:2 D2:2"),
         *("D2:2, D2:1", "D7:1"),
-    )
+    ]
 
 
 def test_adversarial_questions_come_only_on_request_and_without_an_answer(write, sample):
@@ -100,6 +101,9 @@ def _set(value, *path):
     ("change", "place", "complaint"),
     [
         (_drop("qa"), "qa", "missing"),
+        (_set({"speaker_a": "Kim", "speaker_b": "Lou"}, "conversation"), "conversation", "no turn"),
+        (_set(" ", "qa", 0, "question"), "qa, 0, question", "empty"),
+        (_set("", "qa", 0, "answer"), "qa, 0, answer", "empty"),
         (_drop("qa", 0, "answer"), "qa, 0, answer", "missing"),
         (_set(True, "qa", 0, "answer"), "qa, 0, answer", "found bool"),
         (_set(2.5, "qa", 0, "answer"), "qa, 0, answer", "expected str or int but found float"),
@@ -139,6 +143,74 @@ def test_broken_files_are_refused_by_name(write, text):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="nowhere.json cannot be read"):
         load_conversations(tmp_path / "nowhere.json")
+
+
+def _turns(*ids):
+    return [{"speaker": "KL"[i % 2], "dia_id": x, "text": f"t{i}"} for i, x in enumerate(ids)]
+
+
+@pytest.fixture
+def counting_on():
+    """A record whose ids count on across sessions, or name sessions that it does not have."""
+    sessions = {1: ["D1:1", "D1:2"], 2: ["D1:3", "D1:4"], 3: ["D7:1", "D7:2"]}
+    conversation = {"speaker_a": "K", "speaker_b": "L"}
+    for number, ids in sessions.items():
+        conversation[f"session_{number}"] = _turns(*ids)
+        conversation[f"session_{number}_date_time"] = f"day {number}"
+    noted = [["a", "D1:2"], ["b", "D1:3"], ["c", ["D1:4", "D7:2"]]]
+    observation = {"session_1_observation": {"K": noted}}
+    return {"sample_id": "x", "conversation": conversation, "qa": [], "observation": observation}
+
+
+def test_a_fact_belongs_to_the_session_that_its_turn_stands_in(write, counting_on):
+    (conversation,) = load_conversations(write([counting_on]))
+    assert [(fact.text, fact.session) for fact in conversation.facts] == [
+        *(("a", 1), ("b", 2), ("c", 3)),
+    ]
+    assert all(fact.session in conversation.times for fact in conversation.facts)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "found", "lost"),
+    [
+        (["D1:1", "D1:3"], ["D1:1", "D1:3"], None),
+        (["D1:1-D1:3"], ["D1:1", "D1:2", "D1:3"], None),
+        (["D1:1 – 2"], ["D1:1", "D1:2"], None),
+        (["D1:4 to D7:1", "D1:1"], ["D1:1", "D1:4", "D7:1"], None),
+        (["D7:2-D7:1"], ["D7:1", "D7:2"], None),
+        (["D1:3-D1:9"], ["D1:3", "D1:4"], "some"),
+        (["D3:1-D3:9"], [], "all"),
+        (["D1:01; D:7:2"], ["D1:1", "D7:2"], None),
+        (["D1:1, D9:9"], ["D1:1"], "some"),
+        (["D9:9", "D1:2"], ["D1:2"], "some"),
+        (["see above"], [], "all"),
+        (["D" + "9" * 5000 + ":1"], [], "all"),
+        ([], [], None),
+    ],
+)
+def test_ranges_are_read_and_lost_evidence_is_told(write, counting_on, evidence, found, lost):
+    question = {"question": "Why?", "answer": "x", "category": 4, "evidence": evidence}
+    path = write([counting_on | {"qa": [question] * 2}])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (conversation,) = load_conversations(path)
+    assert list(conversation.questions[0].evidence) == found
+    told = [str(warning.message) for warning in caught]
+    if lost is None:
+        assert not any("lose" in message for message in told)
+    else:
+        (message,) = told
+        start = (
+            f"questions that lose {lost} of their evidence (no such turn): 2 (the first: 0 (x), "
+        )
+        assert message.startswith(str(path)) and start in message
+
+
+def test_ids_with_zeros_name_themselves(write, counting_on):
+    counting_on["conversation"]["session_1"] = _turns("D1:01", "D1:02")
+    counting_on["observation"] = {"o": {"K": [["a", "D1:01"], ["b", "D1:2"]]}}
+    (conversation,) = load_conversations(write([counting_on]))
+    assert [fact.sources for fact in conversation.facts] == [("D1:01",), ("D1:02",)]
 
 
 def _named(identity):
@@ -186,7 +258,7 @@ def test_the_published_counts(locomo):
     facts = [len(c.facts) for c in locomo]
     assert facts == [184, 169, 324, 266, 267, 277, 268, 291, 240, 255]
     assert sum(len(turn.text.split()) for c in locomo for turn in c.turns) == 133772
-    evidence = [raw for c in locomo for raw in c.irregular if not re.search(r"\d, D", raw)]
+    evidence = [n for c in locomo for n in c.notes if not re.search(r"\d, D", n.quoted)]
     assert len(evidence) == 9
 
 

@@ -40,7 +40,9 @@ def test_an_array_is_read_element_by_element(write, monkeypatch, chunk, indent):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-@pytest.mark.parametrize("text", ["", "{}", "[1", "[1, 2", '[{"a": 1}, {"b"', "[x]", '["a", "b'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1", "[1, 2", "[1] [2]", "[]\n[]", '[{"a": 1}, {"b"', "[x]", '["a", "b']
+)
 def test_broken_arrays_are_refused_by_name(write, monkeypatch, chunk, text):
     monkeypatch.setattr(nodes, "_CHUNK", chunk)
     path = write(text)

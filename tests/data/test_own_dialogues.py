@@ -117,7 +117,9 @@ def test_a_silent_speaker_can_be_named(lines, record):
 
 def test_unknown_fields_are_named_in_a_warning(lines, record):
     record["questions"][0]["evidance"] = record["questions"][0].pop("evidence")
-    with pytest.warns(UserWarning, match="line 1, questions, 0, evidance: no such field"):
+    with pytest.warns(
+        UserWarning, match="own.jsonl: unknown fields 'evidance'.*: 1 .*line 1, questions, 0"
+    ):
         (conversation,) = load_own_dialogues(lines(record))
     assert conversation.questions[0].evidence == ()
 
@@ -146,6 +148,15 @@ def _set(*path, value):
         (_set("sessions", 1, "turns", 0, "speaker", value="Max"), "found 3: Kim, Lou, Max"),
         (_set("speakers", value=["Kim", "Max"]), "speakers: 'Lou', who speaks, is not among them"),
         (_set("turns", value=[]), 'expected either "sessions"'),
+        (_set("questions", 0, "answer", value=" "), "questions, 0, answer: this is empty. Write"),
+        (_set("questions", 0, "question", value=""), "questions, 0, question: this is empty"),
+        (
+            _set("sessions", 1, "turns", 0, "text", value=" "),
+            "turns, 0, text: this is empty. Write",
+        ),
+        (_set("sessions", 1, "turns", 0, "speaker", value=""), "turns, 0, speaker: this is empty"),
+        (_set("sessions", value=[]), "sessions: there is no turn of a dialogue"),
+        (_set("sessions", value=[{"turns": []}]), "sessions: there is no turn of a dialogue"),
         (_set("split", value="dev"), "split: 'dev' is none of train, validation, test"),
         (_set("facts", value=[{"speaker": "Max"}]), "facts, 0, speaker: 'Max' is not one of"),
         (
@@ -169,5 +180,132 @@ def test_ids_are_unique_and_files_are_not_empty(lines, record):
         load_own_dialogues(lines(record, record))
     with pytest.raises(UserError, match="own.jsonl holds no conversation"):
         load_own_dialogues(lines())
-    with pytest.raises(UserError, match=re.escape("line 1: expected dict but found list")):
-        load_own_dialogues(lines([record]))
+    with pytest.raises(UserError, match=re.escape("own.jsonl, 0: expected dict but found list")):
+        load_own_dialogues(lines([[record]]))
+
+
+def test_an_array_of_conversations_is_read_like_lines(lines, record):
+    other = record | {"id": "other"}
+    assert load_own_dialogues(lines([record, other])) == load_own_dialogues(lines(record, other))
+    record["questions"] = [{"question": " ", "answer": "x"}]
+    with pytest.raises(UserError, match=r"own\.jsonl, 1, questions, 0, question: this is empty"):
+        load_own_dialogues(lines([other, record]))
+
+
+def _chat(*turns, **fields):
+    return {"turns": [{"role": role, "content": said} for role, said in turns], **fields}
+
+
+def test_turns_of_system_and_tool_are_left_out_and_counted(lines):
+    turns = [("system", "Be kind."), ("user", "I sail."), ("tool", "{}"), ("assistant", "Nice!")]
+    asked = [
+        {"question": "Hobby?", "answer": "sailing", "evidence": ["D1:2"]},
+        {"question": "Hobby?", "answer": "sailing", "after": 2},
+        {"question": "Hobby?", "answer": "sailing", "after": 4},
+    ]
+    with pytest.warns(UserWarning, match=r"turns of system and tool.*: 2 \(the first: line 1, tur"):
+        (chat,) = load_own_dialogues(lines(_chat(*turns, questions=asked)))
+    assert [(t.dia_id, t.speaker) for t in chat.turns] == [("D1:2", "user"), ("D1:4", "assistant")]
+    assert [q.after for q in chat.questions] == [None, 1, 2]
+    assert chat.one_bank
+    asked[0]["evidence"] = ["D1:1"]
+    with pytest.raises(UserError, match="there is no turn 'D1:1'"):
+        load_own_dialogues(lines(_chat(*turns, questions=asked)))
+    (named,) = load_own_dialogues(
+        lines(_chat(("System", "Hi."), ("Kim", "Hi."), speakers=["Kim", "System"]))
+    )
+    assert named.speakers == ("Kim", "System") and len(named.turns) == 2
+
+
+@pytest.mark.parametrize(
+    ("person", "machine"), [("human", "gpt"), ("Human", "AI"), ("user", "bot")]
+)
+def test_other_names_of_a_chat_mean_the_same(lines, person, machine):
+    turns = [(machine, "Hello."), (person, "I sail.")]
+    fact = {"speaker": person, "text": "The user sails.", "sources": ["D1:2"]}
+    (chat,) = load_own_dialogues(lines(_chat(*turns, facts=[fact])))
+    assert chat.speakers == ("user", "assistant") and chat.one_bank
+    assert [turn.speaker for turn in chat.turns] == ["assistant", "user"]
+    assert chat.facts[0].speaker == "user"
+    (two,) = load_own_dialogues(lines(_chat(("gpt", "Hello."), ("Kim", "I sail."))))
+    assert two.speakers == ("gpt", "Kim") and not two.one_bank
+
+
+def test_a_time_on_every_message_does_not_make_every_turn_a_session(lines):
+    clock = ["09:00", "09:01", "11:30", "17:30", "23:31"]
+    times = [f"2024-02-01T{time}:00Z" for time in clock]
+    turns = [_turn("KL"[i % 2], f"t{i}", time=time) for i, time in enumerate(times)]
+    path = lines({"turns": turns})
+
+    def sessions(**options):
+        (conversation,) = load_own_dialogues(path, **options)
+        return [(s.time[11:16], len(s.turns)) for s in conversation.sessions]
+
+    assert sessions() == [("09:00", 4), ("23:31", 1)]
+    assert sessions(session_gap=2) == [("09:00", 2), ("11:30", 1), ("17:30", 1), ("23:31", 1)]
+    assert sessions(session_gap=48) == [("09:00", 5)]
+    (conversation,) = load_own_dialogues(path)
+    assert [turn.time for turn in conversation.turns] == times
+
+
+def test_the_first_time_of_a_dialogue_begins_no_session(lines):
+    turns = [_turn("K", "a"), _turn("L", "b", time="2024-02-01"), _turn("K", "c"), _turn("L", "d")]
+    (conversation,) = load_own_dialogues(lines({"turns": turns}))
+    assert [(s.time, len(s.turns)) for s in conversation.sessions] == [("2024-02-01", 4)]
+
+
+def test_times_that_cannot_be_read_are_counted(lines):
+    turns = [
+        _turn("KL"[i % 2], f"t{i}", time=t) for i, t in enumerate(["x", "x", "y", "1 May 2024"])
+    ]
+    with pytest.warns(
+        UserWarning, match=r"times that cannot be read.*: 3 \(the first: line 1, tur"
+    ):
+        (conversation,) = load_own_dialogues(lines({"turns": turns}))
+    assert [len(session.turns) for session in conversation.sessions] == [2, 1, 1]
+
+
+def _with_unknown(record, count):
+    asked = [
+        {"question": f"q{i}", "answer": "x", "evidence": ["D1:1", f"D9:{i}"]} for i in range(count)
+    ]
+    return record | {"questions": asked}
+
+
+def test_all_unknown_ids_are_listed(lines, record):
+    fact = {"speaker": "Kim", "text": "x", "sources": ["nowhere"]}
+    path = lines(_with_unknown(record, 134) | {"facts": [fact]}, record)
+    with pytest.raises(UserError) as error:
+        load_own_dialogues(path)
+    message = str(error.value).splitlines()
+    assert len(message) == 12
+    assert message[0] == f"{path}, line 1, questions, 0, evidence: there is no turn 'D9:0'."
+    assert message[9].startswith(f"{path}, line 1, questions, 9")
+    assert message[10] == "and 125 more such places."
+    assert "--drop_unknown_turns" in message[11]
+    with pytest.warns(UserWarning) as caught:
+        first, second = load_own_dialogues(path, drop_unknown_turns=True)
+    assert len(first.questions) == len(first.facts) == 0 and len(second.questions) == 2
+    (told,) = caught
+    assert "evidence names no turn: 134 (the first: line 1, questions, 0, 'D9:0')" in str(
+        told.message
+    )
+    assert "sources name no turn: 1 (the first: line 1, facts, 0, 'nowhere')" in str(told.message)
+
+
+def test_ranges_of_evidence_are_read(lines, record):
+    record["questions"][0]["evidence"] = ["D1:1-D1:2", "bye"]
+    (conversation,) = load_own_dialogues(lines(record))
+    assert conversation.questions[0].evidence == ("D1:1", "D1:2", "bye")
+
+
+def test_half_characters_and_nested_lines_do_no_harm(tmp_path, record):
+    path = tmp_path / "own.jsonl"
+    record["sessions"][0]["turns"][0]["text"] = "I \ud83d grow\u2028beans."
+    path.write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="line 1: half of a surrogate pair"):
+        (conversation,) = load_own_dialogues(path)
+    assert conversation.turns[0].text == "I \ufffd grow\u2028beans."
+    path.write_text(json.dumps(record | {"x": 1})[:-1] + ', "y": ' + "[" * 100_000)
+    with pytest.raises(UserError, match="line 1: .*nested too deeply"):
+        load_own_dialogues(path)

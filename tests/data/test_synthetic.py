@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_records_and_another_does_not():
 
 
 def test_files_round_trip_with_three_splits(path, conversations):
-    assert not any(c.irregular for c in conversations)
+    assert not any(c.notes for c in conversations)
     sizes = {name: len(split(conversations, name)) for name in ("train", "validation", "test")}
     assert sizes == {"train": 12, "validation": 2, "test": 6}
     for record, conversation in zip(json.loads(path.read_text()), conversations, strict=True):

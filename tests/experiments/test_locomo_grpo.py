@@ -221,7 +221,7 @@ def test_tampered_wheel(run_folder, tmp_path, monkeypatch):
     path = tmp_path / "cache" / "wheels" / wheel.file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
-    message = _refusal(run_folder, model="smollm2-135m")
+    message = _refusal(run_folder, model="smollm2-135m-q4")
     assert wheel.sha256 in message and wheel.file_name in message
     assert not path.exists()  # so that the next run fetches it again
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memr1_jax.models.hf.sources import SMOLLM2
+from memr1_jax.models.hf.sources import smollm2_folder
 from memr1_jax.models.hf.wheels import cache_folder
 
 sys.path.append(str(Path(__file__).parent))  # for golden_models, in every import mode of pytest
@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent))  # for golden_models, in every impor
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The converted SmolLM2 folder: MEMR1_SMOLLM2, or the cache."""
-    folder = Path(os.environ.get("MEMR1_SMOLLM2") or cache_folder() / "models" / SMOLLM2)
+    folder = Path(os.environ.get("MEMR1_SMOLLM2") or smollm2_folder(cache_folder()))
     if not (folder / "config.json").is_file():
         pytest.skip(f"no converted SmolLM2 in {folder}; set MEMR1_SMOLLM2")
     return folder

@@ -11,6 +11,7 @@ from memr1_jax.run.json_files import (
     parse_json,
     read_json,
     read_json_lines,
+    read_json_object,
     write_json_lines,
 )
 
@@ -109,6 +110,16 @@ def test_half_surrogates_are_told_once_a_file(tmp_path):
         ", line 2: half of a surrogate pair, which is no character, is read as U+FFFD;"
         " so are later ones."
     ]
+
+
+def test_an_object_is_an_object(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}')
+    assert read_json_object(path) == {"a": 1}
+    for text in ("[]", "null", '"a"', "1"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"a\.json: expected an object in braces\. Remove it\."):
+            read_json_object(path, "Remove it.")
 
 
 def test_written_text_may_hold_half_surrogates(tmp_path):

@@ -49,6 +49,29 @@ def test_sentencepiece_spelling():
     assert table.byte_token[0x41] == -1
 
 
+def test_a_piece_is_the_token_of_its_byte_and_not_the_byte_that_stands_in():
+    import tokenizers
+
+    vocabulary = {"<unk>": 0, "<0x20>": 1, "<0x41>": 2, "<0x42>": 3, "<0xZZ>": 4, "▁": 5, "A": 6}
+    model = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True)
+    )
+    model.decoder = tokenizers.decoders.ByteFallback()
+    table = build_byte_table(model, 7)
+    assert table.byte_token[[0x20, 0x41, 0x42]].tolist() == [5, 6, 3]
+    assert _spelled(table, [1, 2, 4]) == b" A<0xZZ>"
+
+
+def test_a_token_outside_of_the_byte_alphabet_spells_itself():
+    import tokenizers
+
+    model = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "\u2581日": 1, "Ġa": 2}, []))
+    model.decoder = tokenizers.decoders.ByteLevel()
+    table = build_byte_table(model, 3)
+    for token in range(3):
+        assert _spelled(table, [token]) == model.decode([token]).encode()
+
+
 def test_transformers_wrapper_is_accepted(tokenizer, byte_table):
     from transformers import PreTrainedTokenizerFast
 

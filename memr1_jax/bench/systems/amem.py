@@ -95,7 +95,7 @@ class AMemStore:
 
     def ingest(self, session: Session) -> Steps[None]:
         """Describes all turns at once, then joins them to the network one after another."""
-        notes = [_note(turn, session.time) for turn in spoken(session, self._speakers)]
+        notes = [_note(turn, session.time_of(turn)) for turn in spoken(session, self._speakers)]
         if not notes:
             return
         calls = [self._call("describe", prompt="note", note=note.content) for note in notes]

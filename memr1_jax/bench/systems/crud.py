@@ -4,7 +4,7 @@ This is the pipeline of Mem0 (arXiv 2504.19413), which is also that of Memory-R1
 Algorithms 3 and 4) with untrained agents: every row of this family differs from the next in its
 fact source, its manager or the weights alone. Both speakers have a bank; the streams of the two
 advance side by side. The manager sees no times, scores or turns, as in the originals; what it
-stores has the time of the session.
+stores has the time of the turn.
 """
 
 import collections
@@ -54,13 +54,15 @@ class CrudStore:
         """Finds the facts of a session and has them managed, both speakers at once."""
         facts = yield from self._system.facts(session, self._speakers, self.counts)
         banks = yield from side_by_side(
-            [self._stream(speaker, facts, session.time) for speaker in self._speakers]
+            [self._stream(speaker, facts, session) for speaker in self._speakers]
         )
         self._banks = dict(zip(self._speakers, banks, strict=True))
 
-    def _stream(self, speaker, facts, when) -> Steps[Bank]:
+    def _stream(self, speaker, facts, session: Session) -> Steps[Bank]:
         bank = self._banks[speaker]
+        times = {turn.dia_id: session.time_of(turn) for turn in session.turns}
         for group in arrivals(facts, speaker):
+            when = times[group[0].sources[-1]]
             size = self._system.facts_per_call or len(group)
             for start in range(0, len(group), size):
                 part = group[start : start + size]

@@ -84,7 +84,7 @@ def extracted_facts(
 def _messages(template, session: Session, owner: str, turns: Sequence[Turn]):
     return fill_prompt(
         template,
-        time=session.time,
+        time=session.time_of(turns[-1]),
         person=owner,
         turns=[
             {

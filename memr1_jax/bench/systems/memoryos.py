@@ -90,7 +90,7 @@ class MemoryOSStore:
         self._session += 1
         turns = spoken(session, self._speakers)
         keep = self._system.keep_unpaired
-        for page in pages_of(turns, self._speakers[0], session.time, keep, self.counts):
+        for page in pages_of(turns, self._speakers[0], session.time_of, keep, self.counts):
             while len(self._queue) >= self._system.queue:
                 yield from self._move_on(self._queue.popleft())
             self._queue.append(page)

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -51,7 +51,11 @@ class Segment:
 
 
 def pages_of(
-    turns: Sequence[Turn], first: str, time: str, keep_unpaired: bool, counts: collections.Counter
+    turns: Sequence[Turn],
+    first: str,
+    time_of: Callable[[Turn], str],
+    keep_unpaired: bool,
+    counts: collections.Counter,
 ) -> list[Page]:
     """The pages of a session's turns.
 
@@ -80,7 +84,7 @@ def pages_of(
         else:
             kept = [*own, *other]
         text = " ".join(f"{turn.speaker}: {one_line(turn.content)}" for turn in kept)
-        pages.append(Page(text, time, tuple(turn.dia_id for turn in kept)))
+        pages.append(Page(text, time_of(kept[-1]), tuple(turn.dia_id for turn in kept)))
     counts["pages"] += len(pages)
     return pages
 

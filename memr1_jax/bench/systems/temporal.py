@@ -106,7 +106,7 @@ class TemporalStore:
         self._before = tuple(turns[max(len(turns) - self._system.earlier, 0) :])
         replies = yield calls
         for turn, reply in zip(new, replies, strict=True):
-            facts = self._read_facts(reply, turn, session.time)
+            facts = self._read_facts(reply, turn, session.time_of(turn))
             if facts:
                 yield from self._store(facts)
 
@@ -197,7 +197,7 @@ class TemporalStore:
 
 def _message(turn: Turn, session: Session, earlier: Sequence[Turn]) -> dict:
     return {
-        "time": session.time,
+        "time": session.time_of(turn),
         "speaker": turn.speaker,
         "text": one_line(turn.content),
         "earlier": [{"speaker": t.speaker, "text": one_line(t.content)} for t in earlier],

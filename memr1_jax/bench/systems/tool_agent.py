@@ -61,7 +61,7 @@ class ToolAgentStore:
     def _stream(self, speaker: str, session: Session) -> Steps[None]:
         for turn in session.turns:
             if turn.speaker == speaker:
-                yield from self._remember(turn, session.time)
+                yield from self._remember(turn, session.time_of(turn))
 
     def _remember(self, turn: Turn, when: str) -> Steps[None]:
         """One message: tool calls and their results, until the agent is done."""

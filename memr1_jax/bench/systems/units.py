@@ -19,7 +19,7 @@ def turns(session: Session) -> list[Memory]:
     return [
         Memory(
             text=f'{turn.speaker} said, "{_one_line(turn.content)}"',
-            time=turn.time or session.time,
+            time=session.time_of(turn),
             owner=turn.speaker,
             sources=(turn.dia_id,),
         )
@@ -36,8 +36,11 @@ def observations(conversations: Iterable[Conversation]) -> Read:
             noted.setdefault((conversation.times[fact.session], turn), []).append(fact)
 
     def read(session: Session) -> list[Memory]:
-        facts = (fact for turn in session.turns for fact in noted.get((session.time, turn), ()))
-        return [Memory(fact.text, session.time, fact.speaker, fact.sources) for fact in facts]
+        return [
+            Memory(fact.text, session.time_of(turn), fact.speaker, fact.sources)
+            for turn in session.turns
+            for fact in noted.get((session.time, turn), ())
+        ]
 
     return read
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from memr1_jax.bench.paper import TABLES
+from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.errors import UserError
 from memr1_jax.training.config import OVERWRITE, check_counts, option
 
@@ -22,6 +23,12 @@ class TableConfig:
     data_path: str = option("", "The data set's file or folder. Empty: the cache, or a download.")
     contexts_path: str = option("", "PersonaMem: the contexts, if not beside the questions.")
     cleaned_path: str = option("", "MSC-Self-Instruct: the cleaned questions.")
+    session_gap: float = option(
+        SESSION_GAP, "Own dialogues: hours of a pause after which a session begins."
+    )
+    drop_unknown_turns: bool = option(
+        False, "Own dialogues: leave out questions and facts that name a turn which does not exist."
+    )
     split: str = option("", "train, validation or test of LoCoMo or own dialogues; empty: all.")
     captions: bool = option(False, "LoCoMo: turns carry the caption of the image they share.")
     adversarial: bool = option(False, "LoCoMo: also ask category 5.")
@@ -32,7 +39,7 @@ class TableConfig:
     )
 
     model: str = option(
-        "smollm2-135m", "The backbone: Hugging Face folder, hub name, or smollm2-135m."
+        "smollm2-135m-q4", "The backbone: Hugging Face folder, hub name, or smollm2-135m-q4."
     )
     backbones: str = option(
         "", "Further backbones for rows such as mem0:7b: 3b=<model>,7b=<model>; see --model."

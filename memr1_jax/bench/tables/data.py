@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memr1_jax.bench.harness import asking
 from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.data.published import local_path
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -48,6 +49,9 @@ def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> 
         "cleaned_path": options.cleaned_path,
     }
     given = {name: value for name, value in given.items() if value}
+    if options.benchmark == "own":
+        given["session_gap"] = options.session_gap
+        given["drop_unknown_turns"] = options.drop_unknown_turns
     path = options.data_path or None
     found = load_benchmark(options.benchmark, path, split=options.split, **given)
     conversations = list(found.conversations)
@@ -90,7 +94,7 @@ def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
 def _data(options, title, sha256, conversations, statistics, summaries) -> TableData:
     sha256 = dict(sha256)
     if options.questions:
-        path = Path(options.questions).expanduser()
+        path = local_path(options.questions)
         chosen = listed(conversations, read_question_list(path))
         sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         which = f"those of the list {path.name}, of"

@@ -14,7 +14,7 @@ from memr1_jax.bench.scoring import Answered
 from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
-from memr1_jax.run.json_files import read_json, read_json_lines, write_json_lines
+from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
 
 OPERATIONS = ("add", "update", "delete", "none")
 
@@ -87,7 +87,7 @@ def read_row(folder: str | os.PathLike, name: str) -> Row | None:
     if not (folder / f"{name}.json").is_file():
         return None
     try:
-        figures, times = (read_json(folder / f"{name}{end}.json") for end in ("", ".timing"))
+        figures, times = (read_json_object(folder / f"{name}{end}.json") for end in ("", ".timing"))
         lines = read_json_lines(folder / f"{name}.predictions.jsonl")
         answered = [_answered(fields) for _, fields in lines]
     except (UserError, LookupError, TypeError, AttributeError) as error:

@@ -9,7 +9,7 @@ from memr1_jax.evals.answering import Prediction, summarise
 from memr1_jax.evals.metrics import results_markdown
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
-from memr1_jax.run.json_files import read_json, read_json_lines, write_json_lines
+from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
 
 
 def write_evaluation(
@@ -53,7 +53,7 @@ def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
     advice = f"The file was damaged. Remove {path}, and the evaluation can be made again."
     listed = folder / f"predictions_{name}.jsonl"
     try:
-        stored = read_json(path, advice)
+        stored = read_json_object(path, advice)
         manager = stored["manager"]
         predictions = [Prediction(**fields) for _, fields in read_json_lines(listed, advice)]
         scores = summarise(predictions)

@@ -116,7 +116,7 @@ def replay(
         return _spelling(table, response, bytes_read(tools, len(response.tokens)))
 
     def record(conversation, speaker, row, index, item) -> TurnRecord:
-        position, session, facts = item
+        position, _, facts = item
         moment, turn = seen[index], conversation.turns[position]
         before, after = (_memories(decode, x, row) for x in (moment.before, moment.after))
         fields = {}
@@ -127,7 +127,7 @@ def replay(
             speaker=conversation.speakers[speaker],
             turn=turn.dia_id,
             said_by=turn.speaker,
-            time=conversation.times[session],
+            time=conversation.dates[conversation.date_of_turn[position]],
             text=turn.content,
             facts=tuple(fact.text for fact in facts),
             changes=differences(before, after, fields.get("operations", ())),

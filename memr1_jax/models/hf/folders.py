@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.run import json_files
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.files import cannot_write
 
@@ -63,14 +65,25 @@ def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
     return digest.hexdigest()[:32]
 
 
+def own_file(folder: Path, name: str) -> Path | None:
+    """Returns the path of a file of the folder, None where it has none of that name.
+
+    A link that leaves the folder, other than into the contents that the hub's cache keeps beside
+    it, is no file of the folder: it may lead to anything. A warning names it.
+    """
+    path, root = folder / name, folder.resolve()
+    if not path.is_file():
+        return None
+    roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    if any(path.resolve().is_relative_to(root) for root in roots):
+        return path
+    warnings.warn(f"{path} is a link to a file outside, so it is not copied.", stacklevel=3)
+    return None
+
+
 def read_json(path: Path) -> dict:
     """Reads one JSON object from a file; a UserError names a file that holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    value = json_files.read_json(path, "Download it again.")
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold one JSON object, not a {type(value).__name__}.")
     return value

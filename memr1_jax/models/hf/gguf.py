@@ -1,9 +1,6 @@
-"""GGUF files: a NumPy reader, and SmolLM2 from GGUF to a Hugging Face model folder."""
+"""SmolLM2 from a GGUF file to a Hugging Face model folder."""
 
-import dataclasses
-import math
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,151 +11,35 @@ from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf.folders import whole_folder, write_json
 from memr1_jax.models.hf.hf_config import config_to_hf
 
-_SCALARS = dict(
-    enumerate(["u1", "i1", "u2", "i2", "u4", "i4", "f4", "?", "", "", "u8", "i8", "f8"])
-)
-_STRING, _ARRAY = 8, 9
-_BLOCK = 32  # weights that share one scale in the quantised types
-
-
-@dataclasses.dataclass(frozen=True)
-class Gguf:
-    """An open GGUF file: its metadata, and its tensors, dequantised when asked for."""
-
-    path: Path
-    metadata: dict[str, Any]
-    data: np.ndarray  # uint8, the tensor section, memory mapped
-    infos: dict[str, tuple[tuple[int, ...], int, int]]  # shape, type, offset into data
-
-    def tensor(self, name: str) -> np.ndarray:
-        """Returns one tensor as float32, rows first; raises UserError for types it cannot read."""
-        shape, kind, offset = self.infos[name]
-        if kind not in _TYPES:
-            raise UserError(
-                f"{self.path}: tensor {name} has GGUF type {kind}; this reader knows "
-                f"{', '.join(label for label, *_ in _TYPES.values())}."
-            )
-        _, block_bytes, block_size, decode = _TYPES[kind]
-        size = math.prod(shape)
-        stop = offset + size // block_size * block_bytes
-        if size % block_size or stop > self.data.size:
-            raise UserError(f"{self.path}: tensor {name} is cut off. Download the file again.")
-        return decode(self.data[offset:stop].reshape(-1, block_bytes)).reshape(shape)
-
-
-def read_gguf(path: str | os.PathLike) -> Gguf:
-    """Reads the header of a GGUF file of version 3; the tensors stay on disk until asked for.
-
-    Raises UserError for other files and for truncated ones. Source: the GGUF specification in
-    the documentation of the ggml library.
-    """
-    path = Path(path)
-    try:
-        content = np.memmap(path, np.uint8, mode="r")
-        metadata, infos, start = _Header(content).read()
-    except (OSError, ValueError, KeyError, struct.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a whole GGUF file of version 3 ({error}).") from error
-    return Gguf(path, metadata, content[start:], infos)
-
-
-class _Header:
-    """A cursor over the header."""
-
-    def __init__(self, content: np.ndarray):
-        self.content, self.position = content, 0
-
-    def read(self):
-        if self.take(4) != b"GGUF" or self.scalar("u4") != 3:
-            raise ValueError("wrong magic number or version")
-        num_tensors, num_pairs = self.scalar("u8"), self.scalar("u8")
-        metadata = {}
-        for _ in range(num_pairs):
-            key = self.string()
-            metadata[key] = self.value(self.scalar("u4"))
-        infos = {}
-        for _ in range(num_tensors):
-            name = self.string()
-            shape = tuple(self.scalar("u8") for _ in range(self.scalar("u4")))[::-1]
-            infos[name] = (shape, self.scalar("u4"), self.scalar("u8"))
-        alignment = metadata.get("general.alignment", 32)
-        return metadata, infos, -(-self.position // alignment) * alignment
-
-    def take(self, count: int) -> bytes:
-        stop = self.position + count
-        if stop > self.content.size:
-            raise ValueError("the header is cut off")
-        piece = self.content[self.position : stop].tobytes()
-        self.position = stop
-        return piece
-
-    def scalar(self, kind: str):
-        dtype = np.dtype(kind).newbyteorder("<")
-        return np.frombuffer(self.take(dtype.itemsize), dtype)[0].item()
-
-    def string(self) -> str:
-        return self.take(self.scalar("u8")).decode("utf-8")
-
-    def value(self, kind: int):
-        if kind == _STRING:
-            return self.string()
-        if kind != _ARRAY:
-            return self.scalar(_SCALARS[kind])
-        kind, count = self.scalar("u4"), self.scalar("u8")
-        if kind in (_STRING, _ARRAY):
-            return [self.value(kind) for _ in range(count)]
-        dtype = np.dtype(_SCALARS[kind]).newbyteorder("<")
-        return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
-
-
-def _halves(blocks: np.ndarray, start: int) -> np.ndarray:
-    """One float16 of every block, as a float32 column."""
-    return blocks[:, start : start + 2].copy().view("<f2").astype(np.float32)
-
-
-def _q4_1(blocks: np.ndarray) -> np.ndarray:
-    scale, minimum, packed = _halves(blocks, 0), _halves(blocks, 2), blocks[:, 4:]
-    quants = np.concatenate([packed & 15, packed >> 4], axis=1)  # low nibbles come first
-    return quants.astype(np.float32) * scale + minimum
-
-
-def _q8_0(blocks: np.ndarray) -> np.ndarray:
-    return blocks[:, 2:].view(np.int8).astype(np.float32) * _halves(blocks, 0)
-
-
-_TYPES = {  # type number -> name, bytes per block, weights per block, decoder
-    0: ("F32", 4, 1, lambda blocks: blocks.view("<f4").astype(np.float32)),
-    1: ("F16", 2, 1, lambda blocks: blocks.view("<f2").astype(np.float32)),
-    3: ("Q4_1", 20, _BLOCK, _q4_1),
-    8: ("Q8_0", 34, _BLOCK, _q8_0),
-}
-
 
 def convert_smollm2(gguf_path: str | os.PathLike, folder: str | os.PathLike) -> Path:
     """Converts a SmolLM2 GGUF file to a Hugging Face folder with tokenizer and chat template.
 
     The weights are stored as float32 (538 MB for 135M parameters): bfloat16 would round the exact
     dequantised values a second time. They remain 4-bit weights, not those of the published
-    checkpoint. The folder appears whole or not at all; raises UserError as `read_gguf` does.
+    checkpoint. The folder appears whole or not at all; raises UserError for other files and for
+    truncated ones.
     """
+    import gguf
     from safetensors.numpy import save_file
 
-    source = read_gguf(gguf_path)
-    model, architecture = source.metadata, source.metadata.get("general.architecture")
+    model, stored = _read(gguf_path)
+    architecture = model.get("general.architecture")
     if architecture != "llama" or model.get("tokenizer.ggml.pre") != "smollm":
         raise UserError(
             f"{gguf_path} is not a SmolLM2 model (architecture {architecture}). Export the model "
             "to a folder with config.json and safetensors instead."
         )
-    config = _decoder_config(source)
+    config = _decoder_config(model, stored)
     tensors = {}
-    for name in source.infos:
-        weight = source.tensor(name)
+    for name, tensor in stored.items():
+        weight = gguf.dequantize(tensor.data, tensor.tensor_type)
         if name.endswith("attn_q.weight"):
             weight = _half_split(weight, config.num_heads)
         elif name.endswith("attn_k.weight"):
             weight = _half_split(weight, config.num_kv_heads)
         tensors[_hf_name(name)] = weight
-    ids = {f"{key}_token_id": model[f"tokenizer.ggml.{gguf}_token_id"] for key, gguf in _TOKEN_IDS}
+    ids = {f"{key}_token_id": model[f"tokenizer.ggml.{name}_token_id"] for key, name in _TOKEN_IDS}
     with whole_folder(folder) as new:
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         write_json(new / "config.json", config_to_hf(config) | ids)
@@ -166,6 +47,25 @@ def convert_smollm2(gguf_path: str | os.PathLike, folder: str | os.PathLike) -> 
         _tokenizer(model).save(str(new / "tokenizer.json"))
         write_json(new / "tokenizer_config.json", _tokenizer_config(model, config))
     return Path(folder)
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the metadata of a GGUF file and its tensors, memory mapped and quantised."""
+    import gguf
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, offset, dtype, count=1, override_order=None):
+            # Beyond the end of the file the package reads nothing, as often as a header asks for.
+            if offset + np.dtype(dtype).itemsize * int(count) > self.data.size:
+                raise ValueError("the file is cut off")
+            return super()._get(offset, dtype, count, override_order)
+
+    try:
+        reader = Reader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+    except (OSError, ValueError, KeyError, IndexError, RecursionError) as error:
+        raise UserError(f"{path} is not a whole GGUF file ({error}). Download it again.") from error
+    return metadata, {tensor.name: tensor for tensor in reader.tensors}
 
 
 _TOKEN_IDS = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
@@ -198,11 +98,10 @@ def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, columns))
 
 
-def _decoder_config(source: Gguf) -> DecoderConfig:
-    model = source.metadata
+def _decoder_config(model: dict[str, Any], stored: dict[str, Any]) -> DecoderConfig:
     width, heads = model["llama.embedding_length"], model["llama.attention.head_count"]
     return DecoderConfig(
-        vocab_size=source.infos["token_embd.weight"][0][0],
+        vocab_size=len(model["tokenizer.ggml.tokens"]),
         num_layers=model["llama.block_count"],
         model_width=width,
         num_heads=heads,
@@ -212,7 +111,7 @@ def _decoder_config(source: Gguf) -> DecoderConfig:
         rope_theta=model["llama.rope.freq_base"],
         # Stored in single precision, where 1e-5 reads 9.99999974e-06.
         rms_epsilon=float(f"{model['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        tie_embeddings="output.weight" not in source.infos,
+        tie_embeddings="output.weight" not in stored,
         max_positions=model["llama.context_length"],
     )
 
@@ -241,7 +140,7 @@ def _tokenizer(model: dict[str, Any]):
 
 def _tokenizer_config(model: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
     tokens = model["tokenizer.ggml.tokens"]
-    names = {f"{key}_token": f"tokenizer.ggml.{gguf}_token_id" for key, gguf in _TOKEN_IDS}
+    names = {f"{key}_token": f"tokenizer.ggml.{name}_token_id" for key, name in _TOKEN_IDS}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{key: tokens[model[name]] for key, name in names.items()},

@@ -1,9 +1,14 @@
 """The decoder's configuration from and to Hugging Face's `config.json`."""
 
+import math
+import os
+import reprlib
+from pathlib import Path
 from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig, RopeScaling
+from memr1_jax.models.hf.folders import read_json
 
 # Keys of config.json that change the arithmetic -> the values under which it is ours.
 _SUPPORTED: dict[str, tuple] = {
@@ -17,41 +22,73 @@ _SUPPORTED: dict[str, tuple] = {
 }
 
 
-def config_from_hf(hf: dict[str, Any]) -> DecoderConfig:
+# Whole numbers -> the largest that is taken for a model's, and not for a slip or an attack.
+_LIMITS = {
+    "vocab_size": 2**24,
+    "num_hidden_layers": 1024,
+    "hidden_size": 2**17,
+    "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12,
+    "head_dim": 2**12,
+    "intermediate_size": 2**20,
+    "max_position_embeddings": 2**30,
+    "original_max_position_embeddings": 2**30,
+}
+
+
+def read_config(folder: str | os.PathLike) -> DecoderConfig:
+    """Reads config.json of a model folder; raises UserError as `config_from_hf` does."""
+    path = Path(folder) / "config.json"
+    return config_from_hf(read_json(path), path)
+
+
+def config_from_hf(hf: dict[str, Any], source: str | os.PathLike = "config.json") -> DecoderConfig:
     """Returns the decoder's configuration for a Hugging Face one of type `llama` or `qwen2`.
 
     Reads the keys of published checkpoints (`rope_theta`, `rope_scaling`) and those that
-    transformers 5 writes (`rope_parameters`). Raises UserError, naming the key, for whatever the
-    decoder does not compute, rather than compute something else.
+    transformers 5 writes (`rope_parameters`). Raises UserError, naming the file `source` and the
+    key, for whatever the decoder does not compute, rather than compute something else, and for
+    sizes that no model has, before anything is allocated.
     """
+    fields = _Fields(hf, source)
     family = hf.get("model_type")
     if family not in ("llama", "qwen2"):
-        raise _refusal("model_type", family, "llama, qwen2")
+        raise fields.refusal("model_type", "llama, qwen2")
     for key, allowed in _SUPPORTED.items():
         if hf.get(key, allowed[0]) not in allowed:
-            raise _refusal(key, hf[key], allowed[0])
+            raise fields.refusal(key, allowed[0])
     layer_types = hf.get("layer_types") or []
-    if other := [kind for kind in layer_types if kind != "full_attention"]:
-        raise _refusal("layer_types", other[0], "full_attention")
-    heads, width = _positive(hf, "num_attention_heads"), _positive(hf, "hidden_size")
-    kv_heads = hf.get("num_key_value_heads") or heads
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
+        raise fields.refusal("layer_types", "full_attention")
+    if not isinstance(hf.get("tie_word_embeddings", False), bool):
+        raise fields.refusal("tie_word_embeddings", "true, false")
+    heads, width = fields.size("num_attention_heads"), fields.size("hidden_size")
+    kv_heads = fields.size("num_key_value_heads", heads)
     if heads % kv_heads:
-        raise _refusal("num_key_value_heads", kv_heads, f"divisors of {heads}")
-    theta, scaling = _rope(hf)
+        raise fields.refusal("num_key_value_heads", f"divisors of {heads}")
+    if hf.get("head_dim") is None and width % heads:
+        raise fields.refusal("hidden_size", f"multiples of the {heads} heads")
+    head_size = fields.size("head_dim", width // heads)
+    if head_size % 2:
+        raise UserError(
+            f"{source} gives heads a size of {head_size}, but rotary positions turn pairs of "
+            "numbers. Give an even head_dim."
+        )
+    theta, scaling = _rope(fields)
     return DecoderConfig(
-        vocab_size=_positive(hf, "vocab_size"),
-        num_layers=_positive(hf, "num_hidden_layers"),
+        vocab_size=fields.size("vocab_size"),
+        num_layers=fields.size("num_hidden_layers"),
         model_width=width,
         num_heads=heads,
         num_kv_heads=kv_heads,
-        head_size=hf.get("head_dim") or width // heads,
-        mlp_width=_positive(hf, "intermediate_size"),
+        head_size=head_size,
+        mlp_width=fields.size("intermediate_size"),
         rope_theta=theta,
         rope_scaling=scaling,
-        rms_epsilon=float(hf.get("rms_norm_eps", 1e-6)),
+        rms_epsilon=fields.number("rms_norm_eps", 1e-6),
         qkv_bias=family == "qwen2",
-        tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
-        max_positions=_positive(hf, "max_position_embeddings"),
+        tie_embeddings=hf.get("tie_word_embeddings", False),
+        max_positions=fields.size("max_position_embeddings"),
     )
 
 
@@ -89,34 +126,69 @@ def config_to_hf(config: DecoderConfig, dtype: str = "float32") -> dict[str, Any
     }
 
 
-def _rope(hf: dict[str, Any]) -> tuple[float, RopeScaling | None]:
-    rope = {**(hf.get("rope_scaling") or {}), **(hf.get("rope_parameters") or {})}
-    theta = float(rope.get("rope_theta") or hf.get("rope_theta") or 10_000.0)
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise _refusal("partial_rotary_factor", rope["partial_rotary_factor"], 1.0)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+def _rope(fields: "_Fields") -> tuple[float, RopeScaling | None]:
+    rope = _Fields({}, fields.source)
+    for key in ("rope_scaling", "rope_parameters"):
+        part = fields.values.get(key) or {}
+        if not isinstance(part, dict):
+            raise fields.refusal(key, "an object, null")
+        rope.values.update(part)
+    if rope.values.get("partial_rotary_factor", 1.0) != 1.0:
+        raise rope.refusal("partial_rotary_factor", 1.0)
+    theta = rope.number("rope_theta", fields.number("rope_theta", 10_000.0))
+    kind = rope.values.get("rope_type") or rope.values.get("type") or "default"
     if kind == "default":
         return theta, None
     if kind != "llama3":
-        raise _refusal("rope_type", kind, "default, llama3")
+        rope.values["rope_type"] = kind
+        raise rope.refusal("rope_type", "default, llama3")
     scaling = RopeScaling(
-        factor=float(_positive(rope, "factor")),
-        low_frequency=float(_positive(rope, "low_freq_factor")),
-        high_frequency=float(_positive(rope, "high_freq_factor")),
-        original_positions=int(_positive(rope, "original_max_position_embeddings")),
+        factor=rope.number("factor"),
+        low_frequency=rope.number("low_freq_factor"),
+        high_frequency=rope.number("high_freq_factor"),
+        original_positions=rope.size("original_max_position_embeddings"),
     )
+    if scaling.high_frequency <= scaling.low_frequency:
+        raise rope.refusal("high_freq_factor", f"more than {scaling.low_frequency}")
     return theta, scaling
 
 
-def _positive(hf: dict[str, Any], key: str):
-    value = hf.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise UserError(f"config.json needs a positive number under {key}, but it is {value!r}.")
-    return value
+class _Fields:
+    """Checks the fields of a JSON object as they are read; `source` is its file."""
 
+    def __init__(self, values: dict[str, Any], source: str | os.PathLike):
+        self.values, self.source = values, source
 
-def _refusal(key: str, value: Any, supported: Any) -> UserError:
-    return UserError(
-        f"config.json has {key} = {value!r}, which the decoder does not compute "
-        f"(supported: {supported}). Choose a Llama-3, Qwen2.5 or SmolLM2 checkpoint."
-    )
+    def size(self, key: str, default: int | None = None) -> int:
+        """Returns a whole number from 1 to its limit."""
+        value = self._get(key, default)
+        if type(value) is not int or not 0 < value <= _LIMITS[key]:
+            raise self._not("whole number", key, f" of at most {_LIMITS[key]:,}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Returns a finite number above 0."""
+        value = self._get(key, default)
+        if type(value) not in (int, float) or not (0 < value and math.isfinite(float(value))):
+            raise self._not("number", key)
+        return float(value)
+
+    def refusal(self, key: str, supported: Any) -> UserError:
+        """Returns the error for a value that the decoder does not compute."""
+        return UserError(
+            f"{self.source} has {key} = {self._shown(key)}, which the decoder does not compute "
+            f"(supported: {supported}). Choose a Llama-3, Qwen2.5 or SmolLM2 checkpoint."
+        )
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def _not(self, kind: str, key: str, limit: str = "") -> UserError:
+        return UserError(
+            f"{self.source} needs a positive {kind}{limit} under {key}, but it is "
+            f"{self._shown(key)}. Download the file again."
+        )
+
+    def _shown(self, key: str) -> str:
+        return reprlib.repr(self.values.get(key))

@@ -1,6 +1,9 @@
 """Published tensors: where each lives in the parameter tree, and how parts of it are read."""
 
+import dataclasses
 import math
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +13,11 @@ import numpy as np
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf.folders import read_json
+from memr1_jax.models.hf.headers import Stored, check_dtype, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = ("F32", "F16", "BF16")
+HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_ROWS = 1024  # of two tables that are compared at a time
 
 
 class Slot(NamedTuple):
@@ -44,14 +49,6 @@ class Slot(NamedTuple):
         return sum(self.groups, ())
 
 
-class Stored(NamedTuple):
-    """What the header of a file says of a tensor."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-
 def slots_of(config: DecoderConfig) -> dict[str, Slot]:
     """The place of every tensor by its published name, in the order of the forward pass."""
     d, f = config.model_width, config.mlp_width
@@ -71,7 +68,7 @@ def slots_of(config: DecoderConfig) -> dict[str, Slot]:
     layer["mlp.down_proj.weight"] = ("mlp", "down", "kernel"), (f, d), matrix
 
     embedding = (config.vocab_size, d)
-    slots = {"model.embed_tokens.weight": Slot(("embed", "embedding"), None, embedding, table)}
+    slots = {_EMBEDDING: Slot(("embed", "embedding"), None, embedding, table)}
     for index in range(config.num_layers):
         for name, (leaf, part, groups) in layer.items():
             slots[f"model.layers.{index}.{name}"] = Slot(
@@ -79,40 +76,90 @@ def slots_of(config: DecoderConfig) -> dict[str, Slot]:
             )
     slots["model.norm.weight"] = Slot(("final_norm", "scale"), None, (d,), vector)
     if not config.tie_embeddings:
-        slots["lm_head.weight"] = Slot(("head", "embedding"), None, embedding, table)
+        slots[HEAD] = Slot(("head", "embedding"), None, embedding, table)
     return slots
 
 
 def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
-    """Where the folder's tensors stand, from the headers of its files alone.
+    """Finds where the folder's tensors stand, from the headers of its files.
+
+    As in transformers 5, a head that differs from the embedding is used, with a warning, though
+    `config` ties the two: the result then has it, and has none where they are tied. Where the
+    files of a tied model hold the head alone, it is the embedding too.
 
     Raises:
         UserError: a file is missing or cut off, or the files do not hold exactly the tensors that
             `config` asks for, unquantised; file and tensor are named.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if (folder / SINGLE).is_file():
-        names = [SINGLE]
-    elif (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-    else:
-        raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}. Name a folder that does.")
-    tensors = {}
-    for path in (folder / name for name in names):
-        if not path.is_file():
-            raise UserError(f"{folder / INDEX} lists {path.name}, which is missing. Download it.")
-        try:
-            with safe_open(path, "numpy") as file:
-                for name in file.keys():  # noqa: SIM118
-                    part = file.get_slice(name)
-                    tensors[name] = Stored(path, tuple(part.get_shape()), part.get_dtype())
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path} is not a whole safetensors file ({error}). Download it again."
-            ) from error
-    _check_tensors(tensors, folder, config)
+    tensors = _read_headers(folder)
+    if config.tie_embeddings and HEAD in tensors and _EMBEDDING not in tensors:
+        tensors[_EMBEDDING] = tensors.pop(HEAD)
+    two_tables = config.tie_embeddings and HEAD in tensors
+    asked = dataclasses.replace(config, tie_embeddings=False) if two_tables else config
+    _check_tensors(tensors, folder, asked)
+    if two_tables and _same(tensors[_EMBEDDING], tensors[HEAD]):
+        del tensors[HEAD]
+    elif two_tables:
+        warnings.warn(
+            f"config.json in {folder} ties lm_head to the embedding, but the files hold another "
+            "lm_head, which is used. Set tie_word_embeddings to false there.",
+            stacklevel=2,
+        )
     return tensors
+
+
+def _read_headers(folder: Path) -> dict[str, Stored]:
+    """Reads the headers of a folder's files: all their tensors by name."""
+    if (folder / SINGLE).is_file():
+        return read_header(folder / SINGLE)
+    if not (folder / INDEX).is_file():
+        raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}. Name a folder that does.")
+    index = _read_index(folder / INDEX)
+    tensors = {}
+    for name in sorted(set(index.values())):
+        if not os.path.isfile(folder / name):
+            raise UserError(f"{folder / INDEX} lists {name}, which is missing. Download it.")
+        held = read_header(folder / name)
+        if twice := sorted(tensors.keys() & held):
+            raise UserError(
+                f"Both {tensors[twice[0]].path} and {name} hold tensor {twice[0]}. Download the "
+                "folder again."
+            )
+        tensors |= held
+    for tensor, name in index.items():
+        if tensor not in tensors or tensors[tensor].path.name != name:
+            raise UserError(
+                f"{folder / INDEX} says that {name} holds tensor {tensor}, but it does not. "
+                "Download the folder again."
+            )
+    return tensors
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Reads the file name of every tensor; UserError for what names no file of the folder."""
+    index = read_json(path).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise UserError(f"{path} must map names of tensors to files under weight_map.")
+    for tensor, name in index.items():
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
+            raise UserError(
+                f"{path} gives {name!r:.80} as the file of tensor {tensor}. Only names of files in "
+                "the same folder are read."
+            )
+    return index
+
+
+def _same(first: Stored, second: Stored) -> bool:
+    """Tells whether two tables of one shape hold the same numbers, reading a few rows at a time."""
+    from safetensors import safe_open
+
+    rows = first.shape[0]
+    with safe_open(first.path, "numpy") as one, safe_open(second.path, "numpy") as other:
+        tables = one.get_slice(first.name), other.get_slice(second.name)
+        return all(
+            np.array_equal(*(t[row : min(row + _ROWS, rows)].astype(np.float32) for t in tables))
+            for row in range(0, rows, _ROWS)
+        )
 
 
 def read_leaf(
@@ -136,7 +183,7 @@ def read_leaf(
         else:
             continue
         with safe_open(tensors[name].path, "numpy") as file:
-            target[...] = _read_part(file.get_slice(name), slot, within)
+            target[...] = _read_part(file.get_slice(tensors[name].name), slot, within)
     return leaf
 
 
@@ -171,25 +218,15 @@ def _check_tensors(tensors, folder, config):
             f"{folder} lacks tensor {missing[0]}"
             f"{f' and {len(missing) - 1} more' if missing[1:] else ''}. {advice}"
         )
-    for name, (path, shape, dtype) in tensors.items():
+    for name, stored in tensors.items():
+        path = stored.path
         if name not in slots:
-            if _ignored(name, config):
+            if name.endswith(".rotary_emb.inv_freq"):  # a copy that some published files carry
                 continue
             raise UserError(f"{path} holds tensor {name}, which this model has not. {advice}")
-        if shape != slots[name].shape:
+        if stored.shape != slots[name].shape:
             raise UserError(
-                f"{path}: tensor {name} has shape {list(shape)} where config.json asks for "
-                f"{list(slots[name].shape)}. {advice}"
+                f"{path}: tensor {name} has shape {list(stored.shape)} where config.json "
+                f"asks for {list(slots[name].shape)}. {advice}"
             )
-        if dtype not in _DTYPES:
-            raise UserError(
-                f"{path}: tensor {name} is stored as {dtype}. Only {', '.join(_DTYPES)} are read; "
-                "take an unquantised checkpoint."
-            )
-
-
-def _ignored(name: str, config: DecoderConfig) -> bool:
-    """Copies that some published files carry: a tied head, the rotary frequencies."""
-    if name == "lm_head.weight":
-        return config.tie_embeddings
-    return name.endswith(".rotary_emb.inv_freq")
+        check_dtype(stored)

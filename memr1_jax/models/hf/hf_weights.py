@@ -1,5 +1,6 @@
 """The decoder's parameters from and to Hugging Face folders of safetensors files."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -17,9 +18,10 @@ from jax.sharding import Mesh, Sharding
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.finite import RETRAIN, check_finite
-from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
-from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf
+from memr1_jax.models.hf.folders import own_file, read_json, whole_folder, write_json
+from memr1_jax.models.hf.hf_config import config_to_hf, read_config
 from memr1_jax.models.hf.hf_tensors import (
+    HEAD,
     INDEX,
     SINGLE,
     Slot,
@@ -49,7 +51,8 @@ def load_params(
 
     Names and shapes are checked first; then tensors are read one by one into arrays allocated
     beforehand, so host memory stays near the model's own size in `dtype`. The files hold bfloat16,
-    float16 or float32. `config` defaults to the folder's config.json. Raises UserError, naming file
+    float16 or float32. `config` defaults to the folder's config.json; the one returned has a head
+    of its own where the files do (see `find_tensors`). Raises UserError, naming file
     and tensor, for missing, unexpected or misshapen tensors and for missing or cut-off files.
     """
     config, leaves = _leaves(folder, config, dtype)
@@ -102,10 +105,10 @@ def export_params(
     """Writes a folder that transformers and vLLM load: config.json, safetensors, tokenizer files.
 
     Tokenizer files, and generation_config.json unless one is given, are copied from
-    `tokenizer_folder`. `dtype` is float32 or bfloat16. One shard at a time is held in host memory.
-    The folder appears whole or not at all; an existing model folder is replaced. Raises ValueError
-    where `params` is not the tree of `config`, UserError where files cannot be read or written or
-    weights are not finite.
+    `tokenizer_folder`, though not through links that leave it. `dtype` is float32 or bfloat16. One
+    shard at a time is held in host memory. The folder appears whole or not at all; an existing
+    model folder is replaced. Raises ValueError where `params` is not the tree of `config`,
+    UserError where files cannot be read or written or weights are not finite.
     """
     from safetensors.numpy import save_file
 
@@ -139,8 +142,8 @@ def export_params(
         if generation:
             write_json(new / "generation_config.json", dict(generation))
         for name in _TOKENIZER_FILES if source else ():
-            if (source / name).is_file():
-                shutil.copyfile(source / name, new / name)
+            if path := own_file(source, name):
+                shutil.copyfile(path, new / name)
     return Path(folder)
 
 
@@ -158,8 +161,9 @@ def _leaves(
     folder: str | os.PathLike, config: DecoderConfig | None, dtype: Any
 ) -> tuple[DecoderConfig, dict[tuple[str, ...], _Leaf]]:
     folder = Path(folder)
-    config = config or config_from_hf(read_json(folder / "config.json"))
+    config = config or read_config(folder)
     tensors = find_tensors(folder, config)
+    config = dataclasses.replace(config, tie_embeddings=HEAD not in tensors)
     slots: dict[tuple, dict[str, Slot]] = {}
     for name, slot in slots_of(config).items():
         slots.setdefault(slot.leaf, {})[name] = slot
@@ -204,4 +208,5 @@ def _published(leaves: Mapping, slot: Slot, dtype: str) -> np.ndarray:
 
 
 def _optional_json(folder: Path | None, name: str) -> dict:
-    return read_json(folder / name) if folder and (folder / name).is_file() else {}
+    path = own_file(folder, name) if folder else None
+    return read_json(path) if path else {}

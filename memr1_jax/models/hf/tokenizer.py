@@ -1,11 +1,25 @@
 """The tokenizer of a model folder."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.folders import read_json
+
+# What transformers reads beside tokenizer.json, checked first for errors that name the file.
+_JSON_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+    "generation_config.json",
+)
+
+_MARKS = ("\n", "|", "0", "e")  # one of them is no part of the first token of a text
 
 
 def load_tokenizer(folder: str | os.PathLike):
@@ -19,11 +33,18 @@ def load_tokenizer(folder: str | os.PathLike):
 
     if not Path(folder).is_dir():
         raise UserError(f"There is no folder {folder} to load a tokenizer from.")
+    for name in _JSON_FILES:
+        if (Path(folder) / name).is_file():
+            read_json(Path(folder) / name)
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             os.fspath(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        tokenizer.encode("Some settings fail only here.")
+        return tokenizer
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of a broken file the tokenizers library raises any, or panics
         raise UserError(
             f"{folder} holds no tokenizer that transformers can load ({error}). It needs "
             "tokenizer.json and tokenizer_config.json."
@@ -43,16 +64,86 @@ def check_tokenizer(tokenizer, config: DecoderConfig, folder: str | os.PathLike)
             f"The tokenizer in {folder} has no chat template. Take an instruction-tuned model, or "
             "add chat_template to tokenizer_config.json."
         )
-    if not stop_tokens(folder, tokenizer):
+    stops = stop_tokens(folder, tokenizer)
+    if not stops:
         raise UserError(
             f"Neither the tokenizer nor generation_config.json in {folder} names an end token. "
             "Add eos_token to tokenizer_config.json."
         )
+    if stops[-1] >= config.vocab_size:
+        raise UserError(
+            f"{folder} names the end token {stops[-1]}, but the model's vocabulary has "
+            f"{config.vocab_size} entries. Correct eos_token_id in generation_config.json."
+        )
 
 
 def stop_tokens(folder: str | os.PathLike, tokenizer) -> tuple[int, ...]:
-    """Returns the sorted ids that end a response: those of generation_config.json and eos_token."""
-    path = Path(folder) / "generation_config.json"
-    stops = read_json(path).get("eos_token_id") if path.is_file() else None
-    stops = stops if isinstance(stops, list) else [stops]
-    return tuple(sorted({stop for stop in [*stops, tokenizer.eos_token_id] if stop is not None}))
+    """Returns the sorted ids that end a response.
+
+    They are the tokenizer's `eos_token`, the `eos_token_id` of generation_config.json (of
+    config.json where there is none, as in transformers) and what ends a turn of the chat template.
+    There are none where only the template has one: other programs would not stop at it.
+    Raises UserError where an id is no id, or the template cannot be rendered.
+    """
+    named = {*_eos_ids(Path(folder)), tokenizer.eos_token_id} - {None}
+    try:
+        turn = {turn_end(tokenizer)} - {None}
+    except ValueError as error:
+        raise UserError(
+            f"The chat template in {folder} does not render a short dialogue ({error}). Take "
+            "another model, or correct the template."
+        ) from error
+    return tuple(sorted(named | turn)) if named else ()
+
+
+def turn_end(tokenizer) -> int | None:
+    """Returns the special token with which the chat template ends the assistant's turns, if any.
+
+    Raises ValueError where the template cannot be rendered.
+    """
+    if not tokenizer.chat_template:
+        return None
+    said = "yes indeed"
+    dialogue = [("user", "hello"), ("assistant", said)]
+    rendered = render_messages(tokenizer, dialogue, add_generation_prompt=False)
+    _, found, after = rendered.rpartition(said)
+    ids = tokenizer.encode(after.strip(), add_special_tokens=False) if found else []
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def inner_encoder(tokenizer) -> Callable[[str], list[int]]:
+    """Returns a function that tokenises a text as it stands inside a longer one.
+
+    Sentencepiece tokenizers put a space in front of what they are given, as if each piece began a
+    text. The pieces are therefore tokenised after a character that is taken away again. To other
+    tokenizers a piece is a text like any other. No special tokens are added.
+    """
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+    twice = encode("x x")
+    half = len(twice) // 2
+    if twice[:half] != twice[half:]:  # the first word has no space in front, unlike the second
+        return encode
+    before = {mark: encode(mark) for mark in _MARKS}
+
+    def encode_inside(text: str) -> list[int]:
+        for mark, head in before.items():
+            ids = encode(mark + text)
+            if ids[: len(head)] == head:
+                return ids[len(head) :]
+        return encode(text)
+
+    return encode_inside
+
+
+def _eos_ids(folder: Path) -> list[int]:
+    """Reads the end tokens of generation_config.json, or of config.json."""
+    names = ("generation_config.json", "config.json")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    value = read_json(path).get("eos_token_id") if path else None
+    ids = value if isinstance(value, list) else [value] * (value is not None)
+    if wrong := [i for i in ids if type(i) is not int or i < 0]:
+        raise UserError(
+            f"{path} gives {wrong[0]!r:.80} as eos_token_id. It must be the number of a token, or "
+            "a list of such numbers."
+        )
+    return ids

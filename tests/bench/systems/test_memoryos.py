@@ -67,14 +67,14 @@ TURNS = [Turn(who, text, f"D1:{n}") for n, (who, text) in enumerate([
 
 def test_pages_as_in_the_original_lose_turns():
     counts = collections.Counter()
-    pages = pages_of(TURNS, "Ann", "noon", False, counts)
+    pages = pages_of(TURNS, "Ann", lambda turn: "noon", False, counts)
     assert [(page.text, page.sources) for page in pages] == [("Ann: a2 Ben: b4", ("D1:2", "D1:4"))]
     assert counts == {"pages": 1, "pages_dropped": 2, "turns_dropped": 4}
 
 
 def test_unpaired_pages_can_be_kept():
     counts = collections.Counter()
-    pages = pages_of(TURNS, "Ann", "noon", True, counts)
+    pages = pages_of(TURNS, "Ann", lambda turn: "noon", True, counts)
     assert [page.text for page in pages] == [
         "Ben: b0",
         "Ann: a1 Ann: a2 Ben: b3 Ben: b4",

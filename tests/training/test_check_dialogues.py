@@ -1,0 +1,116 @@
+"""What a run needs of its dialogues is said before a model is loaded."""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+
+from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.errors import UserError
+from memr1_jax.training.check_dialogues import check_dialogues, training_banks
+from memr1_jax.training.config import ExperimentConfig, SFTConfig
+from memr1_jax.training.experiment import Experiment
+from memr1_jax.training.loading import load_dialogues
+
+TURNS = [
+    {"speaker": "Ana", "text": "I live in Oslo.", "time": "1 May 2023"},
+    {"speaker": "Ben", "text": "I like tea.", "time": "1 May 2023"},
+]
+WHERE = {"question": "Where does Ana live?", "answer": "Oslo", "evidence": ["D1:1"]}
+
+
+def own(tmp_path, learned, evaluated=(WHERE,)):
+    """Options of a run on two dialogues of one's own, with these questions."""
+    path = tmp_path / "own.jsonl"
+    records = [
+        {"id": split, "split": split, "turns": TURNS, "questions": list(questions)}
+        for split, questions in (("train", learned), ("validation", evaluated))
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    return ExperimentConfig(data="own", data_path=str(path), output=str(tmp_path / "run"))
+
+
+def check(options, tmp_path):
+    check_dialogues(options, *load_dialogues(options, 0, tmp_path), tmp_path)
+
+
+def test_dialogues_that_can_be_learned_from_pass(tmp_path):
+    made = own(tmp_path, [WHERE])
+    check(made, tmp_path)
+    for changes in ({"select": "validation"}, {"horizon": "terminal"}, {"horizon": "branches"}):
+        check(dataclasses.replace(made, **changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("learned", "evaluated", "changes", "complaint"),
+    [
+        ([], [WHERE], {}, "--train_split=train ask no question"),
+        ([], [WHERE], {"agent": "answer"}, "--train_split=train ask no question"),
+        ([{"question": "Why?", "abstain": True}] * 2, [WHERE], {}, r"\(2 abstentions\)"),
+        ([WHERE | {"evidence": []}], [WHERE], {}, '"evidence" to the questions.*--agent=answer'),
+        ([WHERE], [], {}, "--eval_split=validation ask no question"),
+        ([WHERE], [WHERE], {"training_banks": "gold"}, "which memory operations are right"),
+        ([WHERE], [WHERE], {"algorithm": "sft"}, "nothing to demonstrate to the Memory Manager"),
+    ],
+)
+def test_what_is_missing_is_told(tmp_path, learned, evaluated, changes, complaint):
+    options = dataclasses.replace(own(tmp_path, learned, evaluated), **changes)
+    with pytest.raises(UserError, match=complaint):
+        check(options, tmp_path)
+    # A whole run says so before it looks for the model, which is not there.
+    with pytest.raises(UserError, match=complaint):
+        Experiment(dataclasses.replace(options, model=str(tmp_path / "no_model")))
+
+
+def test_what_is_not_needed_may_be_missing(tmp_path):
+    check(dataclasses.replace(own(tmp_path, [WHERE], []), evaluate=False), tmp_path)
+    without = own(tmp_path, [WHERE | {"evidence": []}])
+    check(dataclasses.replace(without, agent="answer"), tmp_path)
+    gold = dataclasses.replace(own(tmp_path, [WHERE]), training_banks="gold", agent="manager")
+    check(gold, tmp_path)
+
+
+def test_generated_dialogues_have_gold_operations(tmp_path):
+    options = SFTConfig(training_banks="gold", synthetic_train=1, output=str(tmp_path))
+    check(options, tmp_path)
+
+
+def test_training_banks_follow_the_options():
+    assert training_banks(ExperimentConfig()) == "manager"
+    assert training_banks(SFTConfig()) == "add_all"
+    assert training_banks(ExperimentConfig(training_banks="gold")) == "gold"
+
+
+def test_turns_stand_for_facts_that_a_file_does_not_note(tmp_path):
+    path = tmp_path / "plain.json"
+    write_synthetic(path, 0, train=1, validation=1, test=0, num_sessions=2)
+    options = ExperimentConfig(data="locomo", data_path=str(path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "plain.json notes no facts")
+        warnings.filterwarnings("ignore", ".*not a known edition")
+        (noted, _) = load_dialogues(options, 0, tmp_path)
+    records = json.loads(path.read_text())
+    for record in records:
+        del record["observation"], record["gold_operations"]
+    path.write_text(json.dumps(records))
+    with pytest.warns(UserWarning, match="plain.json notes no facts for 2 of 2 conversations"):
+        (plain, _) = load_dialogues(options, 0, tmp_path)
+    assert len(plain[0].facts) == len(plain[0].turns) != len(noted[0].facts)
+
+
+def test_the_gap_between_sessions_is_a_setting(tmp_path):
+    options = own(tmp_path, [WHERE])
+    text = (tmp_path / "own.jsonl").read_text()
+    text = text.replace("1 May 2023", "9:00 am on 1 May, 2023", 1)
+    text = text.replace('"1 May 2023"', '"11:30 am on 1 May, 2023"', 1)
+    (tmp_path / "own.jsonl").write_text(text)
+
+    def sessions(**changes):
+        (learned,), _ = load_dialogues(dataclasses.replace(options, **changes), 0, tmp_path)
+        return len(learned.sessions)
+
+    assert (sessions(), sessions(session_gap=2.0), sessions(session_gap=0.0)) == (1, 2, 2)
+    for gap in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="--session_gap"):
+            sessions(session_gap=gap)
