@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memr1_jax.bench.harness import asking
 from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.data.benchmarks import Source, load_benchmark, source_of
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -31,12 +32,15 @@ class TableData:
     summaries: Mapping[str, Mapping[int, str]]
 
 
+def table_source(benchmark: str) -> Source:
+    """Returns what is known of a table's data set; generated dialogues are as LoCoMo's."""
+    return source_of("locomo" if benchmark == SYNTHETIC else benchmark)
+
+
 def load_table_data(options: TableConfig, folder: Path) -> TableData:
     """Reads, or generates, what the options name; UserError where that is not possible."""
     if options.benchmark == SYNTHETIC:
         return _synthetic(options, folder)
-    from memr1_jax.data.benchmarks import load_benchmark
-
     given = {
         "captions": options.captions,
         "adversarial": options.adversarial,

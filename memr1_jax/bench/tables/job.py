@@ -13,7 +13,7 @@ from memr1_jax.agents.templates import read_prompt
 from memr1_jax.bench.generator import Generator, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
-from memr1_jax.bench.scoring import summarise
+from memr1_jax.bench.scoring import METRICS, summarise
 from memr1_jax.bench.systems.bank import Embed
 from memr1_jax.bench.systems.embedders import remembering, token_embedder
 from memr1_jax.bench.systems.management_prompts import prompt_digests
@@ -25,7 +25,7 @@ from memr1_jax.bench.tables.config import (
     papers,
     settings,
 )
-from memr1_jax.bench.tables.data import TableData, load_table_data
+from memr1_jax.bench.tables.data import TableData, load_table_data, table_source
 from memr1_jax.bench.tables.differences import differences
 from memr1_jax.bench.tables.judging import Judging, judging
 from memr1_jax.bench.tables.markdown import TableRow, write_table
@@ -169,6 +169,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 workshop.data.conversations,
                 generator,
                 workshop.count,
+                score=METRICS[table_source(workshop.options.benchmark).metrics],
                 together_at_most=workshop.options.conversations,
                 on_progress=on_progress,
             )
