@@ -42,6 +42,7 @@ setup(
         "jinja2>=3.1.6",
         "safetensors",
         "huggingface_hub",
+        "httpx2",
         "datasets",
         "nltk",
         "rank-bm25",
