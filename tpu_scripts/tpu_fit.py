@@ -133,7 +133,7 @@ def cells() -> list[Cell]:
 def compiled(cell: Cell) -> dict:
     """The result of one cell: what the compiler says, or why there is nothing to compile."""
     from memr1_jax.errors import UserError
-    from memr1_jax.planner.fit import DoesNotFit, fit_step
+    from memr1_jax.planner.layout_search import DoesNotFit, fit_step
 
     try:
         fit = fit_step(cell.options(), cell.agent, cell.topology)
