@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memr1_jax.agents.templates import read_prompt
-from memr1_jax.bench.generator import Generator, Limits
+from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
 from memr1_jax.bench.scoring import METRICS, summarise
@@ -95,10 +95,10 @@ class _Workshop:
         return Models(options.model, agents, options.dtype, self._mesh)
 
     @functools.cached_property
-    def generator(self) -> Generator:
+    def engine(self) -> Engine:
         options = self.options
         limits = Limits(options.batch, options.batch_tokens, options.max_prompt_length)
-        return Generator(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
+        return Engine(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
 
     @functools.cached_property
     def _mesh(self) -> Mesh | None:
@@ -160,14 +160,14 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
             if total > 4 * workshop.options.batch:
                 on_progress("calls of this round", done, total)
 
-        generator = workshop.generator
-        generator.forget()  # a row that is resumed alone must go as after all others
-        generator.on_batch = on_batch
+        engine = workshop.engine
+        engine.forget()  # a row that is resumed alone must go as after all others
+        engine.on_batch = on_batch
         return row_of(
             run_row(
                 system,
                 workshop.data.conversations,
-                generator,
+                engine,
                 workshop.count,
                 score=METRICS[table_source(workshop.options.benchmark).metrics],
                 together_at_most=workshop.options.conversations,
