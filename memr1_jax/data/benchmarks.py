@@ -30,8 +30,8 @@ class Source:
     Attributes:
       read: reads it from a path; its parameters besides `path` and `strict` are the options.
       metrics: how answers are scored, a name of `bench.scoring.METRICS`.
-      judge: the prompts of a judge, a name of `bench.judge.templates.PROMPTS`; empty where none is
-        asked, since a choice is right or wrong.
+      judge: the prompts of a judge, a name of `bench.judge.judge_prompts.PROMPTS`; empty where none
+        is asked, since a choice is right or wrong.
       splits: whether it has train, validation and test; the others are for testing.
     """
 

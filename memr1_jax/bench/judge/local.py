@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from memr1_jax.bench.engine import Engine, Limits
+from memr1_jax.bench.judge.judge_prompts import Messages
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
-from memr1_jax.bench.judge.templates import Messages
 from memr1_jax.bench.reply_cache import model_digest
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.training.loading import Model

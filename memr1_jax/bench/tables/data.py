@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.bench.harness import asking
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.benchmarks import Source, load_benchmark, source_of
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation

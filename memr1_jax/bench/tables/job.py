@@ -14,24 +14,24 @@ from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
 from memr1_jax.bench.scoring import METRICS, summarise
-from memr1_jax.bench.systems.bank import Embed
 from memr1_jax.bench.systems.embedders import remembering, token_embedder
 from memr1_jax.bench.systems.management_prompts import prompt_digests
 from memr1_jax.bench.systems.protocol import System
 from memr1_jax.bench.systems.registry import BASE, Resources, build_row
-from memr1_jax.bench.tables.config import (
+from memr1_jax.bench.systems.text_bank import Embed
+from memr1_jax.bench.tables.data import TableData, load_table_data, table_source
+from memr1_jax.bench.tables.differences import differences
+from memr1_jax.bench.tables.judge_column import Judging, judging
+from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
+from memr1_jax.bench.tables.pictures import write_plots
+from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
+from memr1_jax.bench.tables.table_config import (
     TableConfig,
     check_table,
     papers,
     settings,
 )
-from memr1_jax.bench.tables.data import TableData, load_table_data, table_source
-from memr1_jax.bench.tables.differences import differences
-from memr1_jax.bench.tables.judging import Judging, judging
-from memr1_jax.bench.tables.markdown import TableRow, write_table
-from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
-from memr1_jax.bench.tables.plots import write_plots
-from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
+from memr1_jax.bench.tables.table_files import TableRow, write_table
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic

@@ -15,8 +15,8 @@ from memr1_jax.bench.judge.endpoint import (
     endpoint_judge,
     read_key,
 )
+from memr1_jax.bench.judge.judge_prompts import judge_prompt
 from memr1_jax.bench.judge.judging import Request, judge_cell, judge_rows
-from memr1_jax.bench.judge.templates import judge_prompt
 from memr1_jax.bench.judge.transport import retry_after
 from memr1_jax.errors import UserError
 

@@ -6,18 +6,18 @@ import json
 import pytest
 from tiny_model import tiny_folder
 
+from memr1_jax.bench.judge.judge_prompts import PROMPTS, judge_prompt
 from memr1_jax.bench.judge.judging import Judge, Outcome
-from memr1_jax.bench.judge.templates import PROMPTS, judge_prompt
 from memr1_jax.bench.scoring import METRICS, Answered, summarise
-from memr1_jax.bench.tables import judging as judging_module
-from memr1_jax.bench.tables.config import TableConfig, check_table
+from memr1_jax.bench.tables import judge_column
 from memr1_jax.bench.tables.data import load_table_data, table_source
 from memr1_jax.bench.tables.differences import differences
-from memr1_jax.bench.tables.judging import judging
-from memr1_jax.bench.tables.markdown import TableRow, markdown, results, timing_markdown
+from memr1_jax.bench.tables.judge_column import judging
 from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
-from memr1_jax.bench.tables.plots import points
+from memr1_jax.bench.tables.pictures import points
 from memr1_jax.bench.tables.rows import Row
+from memr1_jax.bench.tables.table_config import TableConfig, check_table
+from memr1_jax.bench.tables.table_files import TableRow, markdown, results, timing_markdown
 from memr1_jax.bench.usage import EvidenceFound
 from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.data.locomo_summaries import read_summaries
@@ -154,7 +154,7 @@ def test_verdicts_join_the_scores(monkeypatch, tmp_path):
             right = "Question 0?" in request.messages[-1][1]
             yield Outcome(json.dumps({"label": "CORRECT" if right else "WRONG"}), 0.1)
 
-    monkeypatch.setattr(judging_module, "_judge", lambda options: Judge("fake", ask, 8))
+    monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
     judge = judging(TableConfig(judge_model="fake"), tmp_path)
     items = [answered(0, f1=1.0), answered(1, f1=0.0), answered(2, category=5, f1=0.0)]
     marked, cell = judge("row", items)
@@ -182,7 +182,7 @@ def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
         systems.extend(request.messages for request in requests)
         yield from (Outcome("yes", 0.1) for _ in requests)
 
-    monkeypatch.setattr(judging_module, "_judge", lambda options: Judge("fake", ask, 8))
+    monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
     for name in ("msc", "longmemeval_s", "locomo"):
         items = [dataclasses.replace(answered(0), kind="multi-session")]
         judging(TableConfig(benchmark=name, judge_model="fake"), tmp_path / name)("row", items)

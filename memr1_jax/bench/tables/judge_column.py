@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from memr1_jax.bench.judge.judge_prompts import PROMPTS
 from memr1_jax.bench.judge.judging import Judge, judge_cell, judge_rows
-from memr1_jax.bench.judge.templates import PROMPTS
 from memr1_jax.bench.scoring import ADVERSARIAL, Answered
-from memr1_jax.bench.tables.config import TableConfig
 from memr1_jax.bench.tables.data import table_source
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.evals.intervals import mean_by_questions
 from memr1_jax.run.progress import progress_bar
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from memr1_jax.bench.paper import paper_latency, paper_markdown
 from memr1_jax.bench.scoring import OVERALL, Answered, headline
-from memr1_jax.bench.tables.config import LATENCY
 from memr1_jax.bench.tables.rows import OPERATIONS, Row
+from memr1_jax.bench.tables.table_config import LATENCY
 from memr1_jax.run.files import write_json_atomic, write_text_atomic
 from memr1_jax.run.markdown import markdown_table
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memr1_jax.bench.scoring import headline
-from memr1_jax.bench.tables.markdown import TableRow, metrics_of
+from memr1_jax.bench.tables.table_files import TableRow, metrics_of
 from memr1_jax.run.files import write_bytes_atomic
 from memr1_jax.run.plots import draw_bars, new_figure, png
 
