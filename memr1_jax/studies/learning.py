@@ -215,31 +215,31 @@ def _rewards(results):
 
 
 def _events(results):
-    columns = ["gold operation", "start", *(f"after {name.upper()}" for name in results)]
-    first = next(iter(results.values()))
-    rows = [
-        [
-            event,
-            *(
-                f"{100 * np.mean([run['by_event'][event] for run in runs]):.1f}"
-                for runs in (first["start"], *(found["end"] for found in results.values()))
-            ),
-        ]
-        for event in first["start"][0]["by_event"]
-    ]
-    return Table("Operations equal to the gold ones, percent by kind", columns, rows)
+    kinds = next(iter(results.values()))["start"][0]["by_event"]
+    return _means(
+        "Operations equal to the gold ones, percent by kind",
+        "gold operation",
+        {kind: kind for kind in kinds},
+        lambda run, kind: 100 * run["by_event"][kind],
+        results,
+    )
 
 
 def _health(results):
-    columns = ["whole dialogues", "start", *(f"after {name.upper()}" for name in results)]
-    first = next(iter(results.values()))
-    runs_of = (first["start"], *(found["end"] for found in results.values()))
-    rows = [
-        [text, *(f"{np.mean([run['health'][key] for run in runs]):.1f}" for runs in runs_of)]
-        for key, text in COMPLAINTS.items()
-    ]
-    facts = first["start"][0]["health"]["facts"]
+    facts = next(iter(results.values()))["start"][0]["health"]["facts"]
     title = f"Banks in the end, where {facts} facts hold: counts, means over seeds"
+    return _means(title, "whole dialogues", COMPLAINTS, lambda r, key: r["health"][key], results)
+
+
+def _means(title, heading, names, value, results):
+    """Returns a table of `value(run, name)`, means over seeds, at the start and after learning."""
+    columns = [heading, "start", *(f"after {name.upper()}" for name in results)]
+    starts = next(iter(results.values()))["start"]
+    measured = (starts, *(found["end"] for found in results.values()))
+    rows = [
+        [text, *(f"{np.mean([value(run, name) for run in runs]):.1f}" for runs in measured)]
+        for name, text in names.items()
+    ]
     return Table(title, columns, rows)
 
 
