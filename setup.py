@@ -23,7 +23,7 @@ setup(
     ),
     package_data={
         "memr1_jax.agents": ["prompts/*.txt"],
-        "memr1_jax.bench.systems": ["prompt_files/*.txt"],
+        "memr1_jax.bench.systems": ["prompts/*.txt"],
         "memr1_jax.bench.judge": ["prompts/*.txt"],
         "memr1_jax.bench": ["paper.json"],
         "memr1_jax.evals.report": ["page/*"],
@@ -43,6 +43,7 @@ setup(
         "safetensors",
         "huggingface_hub",
         "gguf",
+        "httpx2",
         "datasets",
         "nltk",
         "rank-bm25",

@@ -7,7 +7,7 @@ A command that was stopped goes on where it was when it is given again.
 """
 
 from experiments.command_line import define_flags, parsed, run
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 
 define_flags(TableConfig)
 

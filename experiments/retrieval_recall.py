@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from memr1_jax.bench.systems.bank import Embed
 from memr1_jax.bench.systems.search import bm25_scores
+from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError

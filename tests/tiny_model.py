@@ -27,13 +27,13 @@ from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf.hf_weights import export_params
-from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state
+from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state, update
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.algorithms import build_learner
 from memr1_jax.training.assembly import make_policy
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.loading import Model, Models, load_dialogues, load_models
-from memr1_jax.training.step import Frozen, Policy, make_train_step
+from memr1_jax.training.step import Frozen, Policy, compile_step
 from memr1_jax.training.workbench import Workbench, build_workbench
 
 CONFIG = DecoderConfig(
@@ -255,7 +255,7 @@ def make_training(agent: str, horizon: str = "one_step") -> Training:
         banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
         data = encode_answer_data(bench.encoder, tiny.conversations, banks)
     algorithm, optimizer = build_learner(tiny.options).algorithm, create_optimizer(1e-3)
-    step = make_train_step(policy, algorithm, optimizer)
+    step = compile_step(update, policy, algorithm, optimizer)
     frozen = Frozen(params, params if agent == "manager" else None)
     data = jax.tree.map(jnp.asarray, data)
     return Training(policy, algorithm, optimizer, step, frozen, data)

@@ -21,7 +21,7 @@ flags.DEFINE_string(
 def main() -> None:
     """Compiles the step of each agent that --agent names."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
-    from memr1_jax.planner.fit import fit_step
+    from memr1_jax.planner.layout_search import fit_step
 
     options = parsed(ExperimentConfig)
     agents = ("manager", "answer") if options.agent == "both" else (options.agent,)

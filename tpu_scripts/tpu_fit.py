@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments.command_line import run
 from memr1_jax.run.json_files import json_line, loads
+from memr1_jax.run.markdown import markdown_table
 from memr1_jax.training.config import ExperimentConfig
 
 flags.DEFINE_string("results", "docs/tpu_fit.jsonl", "Results of all compilations, one a line.")
@@ -132,7 +133,7 @@ def cells() -> list[Cell]:
 def compiled(cell: Cell) -> dict:
     """The result of one cell: what the compiler says, or why there is nothing to compile."""
     from memr1_jax.errors import UserError
-    from memr1_jax.planner.fit import DoesNotFit, fit_step
+    from memr1_jax.planner.layout_search import DoesNotFit, fit_step
 
     try:
         fit = fit_step(cell.options(), cell.agent, cell.topology)
@@ -193,11 +194,9 @@ def page(results: dict[str, dict]) -> str:
     tables = {"colab": [], "target": [], "paper": []}
     for cell in cells():
         tables[cell.table].append(_row(cell, results))
-    head = (
-        "| model | trained | agent | algorithm | chips | layout | peak HBM a chip | fits |"
-        " at least |\n|---|---|---|---|---|---|---|---|---|"
-    )
-    text = {name: "\n".join([head, *rows]) for name, rows in tables.items()}
+    columns = ("model", "trained", "agent", "algorithm", "chips", "layout", "peak HBM a chip")
+    columns += ("fits", "at least")
+    text = {name: markdown_table(columns, rows, len(columns)) for name, rows in tables.items()}
     return f"""# What fits onto which TPU
 
 Compiled with libtpu, the TPU's own compiler, on a machine without a TPU; nothing was run. Peak HBM
@@ -255,8 +254,8 @@ def _row(cell, results):
         elif not result["attempts"]:
             fits = f"no, by estimate (arguments {alone:.1f} GiB)"
     trained = f"LoRA {cell.lora_rank}" if cell.lora_rank else "full"
-    row = (cell.model, trained, cell.agent, cell.algorithm.upper(), cell.chips, layout, peak, fits)
-    return f"| {' | '.join((*row, least))} |"
+    names = (cell.model, trained, cell.agent, cell.algorithm.upper(), cell.chips)
+    return (*names, layout, peak, fits, least)
 
 
 def main() -> None:

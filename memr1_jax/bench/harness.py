@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from memr1_jax.bench.scoring import Answered, score_answer
+from memr1_jax.bench.scoring import Answered, Score, score_by_question
 from memr1_jax.bench.systems.protocol import (
     Answer,
     Call,
@@ -63,6 +63,7 @@ def run_row(
     run: Run,
     count: Callable[[str], int],
     *,
+    score: Score = score_by_question,
     together_at_most: int = 16,
     on_progress: Progress = lambda what, done, total: None,
 ) -> RowRun:
@@ -76,6 +77,7 @@ def run_row(
       conversations: with the questions that are asked.
       run: answers lists of calls.
       count: tells the tokens of a text, for the size of banks.
+      score: of the benchmark, from `scoring.METRICS`.
       together_at_most: conversations that advance together.
       on_progress: told what is going on.
     """
@@ -108,7 +110,7 @@ def run_row(
             answers = together([stores[p].answer(question) for p, question in asked], recorded)
             held = {place: stores[place].memories() for place in at}
             for (place, question), answer in zip(asked, answers, strict=True):
-                found[place].append(_answered(wave[place], question, answer, held[place]))
+                found[place].append(_answered(wave[place], question, answer, held[place], score))
                 searches.append(answer.search_seconds)
                 without_room += answer.without_room
             progress.answered(len(asked))
@@ -128,7 +130,11 @@ def _read(store: Store, stage, progress: "_Progress") -> Steps[None]:
 
 
 def _answered(
-    conversation: Conversation, question: Question, answer: Answer, held: Sequence[Memory]
+    conversation: Conversation,
+    question: Question,
+    answer: Answer,
+    held: Sequence[Memory],
+    score: Score,
 ) -> Answered:
     gold = question.answer if question.corrected is None else question.corrected
     asked = dataclasses.replace(question, answer=gold)
@@ -144,7 +150,7 @@ def _answered(
         answer=answer.answer,
         rule=answer.rule,
         abstain=question.abstain,
-        scores=score_answer(answer.answer, asked),
+        scores=score(answer.answer, asked),
         evidence=find_evidence(question.evidence, held, answer.memories),
         memories=tuple(dataclasses.asdict(memory) for memory in answer.memories),
     )

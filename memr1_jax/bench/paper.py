@@ -9,6 +9,8 @@ import functools
 import importlib.resources
 import json
 
+from memr1_jax.run.markdown import markdown_table
+
 TABLES = ("locomo", "scaling", "longmemeval", "longmemeval_baselines", "ablations")
 FIGURES = ("F1", "BLEU-1", "judge")
 OVERALL = "overall"
@@ -88,15 +90,15 @@ def paper_markdown(name: str) -> str:
     table = paper_table(name)
     numbers = {}
     header = ["backbone", "method", *(f"{c.name} ({c.count})" for c in table.columns)]
-    lines = [header, ["---"] * 2 + ["---:"] * len(table.columns)]
+    lines = []
     for row in table.rows:
         marks = [numbers.setdefault(note, len(numbers) + 1) for note in row.notes]
         method = row.method + "".join(f" [{mark}]" for mark in marks)
         lines.append([row.backbone, method, *(_cell(row, column) for column in table.columns)])
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     below = [f"{' / '.join(FIGURES)} in percent, by number of questions.", *table.notes]
     below += [f"[{number}] {note}" for note, number in numbers.items()]
-    return f"{table.title}\n\n{text}\n" + "".join(f"{line}  \n" for line in below)
+    text = markdown_table(header, lines, labels=2, title=table.title)
+    return f"{text}\n\n" + "".join(f"{line}  \n" for line in below)
 
 
 def _cell(row: PaperRow, column: PaperColumn) -> str:

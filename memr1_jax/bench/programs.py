@@ -1,4 +1,4 @@
-"""The compiled programs of the generator: greedy responses, and keys and values of a prefix.
+"""The compiled programs of the engine: greedy responses, and keys and values of a prefix.
 
 Axis letters: B rows of a batch, P prompt length, R response length, T length of a shared prefix.
 """
@@ -22,7 +22,7 @@ _PROGRAMS: dict[tuple, Callable] = {}
 def compiled(function: Callable, static: tuple, arguments: tuple) -> Callable:
     """The function, its first arguments fixed, compiled for the shapes of the others.
 
-    So no run that is timed compiles, and generators share their programs.
+    So no run that is timed compiles, and engines share their programs.
     """
     leaves, structure = jax.tree.flatten(arguments)
     key = (function, static, structure, *((np.shape(x), x.dtype) for x in leaves))

@@ -1,12 +1,8 @@
-"""Which metrics an answer gets, and their means with intervals, whatever the benchmark.
-
-Questions with options are multiple choice, those with a LoCoMo category get LoCoMo's metrics, all
-others those of short free answers.
-"""
+"""Scores answers by their benchmark's metrics, and gives means with intervals."""
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from memr1_jax.bench.multiple_choice import score_multiple_choice
 from memr1_jax.bench.usage import EvidenceFound
@@ -39,14 +35,36 @@ class Answered:
     memories: tuple[dict, ...]  # those that were shown
 
 
-def score_answer(answer: str, question: Question) -> dict[str, float]:
-    """The metrics of one answer, by the names of their variants."""
-    if question.options:
-        return score_multiple_choice(answer, question.answer)
-    if question.category:
-        scores = score(answer, question)
-        return {name: value for name, value in scores.items() if name != "category"}
+def _locomo(answer: str, question: Question) -> dict[str, float]:
+    scores = score(answer, question)
+    return {name: value for name, value in scores.items() if name != "category"}
+
+
+def _short(answer: str, question: Question) -> dict[str, float]:
     return score_msc(answer, question.answer)
+
+
+def _choice(answer: str, question: Question) -> dict[str, float]:
+    return score_multiple_choice(answer, question.answer)
+
+
+def score_by_question(answer: str, question: Question) -> dict[str, float]:
+    """Scores an answer as its question asks, in a data set that mixes kinds of questions.
+
+    Options make it multiple choice, a category LoCoMo's; all others are short free answers.
+    """
+    metrics = _choice if question.options else _locomo if question.category else _short
+    return metrics(answer, question)
+
+
+Score = Callable[[str, Question], dict[str, float]]  # scores of one answer by variant of a metric
+
+METRICS: dict[str, Score] = {
+    "locomo": _locomo,
+    "short": _short,
+    "choice": _choice,
+    "by_question": score_by_question,
+}
 
 
 def headline(metrics: Iterable[str]) -> str:

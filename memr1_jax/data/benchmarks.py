@@ -22,14 +22,45 @@ from memr1_jax.data.readers import (
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 
-BENCHMARKS: dict[str, Callable[..., Read]] = {
-    "locomo": read_locomo,
-    **{f"longmemeval_{edition}": longmemeval_reader(edition) for edition in FILES},
-    "msc": read_msc,
-    **{f"personamem_{length}": personamem_reader(length) for length in QUESTIONS},
-    "own": read_own,
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """All that is particular to a data set.
+
+    Attributes:
+      read: reads it from a path; its parameters besides `path` and `strict` are the options.
+      metrics: how answers are scored, a name of `bench.scoring.METRICS`.
+      judge: the prompts of a judge, a name of `bench.judge.judge_prompts.PROMPTS`; empty where none
+        is asked, since a choice is right or wrong.
+      splits: whether it has train, validation and test; the others are for testing.
+    """
+
+    read: Callable[..., Read]
+    metrics: str
+    judge: str
+    splits: bool = False
+
+
+BENCHMARKS: dict[str, Source] = {
+    "locomo": Source(read_locomo, "locomo", "locomo", splits=True),
+    **{
+        f"longmemeval_{edition}": Source(longmemeval_reader(edition), "short", "longmemeval")
+        for edition in FILES
+    },
+    "msc": Source(read_msc, "short", "msc_strict"),
+    **{
+        f"personamem_{length}": Source(personamem_reader(length), "choice", "")
+        for length in QUESTIONS
+    },
+    "own": Source(read_own, "by_question", "locomo", splits=True),
 }
-_WITH_SPLITS = ("locomo", "own")  # all others are for testing
+
+
+def source_of(name: str) -> Source:
+    """Returns what is known of a data set; UserError where there is none of that name."""
+    if name not in BENCHMARKS:
+        raise UserError(f"There is no data set {name!r}; choose one of {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,23 +136,22 @@ def load_benchmark(
       UserError: there is no such data set, option or split; a file is missing, broken or with
         `strict` unknown; or a known file does not hold what it is known to hold.
     """
-    if name not in BENCHMARKS:
-        raise UserError(f"There is no data set {name!r}; choose one of {', '.join(BENCHMARKS)}.")
-    reader = BENCHMARKS[name]
-    offered = [key for key in inspect.signature(reader).parameters if key not in ("path", "strict")]
+    source = source_of(name)
+    offered = [*inspect.signature(source.read).parameters]
+    offered = [key for key in offered if key not in ("path", "strict")]
     for option in options:
         if option not in offered:
             has = ", ".join(offered) or "none"
             raise UserError(f"The data set {name} has no option {option!r}. Its options: {has}.")
-    if split not in ("", "test") and name not in _WITH_SPLITS:
+    if split not in ("", "test") and not source.splits:
         raise UserError(f"The data set {name} is for testing alone; it has no split {split!r}.")
-    read = reader(path, strict, **options)
+    read = source.read(path, strict, **options)
     ids = collections.Counter(conversation.id for conversation in read.conversations)
     twice = [identity for identity, number in ids.items() if number > 1]
     if twice:
         raise UserError(f"{read.files[0].path} has more than one conversation {twice[0]!r}.")
     chosen = read.conversations
-    if split and name in _WITH_SPLITS:
+    if split and source.splits:
         chosen = split_of(chosen, split)
     return Benchmark(
         name=read.name,

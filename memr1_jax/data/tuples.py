@@ -1,4 +1,4 @@
-"""Training tuples of the two agents (Memory-R1, arXiv 2508.19828, Algorithms 1 and 2)."""
+"""Training tuples of the Memory Manager (Memory-R1, arXiv 2508.19828, Algorithm 1)."""
 
 import dataclasses
 from typing import Literal
@@ -28,15 +28,6 @@ class ManagerTuple:
     facts: tuple[Fact, ...]
     banks: Banks
     questions: tuple[Question, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswerTuple:
-    """A question and the two banks the Answer Agent may search."""
-
-    conversation: str
-    question: Question
-    banks: Banks
 
 
 def manager_tuples(
@@ -74,19 +65,6 @@ def manager_tuples(
             )
         )
     return tuples
-
-
-def answer_tuples(conversation: Conversation, banks: Banks | None = None) -> list[AnswerTuple]:
-    """Return one tuple for every question (Algorithm 2).
-
-    Args:
-      conversation: the dialogue.
-      banks: what a Memory Manager made of the dialogue; without it, what `facts_before` says at
-        the end.
-    """
-    if banks is None:
-        banks = banks_before(conversation, len(conversation.turns), window=None)
-    return [AnswerTuple(conversation.id, question, banks) for question in conversation.questions]
 
 
 def turn_of(conversation: Conversation, fact: Fact) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from memr1_jax.data.types import Question
+from memr1_jax.run.markdown import markdown_table
 from memr1_jax.text.normalize import normalize_text
 
 if TYPE_CHECKING:
@@ -192,8 +193,7 @@ def results_table(entries: Iterable[Mapping]) -> "Table":
 def results_markdown(entries: Iterable[Mapping]) -> str:
     """Return the entries of `aggregate` as a Markdown table, scores in percent."""
     header, lines = _cells(entries)
-    rule = ["---"] * 2 + ["---:"] * (len(header) - 2)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines)) + "\n"
+    return markdown_table(header, lines, labels=2) + "\n"
 
 
 def _cells(entries: Iterable[Mapping]) -> tuple[list[str], list[list[str]]]:

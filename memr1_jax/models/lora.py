@@ -84,11 +84,6 @@ def abstract_adapters(config: DecoderConfig, lora: LoRA) -> dict:
     return jax.eval_shape(lambda: init_adapters(config, lora, jax.random.key(0)))
 
 
-def adapter_count(config: DecoderConfig, lora: LoRA) -> int:
-    """Number of trainable parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract_adapters(config, lora)))
-
-
 def join(params: dict, adapters: dict, scale: float) -> dict:
     """Parameters for `Decoder.apply`: the backbone with the adapters beside its kernels.
 

@@ -18,19 +18,14 @@ _BLOCK = 256  # entries a block of the two-level inverse CDF
 
 @struct.dataclass
 class Sampling:
-    """Traced sampling parameters: a change does not recompile.
-
-    `temperature` 0 means greedy; `top_p` 1 and `top_k` 0 switch the filters off.
-    """
+    """Traced sampling parameters: a change does not recompile; `temperature` 0 means greedy."""
 
     temperature: jax.Array
-    top_p: jax.Array
-    top_k: jax.Array
 
     @classmethod
-    def create(cls, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> "Sampling":
-        """Scalars as arrays."""
-        return cls(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
+    def create(cls, temperature: float = 1.0) -> "Sampling":
+        """Makes arrays of scalars."""
+        return cls(jnp.float32(temperature))
 
 
 def greedy_sampling() -> tuple[jax.Array, Sampling]:
@@ -56,8 +51,8 @@ class Samples:
     """Sampled responses.
 
     `tokens` `[*rows, R]`; `length` `[*rows]`, a final stop token included; `logprobs` `[*rows, R]`
-    of the distribution that was sampled (temperature, filters and constraint applied; at
-    temperature 0 that of temperature 1), 0 beyond the length; `stopped` `[*rows]`, False where the
+    of the distribution that was sampled (temperature and constraint applied; at temperature 0
+    that of temperature 1), 0 beyond the length; `stopped` `[*rows]`, False where the
     response was cut off.
     """
 
@@ -185,8 +180,6 @@ def sample_tokens(
         logits = jnp.where(allowed, logits, -jnp.inf)
     greedy = sampling.temperature <= 0
     logits = logits / jnp.where(greedy, 1.0, sampling.temperature)
-    filtered = (sampling.top_p < 1) | ((sampling.top_k > 0) & (sampling.top_k < vocab))
-    logits = jax.lax.cond(filtered, _filter, lambda logits, _: logits, logits, sampling)
 
     flat = logits.reshape(-1, vocab)
     peak = flat.max(axis=-1, keepdims=True)
@@ -218,46 +211,3 @@ def _first_above(cdf, target, weight):
 
 def _take(array, index):
     return jnp.take_along_axis(array, index[:, None], axis=-1)[:, 0]
-
-
-def _filter(logits, sampling):
-    """Minus infinity for tokens outside the top k, then outside the nucleus of the rest.
-
-    Both sets are `logits >= threshold`. The threshold is found by bisection on the bits of the
-    float, ordered as integers: 32 passes, exact, and no sort. Ties at the threshold stay in.
-    """
-    vocab = logits.shape[-1]
-    count = jnp.where(sampling.top_k > 0, sampling.top_k, vocab)
-    threshold = _largest_threshold(logits, lambda keep: keep.sum(axis=-1) >= count)
-    logits = jnp.where(logits >= threshold[..., None], logits, -jnp.inf)
-
-    probability = jax.nn.softmax(logits, axis=-1)
-    enough = jnp.where(sampling.top_p < 1, sampling.top_p, jnp.inf)
-    threshold = _largest_threshold(
-        logits, lambda keep: jnp.where(keep, probability, 0.0).sum(axis=-1) >= enough
-    )
-    return jnp.where(logits >= threshold[..., None], logits, -jnp.inf)
-
-
-def _largest_threshold(values, satisfied):
-    """Largest float32 `t` a row such that `satisfied(values >= t)`; smaller sets satisfy less."""
-    ordered = _ordered_bits(values)
-
-    def halve(_, bounds):
-        low, high = bounds  # satisfied at low, not known at high
-        middle = low + (high - low) // 2 + (high - low) % 2
-        good = satisfied(ordered >= middle[..., None])
-        return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
-
-    low = ordered.min(axis=-1)
-    high = ordered.max(axis=-1)
-    low, _ = jax.lax.fori_loop(0, 33, halve, (low, high))
-    smallest = jnp.where(ordered >= low[..., None], values, jnp.inf)
-    return smallest.min(axis=-1)
-
-
-def _ordered_bits(values):
-    """Unsigned integers in the order of float32 `values`."""
-    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
-    negative = bits >> 31 == 1
-    return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))

@@ -63,7 +63,7 @@ def shard_train_step(
     """Compiles `train_step(state, frozen, tools, data, rows, valid)` for a mesh.
 
     Args:
-      train_step: from `make_train_step`; compiled anew from the function below its `jit`.
+      train_step: from `compile_step`; compiled again from the function below its `jit`.
       mesh: from `make_mesh`.
       state: arrays or abstract, as are the next three; only names and shapes are read.
       frozen: see above.

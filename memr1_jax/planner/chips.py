@@ -39,11 +39,6 @@ class Chip:
         """Bytes that one device reads or writes in a second."""
         return self.bandwidth / self.devices
 
-    @property
-    def device_interconnect(self) -> float:
-        """Bytes that one device sends, and receives, in a second."""
-        return self.interconnect / 2 / self.devices
-
 
 # By the name that libtpu gives the devices. `usable` is the limit in its own out-of-memory message.
 CHIPS: dict[str, Chip] = {

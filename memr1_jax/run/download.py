@@ -1,4 +1,7 @@
-"""One file from the network to the disk: resumed where it was cut, checked before it is there."""
+"""Fetches a file from the network: resumed where it was cut, checked before it is there.
+
+pooch does not resume, huggingface_hub fetches from its hub, and filelock leaves its files behind.
+"""
 
 import contextlib
 import hashlib
@@ -120,20 +123,13 @@ def _digest(file: BinaryIO) -> str:
 
 
 def _fetch(url: str, file: BinaryIO, description: str) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import console, progress
 
-    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn())
+    columns += (progress.DownloadColumn(), progress.TransferSpeedColumn())
+    columns += (progress.TimeRemainingColumn(),)
     # Not on stdout, where the bar would mix with what the program itself prints.
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=console) as bar:
+    with progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
         task = bar.add_task(description, total=None)
 
         def receive() -> None:

@@ -1,4 +1,4 @@
-"""Curves of a run as PNG files."""
+"""Draws PNG files: reward curves, bars and lines with intervals; matplotlib is used here alone."""
 
 import io
 import math
@@ -37,23 +37,61 @@ def reward_curve(
             f"There is no reward to draw in {path}: the metrics hold none. Train for at least one"
             " step first."
         )
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     agents = list(dict.fromkeys(record["agent"] for record in rewards))
-    figure = Figure(figsize=(5.5 * len(agents), 3.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
-    panels = figure.subplots(1, len(agents), sharey=True, squeeze=False)[0]
+    figure, panels = new_figure(len(agents), (5.5 * len(agents), 3.8), title, sharey=True)
     for panel, agent in zip(panels, agents, strict=True):
         _draw(panel, [record for record in rewards if record["agent"] == agent], window)
         panel.set_title(_TITLES.get(agent, agent), fontsize=11)
     lowest = min(record["reward"] for record in rewards)
     panels[0].set_ylim(bottom=min(0.0, 1.05 * lowest))
     panels[0].set_ylabel("mean reward per response (0 to 1)")
+    write_bytes_atomic(path, png(figure))
+
+
+def new_figure(panels: int, size: tuple[float, float], title: str = "", **options: Any):
+    """Returns a figure of `size` inches and its panels, side by side.
+
+    Args:
+        panels: how many.
+        size: width and height.
+        title: a line above them.
+        **options: of matplotlib's `Figure.subplots`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure.suptitle(title, fontsize=11, wrap=True)
+    found = figure.subplots(1, panels, squeeze=False, **options)[0]
+    for panel in found:
+        panel.grid(alpha=0.25)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, found
+
+
+def png(figure) -> bytes:
+    """Returns a figure as the content of a PNG file."""
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    write_bytes_atomic(path, image.getvalue())
+    return image.getvalue()
+
+
+def draw_bars(
+    panel, labels: Sequence[str], means: Sequence[float], errors: Any, heading: str
+) -> None:
+    """Draws a bar for every label, the first one on top.
+
+    Args:
+        panel: of `new_figure`.
+        labels: names of the bars.
+        means: their lengths.
+        errors: half widths of intervals `[N]`, or what lies below and above `[2, N]`.
+        heading: what is measured.
+    """
+    panel.barh(range(len(labels)), means, xerr=errors, color="C0", capsize=2)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.set_ylim(len(labels) - 0.5, -0.5)
+    panel.set_xlabel(heading)
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -88,8 +126,6 @@ def _draw(panel, records: Sequence[Mapping[str, Any]], window: int) -> None:
         panel.plot(steps, values, "o-", color=f"C{index + 1}", markersize=4, label=phase)
     panel.set_xlabel("training step")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(alpha=0.25)
-    panel.spines[["top", "right"]].set_visible(False)
     # Below the panel, where it covers no data.
     panel.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize=9, frameon=False

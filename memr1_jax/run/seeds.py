@@ -1,4 +1,4 @@
-"""Figures over seeds, as numbers and in tables.
+"""Figures over seeds, as numbers and as text.
 
 Axis letters: S seeds.
 """
@@ -27,12 +27,3 @@ def interval_text(values: Sequence[float], form: str) -> str:
     found = mean_interval(values)
     mean, half = found["mean"], found["half_width"]
     return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"
-
-
-def markdown(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1
-) -> str:
-    """A table in Markdown below its title; those after the first `labels` columns to the right."""
-    rule = ["---"] * labels + ["---:"] * (len(columns) - labels)
-    lines = [columns, rule, *rows]
-    return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from memr1_jax.errors import UserError
-from memr1_jax.studies.comparison import nano_options
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
+from memr1_jax.studies.runner import nano_options
 from memr1_jax.training.config import HORIZONS, OVERWRITE, ExperimentConfig, option
 
 TURNS = 32  # of dialogue in a step of the horizon table

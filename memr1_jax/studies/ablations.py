@@ -1,6 +1,6 @@
 """The paper's ablations on the nano model (Memory-R1, section 4 and its appendices).
 
-What each table compares stands in `ablation_cells`, what it shows in `ablation_report`.
+What each table compares stands in `ablation_cells`, what it shows in `ablation_tables`.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from memr1_jax.studies.ablation_cells import (
     experiment_of,
     plan,
 )
-from memr1_jax.studies.ablation_report import write_report
-from memr1_jax.studies.comparison import held_out, open_folder, run_to_its_end, write_dialogues
+from memr1_jax.studies.ablation_tables import write_report
+from memr1_jax.studies.runner import held_out, open_folder, run_study, write_dialogues
 
 # Options that another call with the same folder may change: they add runs, and change none.
 _FREE = ("tables", "seeds", "judge_model")
@@ -46,16 +46,12 @@ def ablate(options: AblationsConfig) -> dict[str, Any]:
         path = folder / dialogues_file(facts)
         write_dialogues(path, options.seed, again=not opened.begun, **counts)
     wanted = [
-        (cell, seed)
+        (cell.name, experiment_of(cell, folder, seed))
         for seed in range(options.seed, options.seed + options.seeds)
         for cell in cells
         if cell.varies or seed == options.seed
     ]
-    runs: dict[str, list] = {cell.name: [] for cell in cells}
-    for number, (cell, seed) in enumerate(wanted, 1):
-        title = f"{number} of {len(wanted)} runs: {cell.name}, seed {seed}"
-        found = run_to_its_end(title, experiment_of(cell, folder, seed), _measure)
-        runs[cell.name].append(found)
+    runs = run_study(wanted, _measure)
     return write_report(folder, dataclasses.asdict(options), tables, runs)
 
 

@@ -1,34 +1,51 @@
-"""What reinforcement learning teaches both agents: GRPO beside PPO, several seeds each.
+"""Studies what reinforcement learning teaches both agents: GRPO and PPO, several seeds each.
 
 From one start, the nano model, either algorithm trains the Answer Agent on banks as they should be,
 then the Memory Manager through that Answer Agent, frozen. Dialogues, questions, samples a question
 and steps are the same for both, so that what differs is where advantages come from: the group, or a
 critic. Before and after, both agents are measured on held-out dialogues.
+
+Axis letters: S seeds, T steps.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memr1_jax.errors import UserError
-from memr1_jax.studies.comparison import (
+from memr1_jax.evals.bank_health import COMPLAINTS
+from memr1_jax.run.plots import moving_mean, new_figure, png
+from memr1_jax.run.seeds import interval_text
+from memr1_jax.studies.runner import (
+    Table,
     held_out,
     nano_options,
     open_folder,
-    run_to_its_end,
+    run_study,
     write_dialogues,
+    write_results,
 )
-from memr1_jax.studies.learning_report import write_report
 from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
 
 ALGORITHMS = ("grpo", "ppo")
+_AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}
+_ABILITIES = {
+    "answer": "Answer Agent, exact match",
+    "manager": "Memory Manager, exact match through the trained Answer Agent",
+    "operations": "manager's operations equal to the gold ones (never rewarded)",
+    "dialogue": "both, whole dialogues, banks from empty: exact match",
+}
+_WHEN = ("start", "after RL", "gain")
 
 
 @dataclasses.dataclass(frozen=True)
 class LearningConfig:
-    """Options of the comparison; what is not here is the same for all its runs."""
+    """Options of the study; what is not here is the same for all its runs."""
 
-    output: str = option("runs/learning", "Folder; the same command goes on with it.")
+    output: str = option("runs/learning", "Folder; the same command resumes it.")
     overwrite: bool = option(False, OVERWRITE)
     model: str = option("nano", "Where both agents start; a model of the nano model's sizes.")
     algorithms: str = option("grpo,ppo", "Which algorithms, separated by commas.")
@@ -67,24 +84,18 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     folder = opened.path
     counts = {"train": options.dialogues, "test": options.test_dialogues}
     write_dialogues(folder / "dialogues.json", options.seed, again=not opened.begun, **counts)
-    runs = {
-        algorithm: [
-            run_to_its_end(
-                f"{algorithm.upper()}, seed {seed}",
-                run_options(options, folder, algorithm, seed),
-                _measure,
-            )
-            for seed in range(options.seed, options.seed + options.seeds)
-        ]
+    wanted = [
+        (algorithm, run_options(options, folder, algorithm, seed))
         for algorithm in chosen
-    }
-    return write_report(folder, dataclasses.asdict(options), runs)
+        for seed in range(options.seed, options.seed + options.seeds)
+    ]
+    return write_report(folder, dataclasses.asdict(options), run_study(wanted, _measure))
 
 
 def run_options(
     options: LearningConfig, folder: Path, algorithm: str, seed: int
 ) -> ExperimentConfig:
-    """One run of GRPO or PPO from the start: the same but for what each has alone."""
+    """Returns one run of GRPO or PPO from the start: the same but for what each has alone."""
     rates = {"grpo": options.grpo_learning_rate, "ppo": options.ppo_learning_rate}
     return nano_options(
         algorithm=algorithm,
@@ -102,7 +113,7 @@ def run_options(
 
 
 def _measure(experiment) -> dict[str, dict]:
-    """`measure.Measured` as dictionaries, at the "start" and at the "end".
+    """Returns `measure.Measured` as dictionaries, at the "start" and at the "end".
 
     The start's manager is judged by the trained Answer Agent, as the end's is.
     """
@@ -114,3 +125,126 @@ def _measure(experiment) -> dict[str, dict]:
         "start": before,
         "end": dataclasses.asdict(yardstick(trained["manager"], trained["answer"])),
     }
+
+
+def write_report(
+    folder: Path, options: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Prints the tables; writes `results.md`, `reward.png` and, last, `results.json`.
+
+    Args:
+      folder: where to.
+      options: of the study, to be kept with its results.
+      runs: by algorithm, from `runner.run_study`.
+
+    Returns:
+      What `results.json` holds: options, and by algorithm the rewards `[S, T]` of each agent, what
+      was measured at the start and at the end of each seed, and the seconds a step.
+    """
+    results = {
+        name: {
+            agent: {
+                "rewards": _column(seeds, agent, "reward").tolist(),
+                "seconds_per_step": float(np.median(_column(seeds, agent, "seconds"))),
+            }
+            for agent in _AGENTS
+        }
+        | {when: [run[when] for run in seeds] for when in ("start", "end")}
+        for name, seeds in runs.items()
+    }
+    tables = [part(results) for part in (_abilities, _rewards, _events, _health)]
+    found = {"options": dict(options), "algorithms": results}
+    return write_results(folder, found, tables, {"reward.png": draw(results)})
+
+
+def fifths(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean rewards `[S]` of the first and of the last fifth of the steps of `[S, T]`."""
+    few = max(1, rewards.shape[1] // 5)
+    return rewards[:, :few].mean(axis=1), rewards[:, -few:].mean(axis=1)
+
+
+def draw(results: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The curves as a PNG, a panel an agent: means over seeds of moving means, and their range."""
+    figure, panels = new_figure(2, (11, 4.0))
+    for panel, (agent, title) in zip(panels, _AGENTS.items(), strict=True):
+        for name, found in results.items():
+            values = np.array(found[agent]["rewards"])
+            window = max(1, values.shape[1] // 10)
+            smooth = np.stack([moving_mean(run, window) for run in values])
+            place = np.arange(1, values.shape[1] + 1)
+            (line,) = panel.plot(place, smooth.mean(axis=0), linewidth=2, label=name.upper())
+            lowest, highest = smooth.min(axis=0), smooth.max(axis=0)
+            panel.fill_between(
+                place, lowest, highest, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+        panel.set_title(f"{title}: means of {window} steps, bands: all seeds")
+        panel.set_xlabel("training step")
+        panel.set_ylabel("mean reward of a response (exact match)")
+        panel.set_ylim(bottom=0.0)
+        panel.legend(frameon=False)
+    return png(figure)
+
+
+def _abilities(results):
+    """The table of what was measured on held-out dialogues, in percent."""
+    one = next(iter(results.values()))["start"]
+    title = (
+        f"Held-out dialogues ({one[0]['questions']} questions, {one[0]['turns']} turns with"
+        f" facts), percent: mean and 95 percent interval over {len(one)} seeds"
+    )
+    columns = ["", *(f"{name.upper()}, {what}" for name in results for what in _WHEN)]
+    rows = [
+        [text, *(cell for found in results.values() for cell in _before_after(found, key))]
+        for key, text in _ABILITIES.items()
+    ]
+    return Table(title, columns, rows)
+
+
+def _before_after(found, key):
+    start, end = (100 * np.array([run[key] for run in found[when]]) for when in ("start", "end"))
+    return [interval_text(values, ".1f") for values in (start, end, end - start)]
+
+
+def _rewards(results):
+    columns = ("agent", "algorithm", "first fifth", "last fifth", "gain", "seconds a step")
+    rows = []
+    for agent, title in _AGENTS.items():
+        for name, found in results.items():
+            first, last = fifths(np.array(found[agent]["rewards"]))
+            cells = [interval_text(values, ".3f") for values in (first, last, last - first)]
+            rows.append([title, name.upper(), *cells, f"{found[agent]['seconds_per_step']:.2f}"])
+    return Table("Reward in training (exact match)", columns, rows)
+
+
+def _events(results):
+    kinds = next(iter(results.values()))["start"][0]["by_event"]
+    return _means(
+        "Operations equal to the gold ones, percent by kind",
+        "gold operation",
+        {kind: kind for kind in kinds},
+        lambda run, kind: 100 * run["by_event"][kind],
+        results,
+    )
+
+
+def _health(results):
+    facts = next(iter(results.values()))["start"][0]["health"]["facts"]
+    title = f"Banks in the end, where {facts} facts hold: counts, means over seeds"
+    return _means(title, "whole dialogues", COMPLAINTS, lambda r, key: r["health"][key], results)
+
+
+def _means(title, heading, names, value, results):
+    """Returns a table of `value(run, name)`, means over seeds, at the start and after learning."""
+    columns = [heading, "start", *(f"after {name.upper()}" for name in results)]
+    starts = next(iter(results.values()))["start"]
+    measured = (starts, *(found["end"] for found in results.values()))
+    rows = [
+        [text, *(f"{np.mean([value(run, name) for run in runs]):.1f}" for runs in measured)]
+        for name, text in names.items()
+    ]
+    return Table(title, columns, rows)
+
+
+def _column(seeds, agent, name) -> np.ndarray:
+    """One metric `[S, T]` of an agent's steps."""
+    return np.array([[step[name] for step in run["steps"][agent]] for run in seeds])

@@ -29,7 +29,7 @@ def make_sft_step(
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
-    The contract of `make_train_step`, with `Demonstrations` as data and their responses in the
+    The contract of `compile_step`, with `Demonstrations` as data and their responses in the
     rollout. No grammar applies: the form of the output is learned too.
     """
 

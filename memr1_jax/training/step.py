@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
@@ -35,8 +34,7 @@ from memr1_jax.data.batches import (
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Sampling, rollout_weights
-from memr1_jax.rl.metrics import Mean
-from memr1_jax.rl.update import GRPO, Experience, TrainState, update
+from memr1_jax.rl.update import Experience, TrainState
 
 
 @struct.dataclass
@@ -109,22 +107,13 @@ class Policy:
         return rollout_weights(params, owner.decoder.dtype)
 
 
-def make_train_step(
-    policy: Policy, algorithm: GRPO, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
+def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: Any) -> Callable:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
-    `data` stays on the device; `rows` `[B]` picks the batch, `valid` `[B]` marks padding. The state
-    is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
-    what the uninterrupted one would have drawn.
-    """
-    return compile_step(update, policy, algorithm, optimizer)
-
-
-def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: Any) -> Callable:
-    """Compiles rollout and `update` into one program; algorithms differ in `update` alone.
-
-    `update` takes what `rl.update.update` takes, with its own options, optimiser and state.
+    Algorithms differ in `update` alone, which takes what `rl.update.update` takes, with its own
+    options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
+    `[B]` marks padding. The state is donated. Step `i` samples from `fold_in(state.key, i)`, so
+    that a resumed run draws what the uninterrupted one would have drawn.
     """
 
     def train_step(

@@ -1,7 +1,7 @@
 import pytest
 
 from memr1_jax.data.locomo import load_conversations
-from memr1_jax.data.tuples import answer_tuples, banks_before, manager_tuples
+from memr1_jax.data.tuples import banks_before, manager_tuples
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Session, Turn
 from memr1_jax.text.events import Event
 
@@ -88,13 +88,10 @@ def test_gold_operations_decide_what_a_bank_holds():
     }
 
 
-def test_answer_tuples_search_the_whole_dialogue_or_given_banks():
+def test_the_banks_after_the_last_turn_hold_the_whole_dialogue():
     dialogue = _dialogue()
-    items = answer_tuples(dialogue)
-    assert [item.question for item in items] == list(dialogue.questions)
-    assert [_texts(bank) for bank in items[0].banks] == [["f0", "f1", "f4"], ["f3", "f8", "f9"]]
-    banks = ((), dialogue.facts[:1])
-    assert all(item.banks == banks for item in answer_tuples(dialogue, banks))
+    banks = banks_before(dialogue, len(dialogue.turns))
+    assert [_texts(bank) for bank in banks] == [["f0", "f1", "f4"], ["f3", "f8", "f9"]]
 
 
 @pytest.mark.parametrize(

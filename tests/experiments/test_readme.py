@@ -10,7 +10,7 @@ import pytest
 from tiny_model import options
 
 from memr1_jax.bench.judge import endpoint
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
 from memr1_jax.errors import UserError
 from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig

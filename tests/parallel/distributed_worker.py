@@ -42,9 +42,9 @@ from memr1_jax.models.hf.hf_weights import load_sharded  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding  # noqa: E402
 from memr1_jax.parallel.step import place, shard_train_step  # noqa: E402
-from memr1_jax.rl.update import create_state  # noqa: E402
+from memr1_jax.rl.update import create_state, update  # noqa: E402
 from memr1_jax.run.checkpoints import Checkpoints  # noqa: E402
-from memr1_jax.training.step import make_train_step  # noqa: E402
+from memr1_jax.training.step import compile_step  # noqa: E402
 
 ROWS, STEPS = 4, 3
 OPTIMIZER = optax.sgd(1e-2, momentum=0.0)
@@ -76,7 +76,7 @@ def train():
     algorithm = dataclasses.replace(
         training.algorithm, kl_weight=0.1, entropy_weight=0.1, micro_batches=1
     )
-    step = make_train_step(training.policy, algorithm, OPTIMIZER)
+    step = compile_step(update, training.policy, algorithm, OPTIMIZER)
     step = shard_train_step(step, mesh, *placed)
     state, found = placed.state, {}
     for number in range(STEPS):

@@ -38,11 +38,16 @@ from memr1_jax.parallel.activations import on_mesh  # noqa: E402
 from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding, replicated  # noqa: E402
 from memr1_jax.parallel.step import place, shard_train_step, step_shardings  # noqa: E402
-from memr1_jax.rl.ppo import PPO, Optimizers, PPOState, create_ppo_state  # noqa: E402
-from memr1_jax.rl.update import create_optimizer, create_state  # noqa: E402
+from memr1_jax.rl.ppo import (  # noqa: E402
+    PPO,
+    Optimizers,
+    PPOState,
+    create_ppo_state,
+    ppo_update,
+)
+from memr1_jax.rl.update import create_optimizer, create_state, update  # noqa: E402
 from memr1_jax.training import step as step_module  # noqa: E402
-from memr1_jax.training.ppo_step import make_ppo_step  # noqa: E402
-from memr1_jax.training.step import make_train_step  # noqa: E402
+from memr1_jax.training.step import compile_step  # noqa: E402
 
 MESHES = ("data:8", "fsdp:8", "tensor:4", "data:2,fsdp:2,tensor:2")
 ALGORITHMS, AGENTS = ("grpo", "ppo"), ("answer", "manager")
@@ -77,14 +82,14 @@ def case_of(algorithm, agent):
     if algorithm == "grpo":
         # Of two samples whose scores nearly tie, the difference is divided by little but itself.
         options = dataclasses.replace(training.algorithm, **TERMS, group=4, micro_batches=1)
-        step = make_train_step(training.policy, options, OPTIMIZER)
+        step = compile_step(update, training.policy, options, OPTIMIZER)
         # With seed 0 a draw of the second step lies 1.3e-8 from the border of two tokens, closer
         # than float32 tells apart, and the parameters by then differ by 3e-8.
         create = functools.partial(create_state, optimizer=OPTIMIZER, seed=1)
     else:
         options = PPO(group=2, **TERMS, mini_batches=2, logit_chunk=32)
         optimizers = Optimizers(OPTIMIZER, OPTIMIZER)
-        step = make_ppo_step(training.policy, options, optimizers)
+        step = compile_step(ppo_update, training.policy, options, optimizers)
         width = make_tiny().model.config.model_width
         create = functools.partial(create_ppo_state, optimizers=optimizers, seed=0, width=width)
     return Case(

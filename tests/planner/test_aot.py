@@ -14,7 +14,7 @@ from tiny_model import SIZES, options, tiny_folder
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.planner.aot import CompileReport, abstract, compile_ahead, topology_devices
-from memr1_jax.planner.fit import fit_step
+from memr1_jax.planner.layout_search import fit_step
 from memr1_jax.planner.roofline import Layout
 
 needs_libtpu = pytest.mark.skipif(

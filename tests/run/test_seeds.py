@@ -2,7 +2,7 @@
 
 import pytest
 
-from memr1_jax.run.seeds import interval_text, markdown, mean_interval
+from memr1_jax.run.seeds import interval_text, mean_interval
 
 # Half the width of the 95 percent interval of the mean of 1, 2, 3: the tabulated t of two degrees
 # of freedom over the root of three.
@@ -19,8 +19,3 @@ def test_the_interval_is_students():
 def test_the_interval_in_words():
     assert interval_text([1.0, 2.0, 3.0], ".2f") == "2.00 ± 2.48"
     assert interval_text([0.25], ".1f") == "0.2"
-
-
-def test_a_table_in_markdown():
-    text = markdown("Title", ("a", "b", "c"), [("x", "y", "1")], labels=2)
-    assert text == "Title\n\n| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |\n"

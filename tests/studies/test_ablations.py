@@ -23,10 +23,10 @@ from memr1_jax.studies.ablation_cells import (
     experiment_of,
     plan,
 )
-from memr1_jax.studies.ablation_report import SHAPES, draw, write_report
+from memr1_jax.studies.ablation_tables import SHAPES, draw, write_report
 from memr1_jax.studies.ablations import ablate
-from memr1_jax.studies.comparison import nano_options, write_dialogues
 from memr1_jax.studies.nano import NANO, tokenizer_texts
+from memr1_jax.studies.runner import nano_options, write_dialogues
 from memr1_jax.training import experiment
 from memr1_jax.training.config import check_options
 

@@ -9,8 +9,14 @@ import pytest
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
-from memr1_jax.studies.learning import LearningConfig, learn, run_options
-from memr1_jax.studies.learning_report import draw, fifths, write_report
+from memr1_jax.studies.learning import (
+    LearningConfig,
+    draw,
+    fifths,
+    learn,
+    run_options,
+    write_report,
+)
 from memr1_jax.studies.nano import NANO, NANO_DIALOGUES, tokenizer_texts
 from memr1_jax.training import experiment
 

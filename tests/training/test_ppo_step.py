@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny, make_training
 
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state
+from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
 from memr1_jax.rl.update import create_optimizer
-from memr1_jax.training.ppo_step import make_ppo_step
+from memr1_jax.training.step import compile_step
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
@@ -33,7 +33,7 @@ def _inputs(agent, rows, valid=(True, True)):
 @functools.cache
 def _program(agent):
     """The executable: it refuses arguments of any other shape or type."""
-    step = make_ppo_step(make_training(agent).policy, ALGORITHM, OPTIMIZERS)
+    step = compile_step(ppo_update, make_training(agent).policy, ALGORITHM, OPTIMIZERS)
     return step.lower(_state(), *_inputs(agent, [0, 1])).compile()
 
 

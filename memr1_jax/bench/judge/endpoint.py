@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
 from memr1_jax.bench.judge.secret import blotter
-from memr1_jax.bench.judge.transport import Response, post
+from memr1_jax.bench.judge.transport import Response, make_client, post
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import whole_characters
 
@@ -163,10 +163,14 @@ class _Client:
         self.shown = self._blot(address.split("?")[0])
         self.log, self.clock, self.rng = log, clock, rng
         self.json_mode, self.limit_name = True, "max_tokens"
+        self._http = make_client(options.concurrency)
         self._key = key
 
     def ask(self, request: Request, wait: Callable, stop: threading.Event) -> Outcome:
-        """One request until it has a reply, is refused, or has failed too often."""
+        """Asks until there is a reply, or the request is refused, or has failed too often.
+
+        No retry library does it in fewer lines: what is asked again in another form is no attempt.
+        """
         start, attempt, error = self.clock(), 0, "stopped"
         json_mode = request.json and self.json_mode
         while attempt < self.options.attempts and not stop.is_set():
@@ -218,7 +222,8 @@ class _Client:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        return post(self.address, json.dumps(body).encode(), headers, self.options.timeout)
+        data = json.dumps(body).encode()
+        return post(self._http, self.address, data, headers, self.options.timeout)
 
     def _pause(self, attempt):
         longest = min(self.options.longest_wait, self.options.first_wait * 2 ** (attempt - 1))

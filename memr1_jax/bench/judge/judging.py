@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from memr1_jax.bench.judge.templates import JudgePrompt, Messages
+from memr1_jax.bench.judge.judge_prompts import JudgePrompt, Messages
 from memr1_jax.bench.judge.verdicts import (
     RIGHT,
     UNREADABLE,

@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from memr1_jax.bench.generator import Generator, Limits
+from memr1_jax.bench.engine import Engine, Limits
+from memr1_jax.bench.judge.judge_prompts import Messages
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
-from memr1_jax.bench.judge.templates import Messages
 from memr1_jax.bench.reply_cache import model_digest
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.training.loading import Model
 
 Write = Callable[[list[Messages]], list[str | None]]
 
-_NAME = "judge"  # of the model, to its generator
+_NAME = "judge"  # of the model, to its engine
 
 
 def local_judge(
@@ -60,7 +60,7 @@ def model_writer(model: Model, *, max_tokens: int = 256, batch: int = 16) -> Wri
     """
     control = sorted({*model.tokenizer.all_special_tokens, *model.tokenizer.get_added_vocab()})
     control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
-    generate = Generator({_NAME: model}, limits=Limits(rows=batch))
+    generate = Engine({_NAME: model}, limits=Limits(rows=batch))
 
     def call(messages: Messages) -> Call:
         clean = tuple((role, control.sub("", text)) for role, text in messages)

@@ -1,13 +1,18 @@
-"""One HTTP request: a status and a body, or in words what went wrong; never an exception."""
+"""Sends one HTTP request: a status and a body, or in words what went wrong; never an exception."""
 
 import dataclasses
 import email.utils
-import http.client
+import logging
 import time
-import urllib.error
-import urllib.request
+
+import httpx2
 
 _LARGEST_BODY = 1 << 22  # bytes; a verdict is short
+
+# Their lines hold addresses, of which a query may be secret, and headers, in which a server may
+# echo the key.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,58 +28,55 @@ class Response:
     retry_after: float = 0.0
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection, so that a key reaches only the address it is meant for."""
+def make_client(connections: int) -> httpx2.Client:
+    """Returns a client that keeps so many connections for further requests.
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        return None
+    It follows no redirection, so that a key reaches only the address it is meant for.
+    """
+    return httpx2.Client(
+        follow_redirects=False,
+        headers={"Accept-Encoding": "identity"},  # what is small stays small
+        limits=httpx2.Limits(max_connections=connections),
+    )
 
 
-def post(address: str, data: bytes, headers: dict[str, str], timeout: float) -> Response:
+def post(
+    client: httpx2.Client, address: str, data: bytes, headers: dict[str, str], timeout: float
+) -> Response:
     """Sends one POST request and reads the reply within `timeout` seconds in all."""
     deadline = time.monotonic() + timeout
-    request = urllib.request.Request(address, data, headers, method="POST")
-    opener = urllib.request.build_opener(_StayHere)
+    options = {"content": data, "headers": headers, "timeout": timeout}
     try:
-        with opener.open(request, timeout=timeout) as reply:
-            return Response(reply.status, _read(reply, deadline))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Response(error.code, _read_rest(error, deadline), "", retry_after(error.headers))
-    except TimeoutError:
+        with client.stream("POST", address, **options) as reply:
+            status, pause = reply.status_code, retry_after(reply.headers)
+            try:
+                return Response(status, _read(reply, deadline), "", pause)
+            except (httpx2.TransportError, TimeoutError):
+                if status == 200:
+                    raise
+                return Response(status, b"", "", pause)  # the status says enough
+    except (httpx2.TimeoutException, TimeoutError):
         return Response(0, error=f"no reply within {timeout:g} s")
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            return Response(0, error=f"no reply within {timeout:g} s")
-        return Response(0, error=f"no connection ({error.reason})")
-    except (OSError, http.client.HTTPException) as error:
+    except httpx2.ConnectError as error:
+        return Response(0, error=f"no connection ({error})")
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return Response(0, error=f"the connection broke ({type(error).__name__})")
 
 
-def _read(reply, deadline: float) -> bytes:
-    """The body; TimeoutError where it comes so slowly that the time is over."""
-    pieces, size = [], 0
-    while piece := reply.read1(1 << 16):
-        pieces.append(piece)
-        size += len(piece)
-        if time.monotonic() > deadline:
+def _read(reply: httpx2.Response, deadline: float) -> bytes:
+    """Reads the body; TimeoutError where it comes so slowly that the time is over."""
+    body = bytearray()
+    for piece in reply.iter_raw():
+        body += piece
+        if time.monotonic() > deadline:  # httpx2 limits the time of each read alone
             raise TimeoutError
-        if size > _LARGEST_BODY:
+        if len(body) > _LARGEST_BODY:
             break
-    if getattr(reply, "length", None) and size <= _LARGEST_BODY:
-        raise http.client.IncompleteRead(b"".join(pieces), reply.length)
-    return b"".join(pieces)
-
-
-def _read_rest(error, deadline: float) -> bytes:
-    try:
-        return _read(error.fp, deadline)
-    except (OSError, http.client.HTTPException):
-        return b""  # the status says enough
+    return bytes(body)
 
 
 def retry_after(headers) -> float:
-    """Seconds that a `Retry-After` header asks for, given as a number or as a date."""
+    """Returns the seconds that a `Retry-After` header asks for, given as a number or as a date."""
     value = (headers.get("Retry-After") or "").strip()
     try:
         return max(0.0, float(value))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from memr1_jax.bench.judge.templates import JudgePrompt
+from memr1_jax.bench.judge.judge_prompts import JudgePrompt
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole
 from memr1_jax.run.json_files import json_line, loads

@@ -19,13 +19,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Bank, Embed, add
+from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
 from memr1_jax.bench.systems.loose_json import is_true, numbers, one_line, read_counted, texts
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.neighbours import nearest
-from memr1_jax.bench.systems.prompts import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps, ask
+from memr1_jax.bench.systems.text_bank import Bank, Embed, add
 from memr1_jax.data.types import Question, Session, Turn
 
 

@@ -11,12 +11,12 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from memr1_jax.bench.systems.bank import Bank, Embed
+from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.extraction import FactSource, arrivals
 from memr1_jax.bench.systems.managers import Manager
-from memr1_jax.bench.systems.prompts import AnswerStage
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps, side_by_side
 from memr1_jax.bench.systems.speaker_banks import all_memories, answer_from_banks
+from memr1_jax.bench.systems.text_bank import Bank, Embed
 from memr1_jax.data.types import Question, Session
 
 

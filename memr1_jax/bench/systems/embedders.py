@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Embed
+from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.memory.embedder import Embedder, embed, embedding_width
 from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.models.padding import padded_batches

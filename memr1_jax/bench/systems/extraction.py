@@ -47,7 +47,7 @@ def extracted_facts(
     """Facts that a language model writes down; all calls of a session are made at once.
 
     A fact is taken to come from all messages of its call. Rows that share model and prompt make the
-    same calls, which the generator's cache of replies answers.
+    same calls, which the engine's cache of replies answers.
 
     Args:
       prompt: the file `facts_<prompt>`.

@@ -1,4 +1,7 @@
-"""JSON as language models write it: in code fences, after a preface, or broken off."""
+"""Reads JSON as language models write it: in code fences, after a preface, or broken off.
+
+json-repair and jiter guess more: half a string and a number that may go on would become facts.
+"""
 
 import collections
 import enum

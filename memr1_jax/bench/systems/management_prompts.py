@@ -13,7 +13,7 @@ from memr1_jax.agents.templates import PromptText, fill_text, parse_prompt
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.errors import UserError
 
-_FOLDER = "prompt_files"
+_FOLDER = "prompts"
 
 
 def management_prompt_names() -> list[str]:

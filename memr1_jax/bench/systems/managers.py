@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
-from memr1_jax.bench.systems.bank import Bank, Embed, add, delete, update
 from memr1_jax.bench.systems.neighbours import nearest_to_any
 from memr1_jax.bench.systems.protocol import Call, Memory, Steps, ask
+from memr1_jax.bench.systems.text_bank import Bank, Embed, add, delete, update
 from memr1_jax.data.types import Fact
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from memr1_jax.bench.systems.amem import search_words
-from memr1_jax.bench.systems.bank import Embed, top
+from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
 from memr1_jax.bench.systems.loose_json import is_true, one_line, read_counted, texts
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.memoryos_parts import Page, Segment, joined, overlap, pages_of
-from memr1_jax.bench.systems.prompts import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps, ask
+from memr1_jax.bench.systems.text_bank import Embed, top
 from memr1_jax.data.types import Question, Session
 
 _TOPICS = 2  # subjects of a page at most

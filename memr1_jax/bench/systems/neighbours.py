@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Bank, Embed, top
+from memr1_jax.bench.systems.text_bank import Bank, Embed, top
 
 
 def nearest(bank: Bank, query: str, k: int, embed: Embed) -> list[tuple[int, float]]:

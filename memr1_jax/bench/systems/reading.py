@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from memr1_jax.bench.systems.prompts import AnswerStage, ask_for_answer
+from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps
 from memr1_jax.bench.systems.search import Choose, Search
 from memr1_jax.bench.systems.units import Arrange, Read

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from memr1_jax.agents.templates import read_prompt
 from memr1_jax.bench.systems import search, units
 from memr1_jax.bench.systems.amem import AMemSystem
-from memr1_jax.bench.systems.bank import Embed
+from memr1_jax.bench.systems.answer_stage import AnswerStage, Count, answer_stage
 from memr1_jax.bench.systems.crud import CrudSystem
 from memr1_jax.bench.systems.extraction import (
     FactSource,
@@ -27,12 +27,12 @@ from memr1_jax.bench.systems.managers import (
     random_operations,
 )
 from memr1_jax.bench.systems.memoryos import MemoryOSSystem
-from memr1_jax.bench.systems.prompts import AnswerStage, Count, answer_stage
 from memr1_jax.bench.systems.protocol import System
 from memr1_jax.bench.systems.reading import ReadingSystem
 from memr1_jax.bench.systems.temporal import TemporalSystem
+from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.bench.systems.tool_agent import ToolAgentSystem
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Embed, top
 from memr1_jax.bench.systems.protocol import Memory
+from memr1_jax.bench.systems.text_bank import Embed, top
 from memr1_jax.data.types import Question
 
 Choose: TypeAlias = Callable[[Question], list[Memory]]

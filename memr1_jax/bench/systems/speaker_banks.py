@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping
 
-from memr1_jax.bench.systems.bank import Bank, Embed
+from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.neighbours import nearest
-from memr1_jax.bench.systems.prompts import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps
+from memr1_jax.bench.systems.text_bank import Bank, Embed
 from memr1_jax.data.types import Question
 
 SpeakerBanks = Mapping[str, Bank]

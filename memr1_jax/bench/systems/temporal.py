@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Bank, Embed, add
+from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
 from memr1_jax.bench.systems.loose_json import numbers, one_line, read_counted
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.neighbours import fused, nearest_to_any
-from memr1_jax.bench.systems.prompts import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Memory, Reply, Steps, ask
 from memr1_jax.bench.systems.search import bm25_scores
+from memr1_jax.bench.systems.text_bank import Bank, Embed, add
 from memr1_jax.data.types import Question, Session, Turn
 
 

@@ -12,14 +12,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from memr1_jax.agents.templates import fill_text
-from memr1_jax.bench.systems.bank import Bank, Embed, add, delete, update
+from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.extraction import owners
 from memr1_jax.bench.systems.loose_json import numbers, one_line, read_objects
 from memr1_jax.bench.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.bench.systems.neighbours import nearest
-from memr1_jax.bench.systems.prompts import AnswerStage
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps, ask, side_by_side
 from memr1_jax.bench.systems.speaker_banks import all_memories, answer_from_banks
+from memr1_jax.bench.systems.text_bank import Bank, Embed, add, delete, update
 from memr1_jax.data.types import Question, Session, Turn
 
 _PROMPT = "tool_agent"

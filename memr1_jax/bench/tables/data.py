@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.bench.harness import asking
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
+from memr1_jax.data.benchmarks import Source, load_benchmark, source_of
 from memr1_jax.data.published import local_path
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
@@ -32,6 +33,11 @@ class TableData:
     summaries: Mapping[str, Mapping[int, str]]
 
 
+def table_source(benchmark: str) -> Source:
+    """Returns what is known of a table's data set; generated dialogues are as LoCoMo's."""
+    return source_of("locomo" if benchmark == SYNTHETIC else benchmark)
+
+
 def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> TableData:
     """Reads, or generates, what the options name; UserError where that is not possible.
 
@@ -39,8 +45,6 @@ def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> 
     """
     if options.benchmark == SYNTHETIC:
         return _synthetic(options, folder, again)
-    from memr1_jax.data.benchmarks import load_benchmark
-
     given = {
         "captions": options.captions,
         "adversarial": options.adversarial,

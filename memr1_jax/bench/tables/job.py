@@ -9,29 +9,29 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memr1_jax.agents.templates import read_prompt
-from memr1_jax.bench.generator import Generator, Limits
+from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
-from memr1_jax.bench.scoring import summarise
-from memr1_jax.bench.systems.bank import Embed
+from memr1_jax.bench.scoring import METRICS, summarise
 from memr1_jax.bench.systems.embedders import remembering, token_embedder
 from memr1_jax.bench.systems.management_prompts import prompt_digests
 from memr1_jax.bench.systems.protocol import System
 from memr1_jax.bench.systems.registry import BASE, Resources, build_row
-from memr1_jax.bench.tables.config import (
+from memr1_jax.bench.systems.text_bank import Embed
+from memr1_jax.bench.tables.data import TableData, load_table_data, table_source
+from memr1_jax.bench.tables.differences import differences
+from memr1_jax.bench.tables.judge_column import Judging, judging
+from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
+from memr1_jax.bench.tables.pictures import write_plots
+from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
+from memr1_jax.bench.tables.table_config import (
     FREE,
     TableConfig,
     check_table,
     papers,
     settings,
 )
-from memr1_jax.bench.tables.data import TableData, load_table_data
-from memr1_jax.bench.tables.differences import differences
-from memr1_jax.bench.tables.judging import Judging, judging
-from memr1_jax.bench.tables.markdown import TableRow, write_table
-from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
-from memr1_jax.bench.tables.plots import write_plots
-from memr1_jax.bench.tables.rows import Row, read_row, row_of, write_row
+from memr1_jax.bench.tables.table_files import TableRow, write_table
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.progress import progress_bar, table
@@ -109,10 +109,10 @@ class _Workshop:
         return Models(options.model, agents, options.dtype, self._mesh)
 
     @functools.cached_property
-    def generator(self) -> Generator:
+    def engine(self) -> Engine:
         options = self.options
         limits = Limits(options.batch, options.batch_tokens, options.max_prompt_length)
-        return Generator(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
+        return Engine(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
 
     @functools.cached_property
     def _mesh(self) -> Mesh | None:
@@ -174,15 +174,16 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
             if total > 4 * workshop.options.batch:
                 on_progress("calls of this round", done, total)
 
-        generator = workshop.generator
-        generator.forget()  # a row that is resumed alone must go as after all others
-        generator.on_batch = on_batch
+        engine = workshop.engine
+        engine.forget()  # a row that is resumed alone must go as after all others
+        engine.on_batch = on_batch
         return row_of(
             run_row(
                 system,
                 workshop.data.conversations,
-                generator,
+                engine,
                 workshop.count,
+                score=METRICS[table_source(workshop.options.benchmark).metrics],
                 together_at_most=workshop.options.conversations,
                 on_progress=on_progress,
             )

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from memr1_jax.bench.reply_cache import model_digest
 from memr1_jax.bench.systems.registry import BASE, split_row
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.training.config import AgentConfig

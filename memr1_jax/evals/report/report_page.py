@@ -18,10 +18,10 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.before_after import compare
 from memr1_jax.evals.report.charts import Drawing, draw
+from memr1_jax.evals.report.merged_replays import merge_replays
 from memr1_jax.evals.report.replay import read_replay
 from memr1_jax.evals.report.report import read_evaluation
 from memr1_jax.evals.report.run_charts import agent_charts
-from memr1_jax.evals.report.side_by_side import side_by_side
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import first_and_last, read_metrics, records_of
 
@@ -86,7 +86,7 @@ def report_page(folder: Path) -> str:
         evaluations=evaluations,
         comparison=compare(evaluations) if evaluations else None,
         headline=_headline(evaluations),
-        dialogues=side_by_side({name: found for name, found in replays.items() if found}),
+        dialogues=merge_replays({name: found for name, found in replays.items() if found}),
         files=[name for name in _FILES if (folder / name).is_file()],
         when=lambda name: _WHEN.get(name, name),
     )

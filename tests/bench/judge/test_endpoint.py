@@ -17,8 +17,8 @@ from memr1_jax.bench.judge.endpoint import (
     endpoint_judge,
     read_key,
 )
+from memr1_jax.bench.judge.judge_prompts import judge_prompt
 from memr1_jax.bench.judge.judging import Request, judge_cell, judge_rows
-from memr1_jax.bench.judge.templates import judge_prompt
 from memr1_jax.bench.judge.transport import Response, retry_after
 from memr1_jax.errors import UserError
 
@@ -236,6 +236,27 @@ def test_no_more_requests_than_allowed_run_together_and_replies_keep_their_order
     texts = [outcome.text for outcome in judge.ask(requests)]
     assert texts == [f"number {i}" for i in range(12)]
     assert server.most_running == 3
+
+
+def test_a_connection_serves_further_questions(server):
+    connections = set()
+
+    def behave(request, handler):
+        connections.add(handler.client_address)
+        handler.protocol_version, handler.close_connection = "HTTP/1.1", False
+        send(handler, chat(RIGHT))
+
+    server.behave = behave
+    assert [outcome.text for outcome in Setup(server).ask(3)] == [RIGHT] * 3
+    assert len(connections) == 1
+
+
+def test_addresses_and_headers_are_in_no_log(server, caplog):
+    caplog.set_level(logging.DEBUG)
+    server.script(status(500, X_Echo=KEY), reply(RIGHT))
+    assert Setup(server, url=f"{server.url}?secret=word").ask()[0].text == RIGHT
+    assert server.requests[0].path.endswith("?secret=word")
+    assert KEY not in caplog.text and "secret" not in caplog.text
 
 
 def test_content_that_is_null_is_an_empty_reply(server):

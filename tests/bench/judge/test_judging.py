@@ -11,8 +11,8 @@ import pytest
 from chat_server import KEY, chat, prediction, send
 
 from memr1_jax.bench.judge.endpoint import EndpointOptions, endpoint_judge
+from memr1_jax.bench.judge.judge_prompts import judge_prompt, longmemeval_prompt
 from memr1_jax.bench.judge.judging import Judge, Outcome, judge_cell, judge_rows
-from memr1_jax.bench.judge.templates import judge_prompt, longmemeval_prompt
 from memr1_jax.bench.judge.verdicts import read_verdicts
 from memr1_jax.errors import UserError
 from memr1_jax.evals.intervals import mean_by_questions
@@ -173,7 +173,7 @@ sys.path.append(sys.argv[3])
 from chat_server import prediction
 from memr1_jax.bench.judge.endpoint import EndpointOptions, endpoint_judge, read_key
 from memr1_jax.bench.judge.judging import judge_rows
-from memr1_jax.bench.judge.templates import judge_prompt
+from memr1_jax.bench.judge.judge_prompts import judge_prompt
 import os
 url, path = sys.argv[1:3]
 judge = endpoint_judge(

@@ -9,9 +9,9 @@ from tiny_model import END, random_params, tiny_folder
 from whole_passes import greedy
 
 from memr1_jax.agents.templates import render_chat
+from memr1_jax.bench.judge.judge_prompts import judge_prompt
 from memr1_jax.bench.judge.judging import judge_rows
 from memr1_jax.bench.judge.local import folder_identity, local_judge, model_writer
-from memr1_jax.bench.judge.templates import judge_prompt
 from memr1_jax.bench.judge.verdicts import read_verdicts
 
 WORD = judge_prompt("longmemeval_default")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from memr1_jax.bench.judge.templates import judge_prompt
+from memr1_jax.bench.judge.judge_prompts import judge_prompt
 from memr1_jax.bench.judge.verdicts import (
     RIGHT,
     UNREADABLE,

@@ -6,7 +6,7 @@ import pytest
 
 from memr1_jax.bench.systems.protocol import together
 from memr1_jax.bench.systems.registry import Resources, build_row
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.types import Conversation, Fact
 from memr1_jax.errors import UserError
 from tests.bench.systems.scripted import QUESTION, SESSIONS, SPEAKERS, Script, embed, reply

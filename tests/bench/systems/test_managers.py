@@ -9,7 +9,6 @@ from tiny_model import bank_of, facts_of, make_tiny, texts_of
 
 from memr1_jax.agents.manager import manager_prompt
 from memr1_jax.agents.templates import read_prompt, render_chat
-from memr1_jax.bench.systems.bank import Bank, add
 from memr1_jax.bench.systems.managers import (
     add_only,
     language_model_manager,
@@ -19,6 +18,7 @@ from memr1_jax.bench.systems.managers import (
 )
 from memr1_jax.bench.systems.neighbours import nearest_to_any
 from memr1_jax.bench.systems.protocol import Memory, together
+from memr1_jax.bench.systems.text_bank import Bank, add
 from memr1_jax.data.types import Fact
 from tests.bench.systems.scripted import JUNE, MAY, Script, embed, last
 

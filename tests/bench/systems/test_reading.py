@@ -7,7 +7,7 @@ import pytest
 
 from memr1_jax.agents.templates import read_prompt
 from memr1_jax.bench.systems import search, units
-from memr1_jax.bench.systems.prompts import AnswerStage
+from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.protocol import Memory, Reply, together
 from memr1_jax.bench.systems.reading import ReadingSystem
 from memr1_jax.data.types import Conversation, Fact, Question, Session, Turn

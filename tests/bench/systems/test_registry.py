@@ -9,7 +9,7 @@ import pytest
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.systems.protocol import Reply
 from memr1_jax.bench.systems.registry import ROWS, Resources, build_row
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from memr1_jax.bench.systems.bank import Bank, add
 from memr1_jax.bench.systems.neighbours import fused
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.bench.systems.temporal import TemporalSystem
+from memr1_jax.bench.systems.text_bank import Bank, add
 from memr1_jax.data.types import Question
 from tests.bench.systems.scripted import (
     MAY,

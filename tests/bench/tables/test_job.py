@@ -11,8 +11,8 @@ import pytest
 from tiny_model import tiny_folder
 
 from memr1_jax.bench.reply_cache import ReplyCache
-from memr1_jax.bench.tables.config import TableConfig
 from memr1_jax.bench.tables.job import make_table
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.errors import UserError
 
 ROOT = Path(__file__).parents[3]

@@ -6,19 +6,22 @@ import json
 import pytest
 from tiny_model import tiny_folder
 
+from memr1_jax.bench.judge.judge_prompts import PROMPTS, judge_prompt
 from memr1_jax.bench.judge.judging import Judge, Outcome
-from memr1_jax.bench.scoring import Answered, summarise
-from memr1_jax.bench.tables import judging as judging_module
-from memr1_jax.bench.tables.config import TableConfig, check_table
-from memr1_jax.bench.tables.data import load_table_data
+from memr1_jax.bench.scoring import METRICS, Answered, summarise
+from memr1_jax.bench.tables import judge_column
+from memr1_jax.bench.tables.data import load_table_data, table_source
 from memr1_jax.bench.tables.differences import differences
-from memr1_jax.bench.tables.judging import judging
-from memr1_jax.bench.tables.markdown import TableRow, markdown, results, timing_markdown
+from memr1_jax.bench.tables.judge_column import judging
 from memr1_jax.bench.tables.models import Models, identities, parse_names, split_name
-from memr1_jax.bench.tables.plots import points
+from memr1_jax.bench.tables.pictures import points
 from memr1_jax.bench.tables.rows import Row
+from memr1_jax.bench.tables.table_config import TableConfig, check_table
+from memr1_jax.bench.tables.table_files import TableRow, markdown, results, timing_markdown
 from memr1_jax.bench.usage import EvidenceFound
+from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.data.locomo_summaries import read_summaries
+from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 
 ABOUT = {
@@ -151,7 +154,7 @@ def test_verdicts_join_the_scores(monkeypatch, tmp_path):
             right = "Question 0?" in request.messages[-1][1]
             yield Outcome(json.dumps({"label": "CORRECT" if right else "WRONG"}), 0.1)
 
-    monkeypatch.setattr(judging_module, "_judge", lambda options: Judge("fake", ask, 8))
+    monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
     judge = judging(TableConfig(judge_model="fake"), tmp_path)
     items = [answered(0, f1=1.0), answered(1, f1=0.0), answered(2, category=5, f1=0.0)]
     marked, cell = judge("row", items)
@@ -162,6 +165,37 @@ def test_verdicts_join_the_scores(monkeypatch, tmp_path):
     assert len(asked) == 2  # nothing twice, nothing adversarial
     assert judging(TableConfig(), tmp_path) is None
     assert judging(TableConfig(benchmark="personamem_32k", judge_model="x"), tmp_path) is None
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "synthetic"])
+def test_every_benchmark_says_how_it_is_scored_and_judged(name):
+    source = table_source(name)
+    asked = Question("Where?", "(a)", category=1, evidence=(), index=0, options=("(a) Oslo",))
+    assert METRICS[source.metrics]("(a)", asked)
+    assert name.startswith("personamem") if not source.judge else source.judge in PROMPTS
+
+
+def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
+    systems = []
+
+    def ask(requests):
+        systems.extend(request.messages for request in requests)
+        yield from (Outcome("yes", 0.1) for _ in requests)
+
+    monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
+    for name in ("msc", "longmemeval_s", "locomo"):
+        items = [dataclasses.replace(answered(0), kind="multi-session")]
+        judging(TableConfig(benchmark=name, judge_model="fake"), tmp_path / name)("row", items)
+    filled = [
+        judge_prompt(prompt).fill("Question 0?", "tea", "tea")
+        for prompt in ("msc_strict", "longmemeval_default", "locomo")
+    ]
+    assert [found for found in systems if found in filled] == filled
+
+
+def test_a_benchmark_that_nobody_knows_is_judged_by_no_other():
+    with pytest.raises(UserError, match="There is no data set 'mcs'"):
+        judging(TableConfig(benchmark="mcs", judge_model="x"), None)
 
 
 def test_names_of_models_and_rows(tmp_path):

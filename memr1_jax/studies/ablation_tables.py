@@ -1,10 +1,9 @@
-"""The ablations as tables, pictures and figures.
+"""Shows the ablations as tables, pictures and figures.
 
 Axis letters: S seeds.
 """
 
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from memr1_jax.bench.paper import paper_markdown
-from memr1_jax.run.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from memr1_jax.run.progress import table
-from memr1_jax.run.seeds import interval_text, markdown, mean_interval
+from memr1_jax.run.plots import draw_bars, new_figure, png
+from memr1_jax.run.seeds import interval_text, mean_interval
 from memr1_jax.studies.ablation_cells import Cell, Row, cells_of
+from memr1_jax.studies.runner import Table, write_results
 
 NOT_RUN = "not run"
 _PAPER = "ablations"
@@ -59,45 +58,36 @@ def write_report(
       folder: where to.
       options: of the ablations, to be kept with their results.
       tables: from `ablation_cells.plan`.
-      runs: by cell what `comparison.run_to_its_end` returns of `ablations`, one a seed; one alone
-        where seeds make no difference.
+      runs: by cell, from `runner.run_study`: one a seed; one alone where seeds make no difference.
 
     Returns:
       What `results.json` holds: options; by cell its settings, and of each run what was measured,
       the rewards of its steps and the seconds a step; by table its figures, row by row.
     """
-    parts, figures = [], {}
-    for name, rows in tables.items():
-        shape = SHAPES[name]
-        columns = (*shape.labels, *(column.heading for column in shape.columns))
-        cells = [(*row.labels, *_cells(shape, row, runs)) for row in rows]
-        table(shape.title, columns, cells)
-        parts.append(f"{markdown(shape.title, columns, cells, len(shape.labels))}\n{shape.note}\n")
-        figures[name] = [_figures(shape, row, runs) for row in rows]
-        write_bytes_atomic(folder / f"{name}.png", draw(shape, rows, runs))
-    parts.append(f"The paper's own figures, of larger models on LoCoMo\n\n{paper_markdown(_PAPER)}")
-    write_text_atomic(folder / "results.md", "\n".join(parts))
     found = {
         "options": dict(options),
         "cells": {cell.name: _cell(cell, runs[cell.name]) for cell in cells_of(tables)},
-        "tables": figures,
+        "tables": {
+            name: [_figures(SHAPES[name], row, runs) for row in rows]
+            for name, rows in tables.items()
+        },
     }
-    write_json_atomic(folder / "results.json", found)
-    print(f"Everything is in {folder}")
-    return found
+    return write_results(
+        folder,
+        found,
+        [_table(SHAPES[name], rows, runs) for name, rows in tables.items()],
+        {f"{name}.png": draw(SHAPES[name], rows, runs) for name, rows in tables.items()},
+        f"The paper's own figures, of larger models on LoCoMo\n\n{paper_markdown(_PAPER)}",
+    )
 
 
 def draw(shape: Shape, rows: Sequence[Row], runs: Mapping[str, Sequence]) -> bytes:
-    """The drawn columns as a PNG, a panel each: means with intervals, as bars or lines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Returns the drawn columns as a PNG, a panel each: means with intervals, as bars or lines."""
     rows = [row for row in rows if row.cell is not None]
     height = 3.8 if shape.lines else 1.2 + 0.45 * len(rows)
-    figure = Figure(figsize=(5.5 * len(shape.drawn), height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    count = len(shape.drawn)
     shared = not shape.lines  # the names of the bars
-    panels = figure.subplots(1, len(shape.drawn), squeeze=False, sharey=shared)[0]
+    figure, panels = new_figure(count, (5.5 * count, height), sharey=shared)
     for panel, column in zip(panels, shape.drawn, strict=True):
         found = [mean_interval(_values(column, row, runs)) for row in rows]
         means = np.array([item["mean"] for item in found])
@@ -105,18 +95,10 @@ def draw(shape: Shape, rows: Sequence[Row], runs: Mapping[str, Sequence]) -> byt
         if shape.lines:
             _lines(panel, shape, rows, means, halves, column.heading)
         else:
-            panel.barh([", ".join(row.labels) for row in rows], means, xerr=halves, capsize=3)
-            panel.set_xlabel(column.heading)
-        panel.grid(alpha=0.25)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+            draw_bars(panel, [", ".join(row.labels) for row in rows], means, halves, column.heading)
     if shape.lines:
         panels[-1].legend(title=shape.labels[1], frameon=False, bbox_to_anchor=(1, 1))
-    else:
-        panels[0].invert_yaxis()
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()
+    return png(figure)
 
 
 def _lines(panel, shape, rows, means, halves, heading):
@@ -136,6 +118,12 @@ def _lines(panel, shape, rows, means, halves, heading):
 def _values(column: Column, row: Row, runs) -> list[float]:
     """A figure `[S]` of a row."""
     return [column.value(row.cell, run) for run in runs[row.cell.name]]
+
+
+def _table(shape: Shape, rows: Sequence[Row], runs) -> Table:
+    columns = (*shape.labels, *(column.heading for column in shape.columns))
+    cells = [(*row.labels, *_cells(shape, row, runs)) for row in rows]
+    return Table(shape.title, columns, cells, len(shape.labels), shape.note)
 
 
 def _cells(shape, row, runs):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from memr1_jax.bench.generator import Generator, Limits
+from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.bench.tables.models import Models
 from memr1_jax.parallel.mesh import make_mesh
@@ -18,8 +18,8 @@ CALLS += [Call("manage", (("user", fact),), 40, schema="compact", ids=2) for fac
 def replies(mesh):
     """Without the times."""
     models = Models(str(tiny_folder()), {}, "float32", mesh)
-    generator = Generator(models, limits=Limits(rows=4), mesh=mesh)
-    return [dataclasses.replace(reply, seconds=0.0) for reply in generator(CALLS)]
+    engine = Engine(models, limits=Limits(rows=4), mesh=mesh)
+    return [dataclasses.replace(reply, seconds=0.0) for reply in engine(CALLS)]
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from memr1_jax.bench.systems import bank as banks
-from memr1_jax.bench.systems.bank import Bank
+from memr1_jax.bench.systems import text_bank as banks
 from memr1_jax.bench.systems.neighbours import nearest
 from memr1_jax.bench.systems.protocol import Memory
+from memr1_jax.bench.systems.text_bank import Bank
 
 WORDS = ("tea", "dog", "Oslo")
 

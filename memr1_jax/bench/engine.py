@@ -46,7 +46,7 @@ class _Prompt(NamedTuple):
     fixed: int
 
 
-class Generator:
+class Engine:
     """Answers lists of calls, in order; compiled once a shape.
 
     A prompt is the model's chat template around the messages. One that is too long loses the first

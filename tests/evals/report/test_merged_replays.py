@@ -1,6 +1,6 @@
 """Replays merged turn by turn."""
 
-from memr1_jax.evals.report.side_by_side import OUTPUT_SHOWN, side_by_side
+from memr1_jax.evals.report.merged_replays import OUTPUT_SHOWN, merge_replays
 
 
 def _change(kind, slot, before, after):
@@ -43,7 +43,7 @@ def test_versions_stand_beside_each_other():
         ),
     ]
     answers = [("x", True), ("y", False)], [("z", False), ("x", True)]
-    (found,) = side_by_side(
+    (found,) = merge_replays(
         {"before": [_dialogue(before, answers[0])], "after": [_dialogue(after, answers[1])]}
     )
     assert (found["names"], found["left_out"]) == (["before", "after"], 0)
@@ -69,9 +69,9 @@ def test_what_is_too_much_is_left_out_at_the_end():
     replays = {
         "before": [_dialogue(turns, [], name) for name in ("c1", "c2")],
     }
-    both = side_by_side(replays, budget=10_000)
+    both = merge_replays(replays, budget=10_000)
     assert [(d["id"], len(d["turns"]), d["left_out"]) for d in both] == [("c1", 3, 7), ("c2", 3, 7)]
-    assert len(side_by_side(replays, budget=0)[0]["turns"]) == 1
+    assert len(merge_replays(replays, budget=0)[0]["turns"]) == 1
 
 
 def test_other_data_is_not_laid_beside():
@@ -79,5 +79,5 @@ def test_other_data_is_not_laid_beside():
         "before": [_dialogue([_turn("D1:1")], [])],
         "after": [_dialogue([_turn("D1:2")], [])],
     }
-    (found,) = side_by_side(replays)
+    (found,) = merge_replays(replays)
     assert found["names"] == ["before"]

@@ -9,7 +9,7 @@ _BUDGET = 2_500_000  # characters of turns on a page
 _GRAVITY = ("removed", "changed", "added")
 
 
-def side_by_side(replays: Mapping[str, Sequence[dict]], budget: int = _BUDGET) -> list[dict]:
+def merge_replays(replays: Mapping[str, Sequence[dict]], budget: int = _BUDGET) -> list[dict]:
     """Merges replays, see `replay.read_replay`, into dialogues with a version for each of them.
 
     Args:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from memr1_jax.bench.judge.templates import judge_prompt, longmemeval_prompt, parse_prompt
+from memr1_jax.bench.judge.judge_prompts import judge_prompt, longmemeval_prompt, parse_prompt
 
 FOLDER = importlib.resources.files("memr1_jax.bench.judge") / "prompts"
 NAMES = sorted(file.name[:-4] for file in FOLDER.iterdir())

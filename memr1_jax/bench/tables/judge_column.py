@@ -1,14 +1,15 @@
-"""The judge of a table's answers, as far as one is named."""
+"""Judges the answers of a table, as far as a judge is named."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from memr1_jax.bench.judge.judge_prompts import PROMPTS
 from memr1_jax.bench.judge.judging import Judge, judge_cell, judge_rows
-from memr1_jax.bench.judge.templates import JudgePrompt, judge_prompt, longmemeval_prompt
 from memr1_jax.bench.scoring import ADVERSARIAL, Answered
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.data import table_source
+from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.evals.intervals import mean_by_questions
 from memr1_jax.run.progress import progress_bar
 
@@ -19,13 +20,14 @@ Judging = Callable[[str, Sequence[Answered]], tuple[list[Answered], str]]
 
 
 def judging(options: TableConfig, folder: Path) -> Judging | None:
-    """What judges rows, with verdicts kept in the table's folder; None where no judge is named."""
-    if not options.judge_model:
+    """Returns what judges rows, with verdicts kept in the table's folder.
+
+    None where no judge is named, or the benchmark has no answers to be judged.
+    """
+    prompts = table_source(options.benchmark).judge
+    if not options.judge_model or not prompts:
         return None
-    judge = _judge(options)
-    choose = _prompts(options.benchmark)
-    if choose is None:
-        return None
+    judge, choose = _judge(options), PROMPTS[prompts]
 
     def judged(name: str, answered: Sequence[Answered]) -> tuple[list[Answered], str]:
         chosen = [item for item in answered if item.category != ADVERSARIAL]
@@ -35,7 +37,7 @@ def judging(options: TableConfig, folder: Path) -> Judging | None:
                 judge,
                 folder / "verdicts.jsonl",
                 lambda done, total: progress.update(done),
-                prompt=choose,
+                prompt=lambda item: choose(item.kind, item.abstain),
             )
         scores = found.scores
         marked = [
@@ -62,13 +64,3 @@ def _judge(options: TableConfig) -> Judge:
 
     model = load_model(options.judge_model, AgentConfig(dtype=options.dtype, remat="none"))
     return local_judge(folder_identity(model.folder, model.decoder.dtype), model_writer(model))
-
-
-def _prompts(benchmark: str) -> Callable[[Answered], JudgePrompt] | None:
-    """The prompt for each answer; None where none is judged: a choice is right or wrong."""
-    if benchmark.startswith("personamem"):
-        return None
-    if benchmark.startswith("longmemeval"):
-        return lambda item: longmemeval_prompt(item.kind, item.abstain)
-    name = "msc_strict" if benchmark == "msc" else "locomo"
-    return lambda item: judge_prompt(name)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from memr1_jax.bench.paper import paper_latency, paper_markdown
 from memr1_jax.bench.scoring import OVERALL, Answered, headline
-from memr1_jax.bench.tables.config import LATENCY
 from memr1_jax.bench.tables.rows import OPERATIONS, Row
+from memr1_jax.bench.tables.table_config import LATENCY
 from memr1_jax.run.files import write_json_atomic, write_text_atomic
+from memr1_jax.run.markdown import markdown_table
 
 NOT_RUN = "not run"
 _ELSEWHERE = (
@@ -112,7 +113,7 @@ def markdown(
         cells = [_with_interval(row.overall["metrics"].get(name)) for name in metrics]
         cells += [row.judged] if "judge" not in metrics else []
         lines.append([row.name, str(row.overall["count"]), *cells])
-    parts += ["## Overall", _grid(header, lines)]
+    parts += ["## Overall", markdown_table(header, lines)]
     done = [row for row in rows if row.row is not None]
     if compared:
         parts += [f"## Against {about['against']}", _PAIRED, _against(compared, metrics)]
@@ -139,12 +140,13 @@ def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
         "as long as its batch, and compilation is not counted. With `--batch=1` they are the times "
         "of single calls. `search` is the time to find memories for a question, on the host."
     )
-    grid = _grid(["row", "stage", "n", "p50", "p95"], lines)
+    grid = markdown_table(["row", "stage", "n", "p50", "p95"], lines)
     parts = [f"# {about['title']}: times", text, grid]
     if LATENCY in about["paper"]:
         lines = [list(dataclasses.astuple(latency)) for latency in paper_latency()]
         header = ["stage", "backbone", "variant", "p50", "p95"]
-        parts += ["## What the paper reports, in seconds", _ELSEWHERE, _grid(header, lines)]
+        grid = markdown_table(header, lines)
+        parts += ["## What the paper reports, in seconds", _ELSEWHERE, grid]
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,7 +183,7 @@ def _by_group(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
             cell = _with_interval(found.get(chosen))
             cells.append(cell if chosen in ("", headline(metrics)) else f"{cell} ({chosen})")
         lines.append([row.name, *cells])
-    return _grid(header, lines)
+    return markdown_table(header, lines)
 
 
 def _against(compared: Mapping[str, Mapping], metrics: Sequence[str]) -> str:
@@ -195,7 +197,7 @@ def _against(compared: Mapping[str, Mapping], metrics: Sequence[str]) -> str:
                 cell += f" ({100 * entry['relative']:+.0f} %)"
             cells.append(cell)
         lines.append([name, *cells])
-    return _grid(["row", *metrics], lines)
+    return markdown_table(["row", *metrics], lines)
 
 
 def _kept(rows: Sequence[TableRow]) -> str:
@@ -226,7 +228,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
                 f"{figures['memories_without_room']:,}",
             ]
         )
-    return _grid(header, lines)
+    return markdown_table(header, lines)
 
 
 def _asked(rows: Sequence[TableRow]) -> str:
@@ -238,7 +240,7 @@ def _asked(rows: Sequence[TableRow]) -> str:
         for row in rows
         for stage, used in row.row.figures["calls"].items()
     ]
-    return _grid(header, lines)
+    return markdown_table(header, lines)
 
 
 def _with_interval(entry: Mapping | None, signed: bool = False) -> str:
@@ -254,8 +256,3 @@ def _with_interval(entry: Mapping | None, signed: bool = False) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))

@@ -1,10 +1,11 @@
-"""What comparisons of runs of the nano model share: options, dialogues, runs that are done once.
+"""Runs a study of the nano model: a list of named configurations, and the tables made of them.
 
-A comparison has a folder with generated dialogues and a run folder for each of its runs. A run that
-an earlier call finished is read, one that was stopped is gone on with.
+A study has a folder with generated dialogues and a run folder for each configuration. A run that an
+earlier call finished is read, one that was stopped is resumed.
 """
 
-from collections.abc import Callable, Collection
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
-from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_object
+from memr1_jax.run.markdown import markdown_table
 from memr1_jax.run.metrics_log import read_metrics, records_of
+from memr1_jax.run.progress import table
 from memr1_jax.run.run_folder import RECORDS, Input, RunFolder, option_values
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
@@ -26,8 +29,25 @@ if TYPE_CHECKING:
 AGENTS = ("answer", "manager")
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of a study: cells as text, the first `labels` columns of them names, and a note."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int = 1
+    note: str = ""
+
+    @property
+    def markdown(self) -> str:
+        """The table below its title and above its note."""
+        grid = markdown_table(self.columns, self.rows, self.labels, self.title)
+        return f"{grid}\n\n{self.note}" if self.note else grid
+
+
 def nano_options(**changes: Any) -> ExperimentConfig:
-    """A run from the nano model on generated dialogues as comparisons have it, with `changes`.
+    """Returns a run from the nano model on generated dialogues as studies have it, with `changes`.
 
     The Answer Agent learns first, on banks as they should be. Without a KL penalty, which would
     hold a policy near a start that is meant to be left.
@@ -52,13 +72,13 @@ def nano_options(**changes: Any) -> ExperimentConfig:
 
 
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
-    """Hold the folder of a comparison until this process ends.
+    """Holds the folder of a study until this process ends.
 
     What one run compiles there serves the next.
 
     Args:
-      options: of the comparison, with `output`, `overwrite` and `model`.
-      job: the comparison, in a word.
+      options: of the study, with `output`, `overwrite` and `model`.
+      job: the study, in a word.
       free: options that only add runs; a call with the same folder may change them.
     """
     opened = RunFolder(
@@ -94,19 +114,61 @@ def write_dialogues(
     write_synthetic(path, seed, train=train, validation=0, test=test, **NANO_DIALOGUES | sizes)
 
 
-def run_to_its_end(
-    title: str, options: ExperimentConfig, measure: Callable[["Experiment"], dict[str, Any]]
-) -> dict[str, Any]:
-    """Does what is left of a run and of its measuring.
+def run_study(
+    runs: Sequence[tuple[str, ExperimentConfig]], measure: Callable[["Experiment"], dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Does what is left of a list of runs and of their measuring, one after another.
 
     Args:
-      title: printed where there is something left to do.
-      options: of the run, with `resume`.
-      measure: turns the finished experiment into what `measured.json` keeps.
+      runs: a name and a configuration with `resume` for each; runs of one name differ in the seed.
+      measure: turns a finished experiment into what `measured.json` keeps.
 
     Returns:
-      What `measure` returned, and "steps": records of `metrics.jsonl` by agent.
+      By name, for each run what `measure` returned, and "steps": records of `metrics.jsonl` by
+      agent.
+
+    Raises:
+      UserError: a folder was begun with other settings.
+      Preempted: a run was asked to stop; its state is saved.
     """
+    found: dict[str, list] = {}
+    for number, (name, options) in enumerate(runs, 1):
+        title = f"{number} of {len(runs)} runs: {name}, seed {options.seed}"
+        found.setdefault(name, []).append(_run_to_its_end(title, options, measure))
+    return found
+
+
+def write_results(
+    folder: Path,
+    found: dict[str, Any],
+    tables: Iterable[Table],
+    pictures: Mapping[str, bytes],
+    *below: str,
+) -> dict[str, Any]:
+    """Prints the tables; writes `results.md`, the pictures and, last, `results.json`.
+
+    Args:
+      folder: of the study.
+      found: what `results.json` holds, and what is returned.
+      tables: in their order.
+      pictures: PNGs by the names of their files.
+      *below: further parts of `results.md`.
+    """
+    tables = list(tables)
+    for one in tables:
+        table(one.title, one.columns, one.rows)
+    parts = [*(one.markdown for one in tables), *below]
+    write_text_atomic(
+        folder / "results.md", "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    )
+    for name, picture in pictures.items():
+        write_bytes_atomic(folder / name, picture)
+    write_json_atomic(folder / "results.json", found)
+    print(f"Everything is in {folder}")
+    return found
+
+
+def _run_to_its_end(title, options, measure):
     from memr1_jax.training.experiment import Experiment
 
     folder = Path(options.output)
@@ -126,7 +188,7 @@ def run_to_its_end(
 
 
 def held_out(experiment: "Experiment") -> "Yardstick":
-    """What measures the agents of an experiment on the dialogues that it does not learn from."""
+    """Returns what measures agents on the dialogues that the experiment does not learn from."""
     from memr1_jax.studies.measure import Yardstick
 
     options = experiment.options

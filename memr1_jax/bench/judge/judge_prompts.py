@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.resources
 import re
+from collections.abc import Callable
 
 Messages = tuple[tuple[str, str], ...]  # role, content
 
@@ -93,3 +94,12 @@ def longmemeval_prompt(question_type: str, abstention: bool = False) -> JudgePro
     if question_type not in _LONGMEMEVAL:
         raise ValueError(f"LongMemEval has no questions of the type {question_type!r}.")
     return judge_prompt(_LONGMEMEVAL[question_type])
+
+
+# By a benchmark's name for them: the prompt for an answer to a question of some kind, of which the
+# second argument says whether abstaining is right.
+PROMPTS: dict[str, Callable[[str, bool], JudgePrompt]] = {
+    "locomo": lambda kind, abstain: judge_prompt("locomo"),
+    "msc_strict": lambda kind, abstain: judge_prompt("msc_strict"),
+    "longmemeval": longmemeval_prompt,
+}

@@ -1,4 +1,4 @@
-"""The generator on the tiny model, beside a plain loop over whole forward passes."""
+"""The engine on the tiny model, beside a plain loop over whole forward passes."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from tiny_model import make_tiny
 from whole_passes import greedy
 
 from memr1_jax.agents.templates import render_chat
-from memr1_jax.bench.generator import Generator, Limits
+from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.reply_cache import ReplyCache, model_digest
 from memr1_jax.bench.systems.protocol import Call, Reply
 from memr1_jax.errors import UserError
@@ -30,7 +30,7 @@ def call(text, *, rules="", **changes):
 
 
 def make(**options):
-    return Generator({"base": make_tiny().model}, **options)
+    return Engine({"base": make_tiny().model}, **options)
 
 
 def untimed(replies):
@@ -40,8 +40,8 @@ def untimed(replies):
 @pytest.fixture(scope="module")
 def alone():
     """Replies to calls that were made one by one."""
-    generator = make(limits=Limits(rows=1))
-    return [generator([call(fact, rules=RULES)])[0] for fact in FACTS]
+    engine = make(limits=Limits(rows=1))
+    return [engine([call(fact, rules=RULES)])[0] for fact in FACTS]
 
 
 def test_replies_are_the_greedy_continuation(alone):
@@ -56,36 +56,36 @@ def test_replies_are_the_greedy_continuation(alone):
 
 
 def test_a_batch_and_a_shared_prefix_change_nothing(alone):
-    generator = make(limits=Limits(rows=4))
+    engine = make(limits=Limits(rows=4))
     calls = [call(fact, rules=RULES) for fact in FACTS]
-    assert untimed(generator(calls)) == untimed(alone)
-    assert [context.length for context in generator._prefixes.values()] == [64]
-    backwards = generator([*calls[::-1], calls[0]])
+    assert untimed(engine(calls)) == untimed(alone)
+    assert [context.length for context in engine._prefixes.values()] == [64]
+    backwards = engine([*calls[::-1], calls[0]])
     assert untimed(backwards) == untimed([*alone[::-1], alone[0]])
 
 
 def test_an_instruction_that_comes_again_is_kept(alone):
-    generator = make(limits=Limits(rows=1))
+    engine = make(limits=Limits(rows=1))
     prefixes = []
     for fact, reply in zip(FACTS, alone, strict=True):
-        assert untimed(generator([call(fact, rules=RULES)])) == untimed([reply])
-        prefixes.append([int(context.length) for context in generator._prefixes.values()])
+        assert untimed(engine([call(fact, rules=RULES)])) == untimed([reply])
+        prefixes.append([int(context.length) for context in engine._prefixes.values()])
     assert prefixes == [[], [64], [64], [64]]
-    generator.forget()
-    generator([call(FACTS[0], rules=RULES)])
-    assert not generator._prefixes
+    engine.forget()
+    engine([call(FACTS[0], rules=RULES)])
+    assert not engine._prefixes
 
 
 def test_on_a_mesh_of_one_device_nothing_changes(alone):
-    generator = make(mesh=make_mesh("data:1", [*jnp.zeros(1).devices()]))
-    assert untimed(generator([call(fact, rules=RULES) for fact in FACTS])) == untimed(alone)
+    engine = make(mesh=make_mesh("data:1", [*jnp.zeros(1).devices()]))
+    assert untimed(engine([call(fact, rules=RULES) for fact in FACTS])) == untimed(alone)
 
 
 @pytest.mark.slow
 def test_on_four_devices_nothing_changes():
     flags = "--xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.bench.generator_worker"]
+    command = [sys.executable, "-m", "tests.bench.engine_worker"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 3
@@ -95,28 +95,28 @@ def test_on_four_devices_nothing_changes():
 def test_models_go_by_their_names():
     tiny = make_tiny().model
     other = dataclasses.replace(tiny, params={**tiny.params, "head": tiny.params["embed"]})
-    generator = Generator({"base": tiny, "answer": other})
-    first, second = generator([call(FACTS[0]), call(FACTS[0], model="answer")])
+    engine = Engine({"base": tiny, "answer": other})
+    first, second = engine([call(FACTS[0]), call(FACTS[0], model="answer")])
     assert first.text != second.text
     with pytest.raises(UserError, match="'manager'.*only base, answer"):
-        generator([call(FACTS[0], model="manager")])
+        engine([call(FACTS[0], model="manager")])
 
 
 def test_grammar_holds_the_reply_to_shown_ids():
-    generator = make()
+    engine = make()
     calls = [call(fact, max_tokens=40, schema="compact", ids=n) for n, fact in enumerate(FACTS)]
-    for shown, reply in enumerate(generator(calls)):
+    for shown, reply in enumerate(engine(calls)):
         assert reply.stopped
         operations = [json.loads(line) for line in reply.text.splitlines()]
         assert operations
         for operation in operations:
             assert operation["op"] in ("ADD", "UPDATE", "DELETE", "NONE")
             assert operation.get("id", -1) < shown
-    (full,) = generator([call(FACTS[0], max_tokens=60, schema="full", ids=1)])
+    (full,) = engine([call(FACTS[0], max_tokens=60, schema="full", ids=1)])
     for entry in json.loads(full.text)["memory"]:
         assert entry["event"] in ("ADD", "NONE") or entry["id"] == "0"
     with pytest.raises(UserError, match="too few for any response"):
-        generator([call(FACTS[0], max_tokens=2, schema="compact")])
+        engine([call(FACTS[0], max_tokens=2, schema="compact")])
 
 
 def test_a_long_prompt_loses_the_beginning_of_its_last_message():
@@ -124,21 +124,21 @@ def test_a_long_prompt_loses_the_beginning_of_its_last_message():
     tokenizer = make_tiny().model.tokenizer
     frame = render_chat("test", call("@", rules=RULES).messages, tokenizer).split("@")
     head, tail = (len(tokenizer.encode(part, add_special_tokens=False)) for part in frame)
-    generator = make(limits=Limits(prompt_length=head + tail + 20))
-    (reply,) = generator([call(whole, rules=RULES)])
+    engine = make(limits=Limits(prompt_length=head + tail + 20))
+    (reply,) = engine([call(whole, rules=RULES)])
     words = tokenizer.encode(whole, add_special_tokens=False)
     assert reply.cut == len(words) - 20
     assert reply.prompt_tokens == head + tail + 20
     (short,) = make()([call(tokenizer.decode(words[-20:]).strip(), rules=RULES)])
     assert abs(short.prompt_tokens - reply.prompt_tokens) <= 1
     with pytest.raises(UserError, match="leaves no room"):
-        generator([call(whole, max_tokens=4096)])
+        engine([call(whole, max_tokens=4096)])
 
 
 def test_what_was_answered_is_not_computed_again(tmp_path, alone):
     calls = [call(fact, rules=RULES) for fact in FACTS]
     cache = ReplyCache(tmp_path / "replies.sqlite")
-    generator = make(cache=cache, limits=Limits(rows=2))
+    engine = make(cache=cache, limits=Limits(rows=2))
     stored = []
 
     class Killed(Exception):
@@ -148,9 +148,9 @@ def test_what_was_answered_is_not_computed_again(tmp_path, alone):
         stored.append((done, total))
         raise Killed
 
-    generator.on_batch = die
+    engine.on_batch = die
     with pytest.raises(Killed):
-        generator(calls)
+        engine(calls)
     assert stored == [(2, 4)]
     cache.close()
 

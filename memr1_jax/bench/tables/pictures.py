@@ -1,13 +1,13 @@
 """The rows of a table as pictures: bars with intervals, and accuracy against tokens."""
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from memr1_jax.bench.scoring import headline
-from memr1_jax.bench.tables.markdown import TableRow, metrics_of
+from memr1_jax.bench.tables.table_files import TableRow, metrics_of
 from memr1_jax.run.files import write_bytes_atomic
+from memr1_jax.run.plots import draw_bars, new_figure, png
 
 
 def write_plots(folder: str | os.PathLike, title: str, rows: Sequence[TableRow]) -> None:
@@ -17,8 +17,8 @@ def write_plots(folder: str | os.PathLike, title: str, rows: Sequence[TableRow])
         return
     metric = headline(metrics_of(done))
     done = [row for row in done if metric in row.overall["metrics"]]
-    _save(Path(folder) / "bars.png", _bars(title, metric, done))
-    _save(Path(folder) / "tokens.png", _against_tokens(title, metric, done))
+    for name, draw in (("bars.png", _bars), ("tokens.png", _against_tokens)):
+        write_bytes_atomic(Path(folder) / name, png(draw(title, metric, done)))
 
 
 def points(metric: str, rows: Sequence[TableRow]) -> list[tuple[float, float, float]]:
@@ -33,20 +33,16 @@ def points(metric: str, rows: Sequence[TableRow]) -> list[tuple[float, float, fl
 
 
 def _bars(title, metric, rows):
-    figure, panel = _figure(title, (7.0, 0.9 + 0.34 * len(rows)))
+    figure, (panel,) = new_figure(1, (7.0, 0.9 + 0.34 * len(rows)), title)
     found = points(metric, rows)
-    places = range(len(rows))
-    panel.barh(places, [mean for mean, _, _ in found], xerr=_errors(found), color="C0", capsize=2)
     labels = [f"{row.name} (n = {row.overall['count']})" for row in rows]
-    panel.set_yticks(places, labels)
-    panel.invert_yaxis()
-    panel.set_xlabel(f"{metric} (percent, 95 % interval over questions)")
-    panel.grid(axis="x", alpha=0.25)
+    heading = f"{metric} (percent, 95 % interval over questions)"
+    draw_bars(panel, labels, [mean for mean, _, _ in found], _errors(found), heading)
     return figure
 
 
 def _against_tokens(title, metric, rows):
-    figure, panel = _figure(title, (7.0, 4.5))
+    figure, (panel,) = new_figure(1, (7.0, 4.5), title)
     found = points(metric, rows)
     tokens = [max(row.tokens_per_question, 1) for row in rows]
     means = [mean for mean, _, _ in found]
@@ -56,7 +52,6 @@ def _against_tokens(title, metric, rows):
     panel.set_xscale("log")
     panel.set_xlabel("prompt and generated tokens for each question, reading included")
     panel.set_ylabel(f"{metric} (percent)")
-    panel.grid(alpha=0.25)
     return figure
 
 
@@ -64,21 +59,3 @@ def _errors(found):
     below = [max(mean - low, 0.0) for mean, low, _ in found]
     above = [max(high - mean, 0.0) for mean, _, high in found]
     return [below, above]
-
-
-def _figure(title, size):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    panel.set_title(title, fontsize=9, wrap=True)
-    panel.spines[["top", "right"]].set_visible(False)
-    return figure, panel
-
-
-def _save(path: Path, figure) -> None:
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_bytes_atomic(path, image.getvalue())

@@ -9,11 +9,11 @@ from tiny_model import options
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Decoder
-from memr1_jax.planner import estimates, fit
+from memr1_jax.planner import estimates, layout_search
 from memr1_jax.planner.abstract import abstract_step
 from memr1_jax.planner.chips import CHIPS, GIB
 from memr1_jax.planner.estimates import Estimate, argument_bytes, layout_mesh, step_work
-from memr1_jax.planner.fit import DoesNotFit, layouts, propose
+from memr1_jax.planner.layout_search import DoesNotFit, layouts, propose
 from memr1_jax.planner.roofline import Layout
 
 V5E = CHIPS["TPU v5 lite"]
@@ -90,7 +90,7 @@ def test_proposals_send_the_least_first_and_leave_out_what_is_too_large(answer, 
         memory, sent = figures[tuple(layout.axes.values())]
         return Estimate(layout, GIB, memory * GIB, sent)
 
-    monkeypatch.setattr(fit, "estimate", estimated)
+    monkeypatch.setattr(layout_search, "estimate", estimated)
     given = options(batch=8)
     found = propose(answer, given, [None] * 4, V5E)
     # Three attempts in the order of communication, and the smallest of all.
