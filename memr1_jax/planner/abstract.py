@@ -15,6 +15,7 @@ from memr1_jax.models.hf.folders import read_json
 from memr1_jax.models.hf.hf_config import config_from_hf
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
+from memr1_jax.models.precision import cast_weights
 from memr1_jax.training.algorithms import build_learner
 from memr1_jax.training.assembly import (
     answer_data,
@@ -112,7 +113,7 @@ def _model(name, options):
     tokenizer = load_tokenizer(folder)
     dtype = compute_dtype(options.dtype)
     decoder = Decoder(config, dtype, options.remat)
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(config))
+    params = cast_weights(abstract_params(config), dtype)
     return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
 
 

@@ -19,6 +19,7 @@ from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
+from memr1_jax.models.precision import cast_weights
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
@@ -175,7 +176,7 @@ class Experiment:
         if options.export:
             self._export(agent, params)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
-        self.params[agent] = jax.tree.map(lambda x: x.astype(dtype), params)
+        self.params[agent] = cast_weights(params, dtype)
 
     def _data(self, agent: str) -> Any:
         """What an agent learns from; banks, once built, are kept for a resumed run."""

@@ -41,7 +41,7 @@ from memr1_jax.rl.update import GRPO, Experience, TrainState, update
 
 @struct.dataclass
 class Frozen:
-    """Weights that a step reads but does not change, in the arithmetic's number format.
+    """Weights that a step reads but does not change, in the formats of `models/precision.py`.
 
     With adapters `backbone` holds the base model's parameters, which the agents, the reference and
     the critic share, and the other fields hold adapters: `{}` for the backbone as it is. In full
