@@ -57,12 +57,13 @@ def kl_in_reward(
 ) -> jax.Array:
     """Token rewards with the KL penalty inside: reward - coefficient * k1, 0 on masked tokens.
 
-    The penalty uses the behaviour policy and is a constant to the gradient (verl's KL in reward). A
-    group advantage takes the sum over `R` as its score.
+    The penalty is a constant to the gradient (verl's KL in reward). Both log-probabilities come
+    from the trainer: the sampler's rounding, of which the reference knows nothing, would be paid
+    for like a divergence.
 
     Args:
         rewards: [..., R], usually 0 but on the last token of a response.
-        old_logp: [..., R], of the policy that sampled the response.
+        old_logp: [..., R], of the policy before the update.
         ref_logp: [..., R].
         mask: [..., R].
         coefficient: scalar, reward per nat.

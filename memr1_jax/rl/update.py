@@ -19,7 +19,7 @@ from memr1_jax.rl.policy import (
     PolicyOptions,
     all_trained,
     fixed_logprobs,
-    group_scores,
+    group_penalties,
     policy_statistics,
     policy_step,
     response_mask,
@@ -118,8 +118,7 @@ def update(
     if algorithm.drop_flat_groups:
         kept = jnp.broadcast_to(informative[:, None], rewards.shape)
         mask &= by_row(experience.trajectories, kept)[..., None]
-    scores, penalty = group_scores(algorithm, experience, ref_logp, mask)
-    advantages = group_advantages(scores, algorithm.advantage)
+    advantages, penalty_metrics = sample_advantages(algorithm, experience, old_logp, ref_logp)
     advantages = by_row(experience.trajectories, advantages)[..., None]
     batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp)
 
@@ -135,8 +134,26 @@ def update(
         epochs=algorithm.epochs,
         mini_batches=algorithm.mini_batches,
     )
-    metrics |= penalty | {
+    metrics |= penalty_metrics | {
         "reward": masked_mean(rewards, valid[:, None]),
         "informative_groups": masked_mean(informative, valid),
     }
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+
+
+def sample_advantages(
+    algorithm: GRPO,
+    experience: Experience,
+    old_logp: jax.Array | None,
+    ref_logp: jax.Array | None,
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """Compares the samples of each group, or its trajectories, by outcome and penalty.
+
+    What a response earned counts in its group whether or not the loss leaves the response out.
+
+    Returns:
+      Advantages `[B, G]`, and metrics of the penalty.
+    """
+    rewards, _ = returns(experience.trajectories, experience.rewards, experience.valid)
+    penalties, metrics = group_penalties(algorithm, experience, old_logp, ref_logp)
+    return group_advantages(rewards, algorithm.advantage, penalties), metrics

@@ -190,7 +190,12 @@ class PolicyConfig:
     aggregation: str = option("token-mean", "How token losses are averaged.", AGGREGATIONS)
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
     kl_kind: str = option("k3", "Estimator of a KL loss.", KL_ESTIMATES)
-    kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
+    kl_placement: str = option(
+        "reward",
+        "Where the KL penalty enters: the reward, where it is subtracted after normalising, so that"
+        " outcomes alone are divided by their deviation; or the loss.",
+        ("reward", "loss"),
+    )
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
     advantage: str = option("grpo", "GRPO: group advantage.", ADVANTAGES)
