@@ -11,8 +11,8 @@ import optax
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.losses import LossTerms, aggregate, denominators
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, run_mini_batches
+from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.minibatches import accumulate_gradients, optimiser_step, run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
@@ -91,8 +91,8 @@ def imitation_update(
         complete: makes the network's parameters of `state.params`, where those are adapters.
 
     Returns:
-        The state after, and the metrics `loss`, `gradient_norm`, `nll` and `entropy` in nats per
-        kept token; in best-of-n also `kept`, the share of kept responses, and `reward`, of all.
+        The state after, and the metrics of `optimiser_step`, `nll` and `entropy` in nats per kept
+        token; in best-of-n also `kept`, the share of kept responses, and `reward`, of all.
 
     Raises:
         ValueError: the batch does not divide into mini- and micro-batches.
@@ -119,9 +119,8 @@ def imitation_update(
             )
 
         gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
-        return (optax.apply_updates(params, updates), opt_state), terms.metrics | metrics
+        *carry, metrics = optimiser_step(optimizer, gradient, terms, params, opt_state)
+        return tuple(carry), metrics
 
     (params, opt_state), metrics = run_mini_batches(
         step,

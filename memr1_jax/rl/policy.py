@@ -24,8 +24,8 @@ from memr1_jax.rl.losses import (
     policy_loss,
     sampler_weights,
 )
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, map_parts
+from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, optimiser_step
 from memr1_jax.rl.trajectories import Trajectories, by_step
 from memr1_jax.text.grammar import Grammar, allowed, states_along
 
@@ -280,6 +280,4 @@ def policy_step(
         return policy_terms(options, found, part, counts)
 
     gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
-    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics
+    return optimiser_step(optimizer, gradient, terms, params, opt_state)

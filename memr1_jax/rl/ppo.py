@@ -15,8 +15,13 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.advantages import last_token_rewards
 from memr1_jax.rl.gae import centre, generalised_advantages, whiten
 from memr1_jax.rl.losses import denominators, value_loss
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, run_mini_batches
+from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.minibatches import (
+    accumulate_gradients,
+    map_parts,
+    optimiser_step,
+    run_mini_batches,
+)
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
@@ -125,7 +130,8 @@ def ppo_update(
 
     Returns:
         The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
-        `value`, `value_clip_fraction`, `return` and `advantage` (before whitening, per token).
+        `value_skipped`, `value`, `value_clip_fraction`, `return` and `advantage` (before whitening,
+        per token).
 
     Raises:
         ValueError: the batch does not divide into mini- and micro-batches, or a reference is
@@ -260,9 +266,4 @@ def critic_step(
         )
 
     gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {
-        "value_loss": once(terms.loss),
-        "value_gradient_norm": once(optax.tree.norm(gradient)),
-    }
-    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics
+    return optimiser_step(optimizer, gradient, terms, params, opt_state, name="value_")

@@ -19,7 +19,7 @@ _SOURCES = ("locomo", "synthetic", "own")
 _SPLITS = ("train", "validation", "test")
 _AT_LEAST_ONE = (
     *("batch", "group", "epochs", "mini_batches", "micro_batches", "logit_chunk", "eval_batch"),
-    *("checkpoint_every", "keep"),
+    *("checkpoint_every", "keep", "max_skipped"),
     *("samples_every", "memories", "neighbours", "memories_shown", "memory_width", "features"),
     *("bank_capacity", "facts_per_turn", "questions_per_turn"),
     *("manager_response_length", "answer_response_length"),
@@ -127,6 +127,11 @@ class OptimizerConfig:
     warmup_steps: int = option(0, "Optimiser steps over which the learning rate climbs.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     gradient_clip: float = option(1.0, "Global norm that gradients are clipped to.")
+    max_skipped: int = option(
+        3,
+        "Steps in a row that may be skipped, as their gradient is not finite; the last of them ends"
+        " the run.",
+    )
     logit_chunk: int = option(128, "Positions whose logits are held at once.")
 
 

@@ -127,6 +127,7 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
+            max_skipped=options.max_skipped,
             identity={"data": fingerprint(data), "seed": options.seed, **_identity(options)},
         )
         policy = make_policy(options, self.bench, self.models, agent)
@@ -358,7 +359,7 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
 def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    free.add("consult_batch")
+    free |= {"consult_batch", "max_skipped"}
     kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
     kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
