@@ -70,11 +70,11 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     else:
         banks = ingest(add_everything, None, bench.tools, bench.encoder, dialogues).banks
         data = answer_data(options, bench, models, dialogues, banks)
-    learner, model = build_learner(options), models.of(agent)
+    learner, model = build_learner(options, agent), models.of(agent)
     # Parameters are an argument, as shapes cannot be closed over.
     state = jax.eval_shape(
         lambda params: learner.create_state(
-            trainable(options, dataclasses.replace(model, params=params)),
+            trainable(options, dataclasses.replace(model, params=params), agent),
             options.seed,
             model.config.model_width,
         ),

@@ -15,7 +15,7 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.advantages import last_token_rewards
 from memr1_jax.rl.gae import centre, generalised_advantages, whiten
 from memr1_jax.rl.losses import denominators, value_loss
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.metrics import Mean, fields, masked_mean
 from memr1_jax.rl.minibatches import (
     accumulate_gradients,
     map_parts,
@@ -34,7 +34,8 @@ from memr1_jax.rl.policy import (
     response_mask,
     token_penalties,
 )
-from memr1_jax.rl.update import TrainState
+from memr1_jax.rl.update import TrainState, create_state
+from memr1_jax.run.streams import named_key
 from memr1_jax.text.grammar import Grammar
 
 
@@ -86,16 +87,10 @@ def create_ppo_state(
 
     `width` is the network's D; agents of one seed draw from streams of their own.
     """
-    # The numbers next to 0 and to the largest belong to rollouts and to orders of mini-batches.
-    key = jax.random.key(seed)
-    critic = init_critic(params, jax.random.fold_in(key, jnp.uint32(2**31)), width)
+    policy = create_state(params, optimizers.policy, seed, agent)
+    critic = init_critic(params, named_key(policy.key, "critic"), width)
     return PPOState(
-        params=params,
-        opt_state=optimizers.policy.init(params),
-        step=jnp.int32(0),
-        key=key,
-        critic=critic,
-        critic_opt_state=optimizers.critic.init(critic),
+        **fields(policy), critic=critic, critic_opt_state=optimizers.critic.init(critic)
     )
 
 

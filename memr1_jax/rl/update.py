@@ -25,6 +25,7 @@ from memr1_jax.rl.policy import (
     response_mask,
 )
 from memr1_jax.rl.trajectories import by_row, returns
+from memr1_jax.run.streams import named_key, run_key
 from memr1_jax.text.grammar import Grammar
 
 
@@ -51,16 +52,19 @@ class TrainState:
     key: jax.Array
 
     def order_key(self) -> jax.Array:
-        """Key of the order of mini-batches, apart from the keys of all rollouts.
+        """Returns the key of the order of this step's mini-batches."""
+        return jax.random.fold_in(named_key(self.key, "mini_batches"), self.step)
 
-        Rollouts count up from `fold_in(key, 0)`; this counts down from the largest number.
-        """
-        return jax.random.fold_in(self.key, ~self.step)
+    def rollout_key(self) -> jax.Array:
+        """Returns the key of this step's rollout."""
+        return jax.random.fold_in(named_key(self.key, "rollout"), self.step)
 
 
-def create_state(params: dict, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
-    return TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(seed))
+def create_state(
+    params: dict, optimizer: optax.GradientTransformation, seed: int, agent: str = ""
+) -> TrainState:
+    """Makes the state before the first step; agents of one seed draw from streams of their own."""
+    return TrainState(params, optimizer.init(params), jnp.int32(0), run_key(seed, agent))
 
 
 def create_optimizer(

@@ -29,6 +29,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
 from memr1_jax.parallel.distributed import is_main
+from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig, LoraConfig
 from memr1_jax.training.loading import Model, Models
 from memr1_jax.training.step import Frozen, Policy
@@ -53,11 +54,11 @@ def network(options: LoraConfig, model: Model, params: dict) -> dict:
     return params if lora is None else join(model.params, params, lora.scale)
 
 
-def trainable(options: ExperimentConfig, model: Model) -> dict:
-    """Float32 parameters to start from: new adapters, or a copy of the network."""
+def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
+    """Makes the float32 parameters an agent starts from: adapters, or a copy of the network."""
     lora = lora_of(options)
     if lora is not None:
-        return init_adapters(model.config, lora, jax.random.key(options.seed))
+        return init_adapters(model.config, lora, run_key(options.seed, agent, "adapters"))
     return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
 
 

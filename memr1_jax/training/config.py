@@ -124,7 +124,12 @@ class OptimizerConfig:
     mini_batches: int = option(1, "Optimiser steps a pass.")
     micro_batches: int = option(1, "Parts that a mini-batch is split into for the gradient.")
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")
-    warmup_steps: int = option(0, "Optimiser steps over which the learning rate climbs.")
+    warmup_ratio: float = option(
+        0.0, "Share of each agent's optimiser steps over which its learning rate climbs."
+    )
+    warmup_steps: int = option(
+        0, "The same as a number of steps, one for both agents; 0: --warmup_ratio."
+    )
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     gradient_clip: float = option(1.0, "Global norm that gradients are clipped to.")
     max_skipped: int = option(
@@ -206,7 +211,12 @@ class PolicyConfig:
     advantage: str = option("grpo", "GRPO: group advantage.", ADVANTAGES)
     drop_flat_groups: bool = option(False, "GRPO: leave groups of equal rewards out of the loss.")
     critic_learning_rate: float = option(1e-5, "PPO: peak learning rate of the critic.")
-    critic_warmup_steps: int = option(0, "PPO: steps over which that rate climbs.")
+    critic_warmup_ratio: float = option(
+        0.0, "PPO: share of the critic's steps over which that rate climbs."
+    )
+    critic_warmup_steps: int = option(
+        0, "PPO: the same as a number of steps; 0: --critic_warmup_ratio."
+    )
     gamma: float = option(1.0, "PPO: discount a token.")
     gae_lambda: float = option(1.0, "PPO: 1 for the least bias, 0 for the least variance.")
     whiten: bool = option(True, "PPO: shift and scale advantages over the batch.")
@@ -345,6 +355,9 @@ def check_options(options: Any) -> None:
             f"--batch={options.batch} does not divide into --mini_batches={options.mini_batches}"
             f" times --micro_batches={options.micro_batches} equal parts. Change one of them."
         )
+    for name in ("warmup_ratio", "critic_warmup_ratio"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UserError(f"--{name}={getattr(options, name)} must be from 0 to 1.")
     if options.lora_rank < 0:
         raise UserError(f"--lora_rank={options.lora_rank} must be 0 (no adapters) or more.")
     if options.kl_weight and options.kl_placement == "loss" and options.kl_kind == "k1":

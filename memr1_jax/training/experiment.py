@@ -36,7 +36,7 @@ from memr1_jax.run.metrics_log import (
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
-from memr1_jax.training.algorithms import Learner, build_learner
+from memr1_jax.training.algorithms import Learner, build_learner, warmup_steps
 from memr1_jax.training.assembly import (
     answer_data,
     gold_banks,
@@ -80,14 +80,14 @@ class Experiment:
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads models and data; UserError for bad input."""
-        check_options(options)
         self.options = options
+        check_options(options)
         self.mesh = None
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
             check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
         self.folder = prepare_run_folder(options.output, options.resume or not is_main())
-        self.learner = build_learner(options)
+        self.learners = {agent: build_learner(options, agent) for agent in ("manager", "answer")}
         self.models = load_models(options, self.mesh)
         self.train_dialogues, self.eval_dialogues = load_dialogues(
             options, options.seed, self.folder
@@ -128,14 +128,22 @@ class Experiment:
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
             max_skipped=options.max_skipped,
-            identity={"data": fingerprint(data), "seed": options.seed, **_identity(options)},
+            identity={
+                "data": fingerprint(data),
+                "seed": options.seed,
+                **_identity(options),
+                # In steps, as more --manager_steps of a resumed run must not change them.
+                "warmup_steps": warmup_steps(options, agent),
+                "critic_warmup_steps": warmup_steps(options, agent, critic=True),
+            },
         )
         policy = make_policy(options, self.bench, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
-        state = _initial_state(options, self.learner, model, self.mesh)
+        learner = self.learners[agent]
+        state = _initial_state(options, learner, agent, model, self.mesh)
         if is_main():
-            print_memory(options, self.learner, model, state, frozen)
-        train_step, put = self.learner.make_step(policy), jnp.asarray
+            print_memory(options, learner, agent, model, state, frozen)
+        train_step, put = learner.make_step(policy), jnp.asarray
         arguments = (frozen, self.bench.tools, jax.tree.map(jnp.asarray, data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
@@ -335,8 +343,10 @@ class Experiment:
         print(f"Everything is in {self.folder}; report.html there shows it.")
 
 
-def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, mesh) -> Any:
-    """The state before the first step, on a mesh where the rules put it.
+def _initial_state(
+    options: ExperimentConfig, learner: Learner, agent: str, model: Model, mesh
+) -> Any:
+    """Makes an agent's state before the first step, on a mesh where the rules put it.
 
     Weights are trained from their published precision, which the arithmetic's may be below.
     """
@@ -347,7 +357,7 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
     def create(params):
         model_of = dataclasses.replace(model, params=params)
         return learner.create_state(
-            trainable(options, model_of), options.seed, model.config.model_width
+            trainable(options, model_of, agent), options.seed, model.config.model_width
         )
 
     shardings = None
@@ -359,7 +369,7 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
 def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    free |= {"consult_batch", "max_skipped"}
+    free |= {"consult_batch", "max_skipped", "warmup_ratio", "critic_warmup_ratio"}
     kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
     kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]

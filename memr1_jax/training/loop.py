@@ -22,6 +22,7 @@ from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.metrics_log import MetricsLog
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
+from memr1_jax.run.streams import run_generator
 
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
 
@@ -43,14 +44,14 @@ class Stage:
     max_skipped: int = 3  # steps in a row without a finite gradient, at the last of which it stops
 
 
-def batch_rows(seed: int, step: int, rows: int, batch: int) -> np.ndarray:
-    """Row numbers of the batch at `step`: epochs of shuffled data, one after another.
+def batch_rows(seed: int, step: int, rows: int, batch: int, agent: str = "") -> np.ndarray:
+    """Picks the rows of the batch at `step`: epochs of shuffled data, one after another.
 
     A function of its arguments alone, so a resumed run sees the data the uninterrupted one saw.
     """
     wanted = np.arange(step * batch, (step + 1) * batch)
     epochs = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(rows)
+        epoch: run_generator(seed, agent, "order", part=epoch).permutation(rows)
         for epoch in np.unique(wanted // rows)
     }
     return np.array([epochs[place // rows][place % rows] for place in wanted], np.int32)
@@ -111,7 +112,7 @@ def train(
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
-            picked = put(batch_rows(stage.seed, step, rows, stage.batch))
+            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             skipped = skipped + 1 if _all_skipped(values) else 0

@@ -115,8 +115,8 @@ def make_train_step(
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 
     `data` stays on the device; `rows` `[B]` picks the batch, `valid` `[B]` marks padding. The state
-    is donated. Step `i` samples from `fold_in(state.key, i)`, so that a resumed run draws
-    what the uninterrupted one would have drawn.
+    is donated. What a step samples depends on the state's key and step alone, so that a resumed
+    run draws what the uninterrupted one would have drawn.
     """
     return compile_step(update, policy, algorithm, optimizer)
 
@@ -136,13 +136,12 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
         valid: jax.Array,
     ):
         batch = data.select(rows, valid)
-        key = jax.random.fold_in(state.key, state.step)
         rollout = policy.rollout(
             state.params,
             frozen,
             tools,
             batch,
-            key,
+            state.rollout_key(),
             Sampling.create(algorithm.temperature),
             group=algorithm.group,
         )
