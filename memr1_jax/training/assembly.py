@@ -23,7 +23,7 @@ from memr1_jax.data.encode import (
     left_out,
 )
 from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
-from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
@@ -133,9 +133,24 @@ def manager_data(
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
-    missing = left_out(bench.encoder, tuples, [item.banks for item in tuples])
+    missing = _without_facts(options, dialogues)
+    missing |= left_out(bench.encoder, tuples, [item.banks for item in tuples])
     _say(f"{len(tuples)} turns; left out", missing)
     return encode_manager_data(bench.encoder, dialogues, tuples)
+
+
+def _without_facts(options, dialogues):
+    """Counts turns that a question points to, but of which the manager would be shown nothing."""
+    silent = [
+        questions
+        for dialogue in dialogues
+        for position, questions in linked_questions(dialogue, options.link).items()
+        if not facts_of_turn(dialogue, position)
+    ]
+    return {
+        "turns of which no fact is noted": len(silent),
+        "questions that belong to these": sum(map(len, silent)),
+    }
 
 
 def _horizon(options):
