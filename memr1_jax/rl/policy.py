@@ -4,7 +4,7 @@ Axis letters: B prompts in a batch, G samples a prompt, P prompt length, R respo
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,8 +14,10 @@ from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import TokenStatistics, response_statistics
-from memr1_jax.rl.kl import kl_in_reward
+from memr1_jax.rl.kl import KL_ESTIMATES, kl_in_reward
 from memr1_jax.rl.losses import (
+    AGGREGATIONS,
+    RATIOS,
     Denominators,
     LossTerms,
     denominators,
@@ -28,6 +30,15 @@ from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, optimiser_step
 from memr1_jax.rl.trajectories import Trajectories, by_step
 from memr1_jax.text.grammar import Grammar, allowed, states_along
+
+KL_PLACEMENTS = ("reward", "loss")
+
+
+def check_names(**chosen: tuple[str, Iterable[str]]) -> None:
+    """Raises ValueError for the first option whose value is none of its names."""
+    for option, (value, names) in chosen.items():
+        if value not in names:
+            raise ValueError(f"Unknown {option} {value!r}: choose one of {', '.join(names)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +71,18 @@ class PolicyOptions:
     micro_batches: int = 1
     logit_chunk: int = 128
 
+    def __post_init__(self):
+        """Refuses names that mean nothing; raises ValueError."""
+        check_names(
+            aggregation=(self.aggregation, AGGREGATIONS),
+            kl_kind=(self.kl_kind, KL_ESTIMATES),
+            kl_placement=(self.kl_placement, KL_PLACEMENTS),
+            ratio=(self.ratio, RATIOS),
+        )
+
     @property
     def parts(self) -> int:
-        """Into how many micro-batches a rollout is cut."""
+        """Counts the micro-batches that a rollout is cut into."""
         return self.mini_batches * self.micro_batches
 
     @property

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.advantages import group_advantages, informative_groups
+from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
@@ -18,6 +18,7 @@ from memr1_jax.rl.policy import (
     PolicyBatch,
     PolicyOptions,
     all_trained,
+    check_names,
     fixed_logprobs,
     group_penalties,
     policy_statistics,
@@ -40,6 +41,11 @@ class GRPO(PolicyOptions):
 
     advantage: str = "grpo"
     drop_flat_groups: bool = False
+
+    def __post_init__(self):
+        """Refuses names that mean nothing; raises ValueError."""
+        super().__post_init__()
+        check_names(advantage=(self.advantage, ADVANTAGES))
 
 
 @struct.dataclass

@@ -12,6 +12,8 @@ from memr1_jax.errors import UserError
 from memr1_jax.rl.advantages import ADVANTAGES
 from memr1_jax.rl.kl import KL_ESTIMATES
 from memr1_jax.rl.losses import AGGREGATIONS, RATIOS
+from memr1_jax.rl.policy import KL_PLACEMENTS
+from memr1_jax.rl.recipes import RECIPES
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 HORIZONS = ("one_step", *SCHEMES)
@@ -190,6 +192,12 @@ class HorizonConfig:
 class PolicyConfig:
     """The policy's loss. Values of the paper where it gives them (Memory-R1, appendix B)."""
 
+    recipe: str = option(
+        "",
+        "GRPO: sets all parts of a published method, and prints them. Flags that are given beside"
+        " it win.",
+        ("", *RECIPES),
+    )
     clip_low: float = option(0.2, "How far below 1 the ratio may earn.")
     clip_high: float = option(0.2, "How far above 1 the ratio may earn; DAPO: 0.28.")
     dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
@@ -197,18 +205,23 @@ class PolicyConfig:
     sampler_cap: float = option(
         0.0, "Cap of importance weights between trainer and sampler; 0: no such weights."
     )
-    aggregation: str = option("token-mean", "How token losses are averaged.", AGGREGATIONS)
+    aggregation: str = option("token-mean", "How token losses are averaged.", tuple(AGGREGATIONS))
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
-    kl_kind: str = option("k3", "Estimator of a KL loss.", KL_ESTIMATES)
+    kl_kind: str = option("k3", "Estimator of a KL loss.", tuple(KL_ESTIMATES))
     kl_placement: str = option(
         "reward",
         "Where the KL penalty enters: the reward, where it is subtracted after normalising, so that"
         " outcomes alone are divided by their deviation; or the loss.",
-        ("reward", "loss"),
+        KL_PLACEMENTS,
     )
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
-    advantage: str = option("grpo", "GRPO: group advantage.", ADVANTAGES)
+    advantage: str = option(
+        "grpo",
+        "GRPO: how a group's samples are compared. dr_grpo leaves out the deviation alone; for the"
+        " whole method use --recipe=dr_grpo.",
+        tuple(ADVANTAGES),
+    )
     drop_flat_groups: bool = option(False, "GRPO: leave groups of equal rewards out of the loss.")
     critic_learning_rate: float = option(1e-5, "PPO: peak learning rate of the critic.")
     critic_warmup_ratio: float = option(
@@ -234,6 +247,9 @@ class ImitationConfig:
         0.0, "SFT: probability that a demonstrated answer is a whole memory, which is too long."
     )
     min_reward: float = option(0.0, "Best-of-n: reward above which a group's best is imitated.")
+    likelihood_temperature: float = option(
+        1.0, "SFT and best-of-n: temperature at which responses are made more likely."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,6 +374,10 @@ def check_options(options: Any) -> None:
     for name in ("warmup_ratio", "critic_warmup_ratio"):
         if not 0 <= getattr(options, name) <= 1:
             raise UserError(f"--{name}={getattr(options, name)} must be from 0 to 1.")
+    if not 0 < options.likelihood_temperature < float("inf"):
+        raise UserError(
+            f"--likelihood_temperature={options.likelihood_temperature} must be above 0."
+        )
     if options.lora_rank < 0:
         raise UserError(f"--lora_rank={options.lora_rank} must be 0 (no adapters) or more.")
     if options.kl_weight and options.kl_placement == "loss" and options.kl_kind == "k1":

@@ -63,6 +63,7 @@ from memr1_jax.training.config import (
 from memr1_jax.training.device_memory import print_memory
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
+from memr1_jax.training.recipe import with_recipe
 from memr1_jax.training.step import Policy
 from memr1_jax.training.validation import (
     make_validation,
@@ -80,7 +81,7 @@ class Experiment:
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads models and data; UserError for bad input."""
-        self.options = options
+        self.options = options = with_recipe(options)
         check_options(options)
         self.mesh = None
         if options.mesh:
@@ -369,7 +370,7 @@ def _initial_state(
 def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
-    free |= {"consult_batch", "max_skipped", "warmup_ratio", "critic_warmup_ratio"}
+    free |= {"consult_batch", "max_skipped", "warmup_ratio", "critic_warmup_ratio", "recipe"}
     kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
     kinds += (PolicyConfig, ImitationConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
