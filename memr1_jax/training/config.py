@@ -195,7 +195,7 @@ class PolicyConfig:
     recipe: str = option(
         "",
         "GRPO: sets all parts of a published method, and prints them. Flags that are given beside"
-        " it win.",
+        " it, in flag files too, win.",
         ("", *RECIPES),
     )
     clip_low: float = option(0.2, "How far below 1 the ratio may earn.")

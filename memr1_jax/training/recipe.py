@@ -44,7 +44,7 @@ def with_recipe(
         kept = {part: getattr(options, part) for part in kept}
         say(f"Given beside it, and so not the recipe's: {_as_flags(kept)}.")
     if name in ABSENT:
-        say(f"Of {name} there is not: {ABSENT[name]}.")
+        say(f"Absent from {name} here: {ABSENT[name]}.")
     return dataclasses.replace(options, recipe="", **chosen)
 
 
