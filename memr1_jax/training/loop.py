@@ -24,6 +24,7 @@ from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
 
+_NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
 
 
@@ -115,12 +116,8 @@ def train(
             picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
+            _say_skipped(stage, step + 1, values)
             skipped = skipped + 1 if _all_skipped(values) else 0
-            if skipped and is_main():
-                print(
-                    f"Step {step + 1} of the {stage.agent} agent was skipped: its gradient is not"
-                    " finite. The weights are as they were."
-                )
             seconds = time.perf_counter() - began
             prompt, response, present = jax.device_get(
                 (rollout.prompt.length, rollout.samples.length, rollout.valid)
@@ -144,13 +141,7 @@ def train(
                 scores = []
             if enough:
                 checkpoints.wait()
-                raise UserError(
-                    f"The {stage.agent} agent had no finite gradient in {skipped} steps in a row,"
-                    f" the last of them step {step + 1}. They changed nothing: the weights before"
-                    f" them are saved as step {step + 1}. Give the same flags and --resume to go on"
-                    " with other prompts, or start again with a lower --learning_rate and another"
-                    " --output."
-                )
+                raise _no_gradient(stage, step + 1)
             progress.update(
                 step + 1,
                 reward=values.get("reward"),
@@ -212,12 +203,30 @@ def _finite(state: TrainState) -> jax.Array:
     return jnp.array([jnp.isfinite(x).all() for x in numbers]).all()
 
 
+def _say_skipped(stage: Stage, step: int, values: dict[str, float]) -> None:
+    share = max(values.get(f"{name}skipped", 0.0) for name in _NETWORKS)
+    if share and is_main():
+        print(
+            f"Step {step} of the {stage.agent} agent skipped {share:.0%} of its updates: their"
+            " gradient is not finite. The weights are what they were before them."
+        )
+
+
 def _all_skipped(values: dict[str, float]) -> bool:
     """Tells that a network took none of its optimiser steps; its loss is then no value."""
-    networks = [name for name in ("", "value_") if values.get(f"{name}skipped") == 1.0]
+    networks = [name for name in _NETWORKS if values.get(f"{name}skipped") == 1.0]
     for name in networks:
         del values[f"{name}loss"], values[f"{name}gradient_norm"]
     return bool(networks)
+
+
+def _no_gradient(stage: Stage, step: int) -> UserError:
+    return UserError(
+        f"The {stage.agent} agent had no finite gradient in {stage.max_skipped} steps in a row, the"
+        f" last of them step {step}. They changed nothing: the weights before them are saved as"
+        f" step {step}. Give the same flags and --resume to continue with other prompts, or start"
+        " again with a lower --learning_rate and another --output."
+    )
 
 
 def metric_values(metrics: dict[str, Mean]) -> dict[str, float]:

@@ -132,7 +132,7 @@ def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(tmp_path, 
     _, records = _run("answer", tmp_path / "run", 4, step=_poisoned({1}))
     assert [record["skipped"] for record in records] == [0, 1, 0, 0]
     assert "loss" not in records[1] and "loss" in records[2]
-    assert "Step 2 of the answer agent was skipped" in capsys.readouterr().out
+    assert "Step 2 of the answer agent skipped 100% of its updates" in capsys.readouterr().out
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.best_step() is not None
 
