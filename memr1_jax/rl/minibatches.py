@@ -99,10 +99,13 @@ def optimiser_step(
     """
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(terms.loss)
-    updates, stepped = optimizer.update(gradient, opt_state, params)
-    after = optax.apply_updates(params, updates), stepped
-    # Each leaf is chosen where it is written, so that nothing is held twice.
-    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, (params, opt_state))
+
+    def moved(params, opt_state):
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    # A branch: a choice of each leaf would hold weights and moments twice.
+    after = jax.lax.cond(finite, moved, lambda *before: before, params, opt_state)
     own = {f"{name}loss": once(terms.loss), f"{name}gradient_norm": once(norm)}
     metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), terms.metrics | own)
     return *after, metrics | {f"{name}skipped": once(~finite)}
