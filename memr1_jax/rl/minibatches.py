@@ -95,7 +95,7 @@ def optimiser_step(
 
     Returns:
         Parameters and optimiser state after the step, and metrics: those of `terms` with `loss`,
-        `gradient_norm` and `skipped`, the share of steps that were skipped.
+        `gradient_norm` and `not_finite`, the share of steps that were skipped.
     """
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(terms.loss)
@@ -108,7 +108,7 @@ def optimiser_step(
     after = jax.lax.cond(finite, moved, lambda *before: before, params, opt_state)
     own = {f"{name}loss": once(terms.loss), f"{name}gradient_norm": once(norm)}
     metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), terms.metrics | own)
-    return *after, metrics | {f"{name}skipped": once(~finite)}
+    return *after, metrics | {f"{name}not_finite": once(~finite)}
 
 
 def map_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:

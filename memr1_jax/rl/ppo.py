@@ -125,8 +125,8 @@ def ppo_update(
 
     Returns:
         The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
-        `value_skipped`, `value`, `value_clip_fraction`, `return` and `advantage` (before whitening,
-        per token).
+        `value_not_finite`, `value`, `value_clip_fraction`, `return` and `advantage` (before
+        whitening, per token).
 
     Raises:
         ValueError: the batch does not divide into mini- and micro-batches, or a reference is

@@ -204,7 +204,7 @@ def _finite(state: TrainState) -> jax.Array:
 
 
 def _say_skipped(stage: Stage, step: int, values: dict[str, float]) -> None:
-    share = max(values.get(f"{name}skipped", 0.0) for name in _NETWORKS)
+    share = max(values.get(f"{name}not_finite", 0.0) for name in _NETWORKS)
     if share and is_main():
         print(
             f"Step {step} of the {stage.agent} agent skipped {share:.0%} of its updates: their"
@@ -214,7 +214,7 @@ def _say_skipped(stage: Stage, step: int, values: dict[str, float]) -> None:
 
 def _all_skipped(values: dict[str, float]) -> bool:
     """Tells that a network took none of its optimiser steps; its loss is then no value."""
-    networks = [name for name in _NETWORKS if values.get(f"{name}skipped") == 1.0]
+    networks = [name for name in _NETWORKS if values.get(f"{name}not_finite") == 1.0]
     for name in networks:
         del values[f"{name}loss"], values[f"{name}gradient_norm"]
     return bool(networks)

@@ -158,9 +158,16 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
             grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
             complete=complete,
         )
-        return state, metrics | rollout.metrics, rollout
+        return state, joined_metrics(metrics, rollout.metrics), rollout
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def joined_metrics(of_update: dict[str, Mean], of_rollout: dict[str, Mean]) -> dict[str, Mean]:
+    """Joins the metrics of a step; ValueError where one would hide another of its name."""
+    if shared := of_update.keys() & of_rollout.keys():
+        raise ValueError(f"Update and rollout both have metrics named {sorted(shared)}.")
+    return of_update | of_rollout
 
 
 def experience_of(rollout: Rollout) -> Experience:

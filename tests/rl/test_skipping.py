@@ -58,7 +58,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(name):
         )
 
     after, metrics = step(state, jnp.nan)
-    names = ["skipped", "value_skipped"] if name == "ppo" else ["skipped"]
+    names = ["not_finite", "value_not_finite"] if name == "ppo" else ["not_finite"]
     assert all(float(metrics[name].value()) == 1 for name in names)
     for mean in (metrics["loss"], metrics["gradient_norm"], metrics["entropy"]):
         assert mean.sum == 0 and mean.weight == 0
@@ -86,7 +86,7 @@ def test_one_of_two_mini_batches_may_be_skipped():
     np.testing.assert_allclose(params["w"], 0.9, atol=1e-6)
     found = {name: float(mean.value()) for name, mean in total.items()}
     assert found.pop("value_gradient_norm") == pytest.approx(5**0.5)
-    assert found == {"value_loss": 3.0, "value_skipped": 0.5, "x": 1.5}
+    assert found == {"value_loss": 3.0, "value_not_finite": 0.5, "x": 1.5}
 
 
 def _assert_same(first, second):

@@ -112,9 +112,9 @@ def test_a_folder_without_checkpoints_starts_anew(tmp_path):
         assert resume(checkpoints, _stage("answer", 1), state) is state
 
 
-def _poisoned(steps):
+def _poisoned(agent, steps):
     """The train step, to which the weights are not a number at some of its calls."""
-    training, calls = make_training("answer"), itertools.count()
+    training, calls = make_training(agent), itertools.count()
 
     def step(state, *arguments):
         if next(calls) not in steps:
@@ -128,11 +128,12 @@ def _poisoned(steps):
     return step
 
 
-def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(tmp_path, capsys):
-    _, records = _run("answer", tmp_path / "run", 4, step=_poisoned({1}))
-    assert [record["skipped"] for record in records] == [0, 1, 0, 0]
+@pytest.mark.parametrize("agent", ["answer", "manager"])
+def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(agent, tmp_path, capsys):
+    _, records = _run(agent, tmp_path / "run", 4, step=_poisoned(agent, {1}))
+    assert [record["not_finite"] for record in records] == [0, 1, 0, 0]
     assert "loss" not in records[1] and "loss" in records[2]
-    assert "Step 2 of the answer agent skipped 100% of its updates" in capsys.readouterr().out
+    assert f"Step 2 of the {agent} agent skipped 100% of its updates" in capsys.readouterr().out
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.best_step() is not None
 
@@ -140,13 +141,13 @@ def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(tmp_path, 
 def test_a_few_such_steps_in_a_row_stop_the_run_which_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="3 steps in a row.*saved as step 4.*--resume"):
-        _run("answer", folder, 6, step=_poisoned({1, 2, 3}))
+        _run("answer", folder, 6, step=_poisoned("answer", {1, 2, 3}))
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         saved, _ = checkpoints.restore(make_training("answer").state())
     after_one, _ = _run("answer", tmp_path / "one", 1)
     _assert_same(saved.params, after_one.params)
     state, records = _run("answer", folder, 6, go_on=True)
-    assert int(state.step) == 6 and [r["skipped"] for r in records] == [0, 1, 1, 1, 0, 0]
+    assert int(state.step) == 6 and [r["not_finite"] for r in records] == [0, 1, 1, 1, 0, 0]
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
