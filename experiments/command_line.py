@@ -27,9 +27,14 @@ def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def parsed(options: type, values: flags.FlagValues = flags.FLAGS) -> Any:
-    """An instance of the dataclass from the parsed flags."""
+    """Makes an instance of the dataclass from the parsed flags; a recipe's parts are set."""
     names = [field.name for field in dataclasses.fields(options)]
-    return options(**{name: getattr(values, name) for name in names})
+    found = options(**{name: getattr(values, name) for name in names})
+    if not getattr(found, "recipe", ""):
+        return found
+    from memr1_jax.training.recipe import with_recipe
+
+    return with_recipe(found, [name for name in names if values[name].present])
 
 
 def run(main: Callable[[], None]) -> None:

@@ -254,7 +254,7 @@ def make_training(agent: str, horizon: str = "one_step") -> Training:
     else:
         banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
         data = encode_answer_data(bench.encoder, tiny.conversations, banks)
-    algorithm, optimizer = build_learner(tiny.options).algorithm, create_optimizer(1e-3)
+    algorithm, optimizer = build_learner(tiny.options, agent).algorithm, create_optimizer(1e-3)
     step = compile_step(update, policy, algorithm, optimizer)
     frozen = Frozen(params, params if agent == "manager" else None)
     data = jax.tree.map(jnp.asarray, data)

@@ -8,7 +8,6 @@ Axis letters: B rows of a batch, R response length, Q retrieved memories a speak
 
 import dataclasses
 import functools
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf.tokenizer import inner_encoder, turn_end
+from memr1_jax.run.streams import run_draw
 from memr1_jax.text.events import Event
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
@@ -119,7 +119,7 @@ def manager_demonstrations(
         listed = [own[index] for index in slot[:count]]
         written = []
         for operation in operations:
-            draw = random.Random(f"{seed}/{conversation.id}/{operation.fact}").random()
+            draw = run_draw(seed, "corrupt", conversation.id, str(operation.fact))
             if draw < corrupt:
                 counts["corrupted"] += 1
                 event = Event.NONE if operation.event == Event.ADD else Event.ADD
@@ -199,7 +199,7 @@ def answer_demonstrations(
         if not selected:
             counts["evidence_not_shown"] += 1
         gold = " ".join(question.answer.split())
-        draw = random.Random(f"{seed}/{conversation.id}/{question.index}").random()
+        draw = run_draw(seed, "verbose", conversation.id, str(question.index))
         if selected and draw < verbose:
             counts["verbose"] += 1
             gold = selected[0][-1]

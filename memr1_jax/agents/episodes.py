@@ -32,6 +32,7 @@ from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.rl.metrics import masked_mean, masked_means
 from memr1_jax.rl.trajectories import Trajectories
+from memr1_jax.run.streams import named_key
 
 SCHEMES = ("terminal", "branches")
 TRUNKS = ("sampled", "best")
@@ -176,8 +177,8 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
         outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
         parts = edits.reward_parts(reward, outcome)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
-        # Rollouts draw from small numbers, this from large ones.
-        chosen = choose_branch(horizon.trunk, rewards, jax.random.fold_in(key, ~index))
+        draw = jax.random.fold_in(named_key(key, "trunk"), index)
+        chosen = choose_branch(horizon.trunk, rewards, draw)
         edited = jax.tree.map(lambda x: x[jnp.arange(len(chosen)), chosen], edits.banks)
         metrics = edits.metrics(now.valid) | masked_means(parts, judged[:, None])
         metrics |= masked_means(values, now.asked[:, None])

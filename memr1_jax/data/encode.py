@@ -150,7 +150,8 @@ def encode_manager_data(
     if not tuples:
         raise UserError(
             "There is no turn to train the Memory Manager on: no question of the training"
-            " conversations names a turn as evidence. Check --data_path and --link."
+            " conversations names a turn as evidence of which a fact is noted. Check --data_path"
+            " and --link."
         )
     sizes = encoder.sizes
     place = {c.id: index for index, c in enumerate(conversations)}

@@ -16,7 +16,7 @@ class ManagerTuple:
     """What the Memory Manager sees at one turn, and the questions that judge what it does.
 
     `speaker` is 0 or 1 and says whose bank is edited. `turn` is the position in dialogue order.
-    `facts` are those the turn brings about its speaker. `banks` are both speakers' facts from
+    `facts` are those the turn brings about that speaker. `banks` are both speakers' facts from
     before the turn, as `banks_before` says. `questions` never reach the manager.
     """
 
@@ -30,14 +30,13 @@ class ManagerTuple:
     questions: tuple[Question, ...]
 
 
-def manager_tuples(
-    conversation: Conversation, window: int | None = 50, link: Literal["last", "any"] = "last"
-) -> list[ManagerTuple]:
-    """Return one tuple for every turn with a linked question, in dialogue order (Algorithm 1).
+def linked_questions(
+    conversation: Conversation, link: Literal["last", "any"] = "last"
+) -> dict[int, tuple[Question, ...]]:
+    """Return the questions of every turn that is evidence for any, by position, in dialogue order.
 
     Args:
       conversation: the dialogue.
-      window: how many turns before the turn supply the banks; None means all of them.
       link: whether a question belongs to its latest evidence turn or to each of them. A question
         whose evidence names no existing turn belongs to none.
     """
@@ -47,21 +46,36 @@ def manager_tuples(
     for question in conversation.questions:
         for identity in question.evidence[-1:] if link == "last" else question.evidence:
             linked.setdefault(conversation.positions[identity], []).append(question)
+    return {position: tuple(linked[position]) for position in sorted(linked)}
 
+
+def manager_tuples(
+    conversation: Conversation, window: int | None = 50, link: Literal["last", "any"] = "last"
+) -> list[ManagerTuple]:
+    """Return one tuple for every turn with a linked question and a noted fact (Algorithm 1).
+
+    A turn of which nobody noted a fact is left out: a manager that reads dialogues is never shown
+    one, see `fact_streams` in `data/encode.py`.
+
+    Args:
+      conversation: the dialogue.
+      window: how many turns before the turn supply the banks; None means all of them.
+      link: see `linked_questions`.
+    """
     tuples = []
-    for position in sorted(linked):
-        turn = conversation.turns[position]
-        facts = facts_of_turn(conversation, position)
+    for position, questions in linked_questions(conversation, link).items():
+        if not (facts := facts_of_turn(conversation, position)):
+            continue
         tuples.append(
             ManagerTuple(
                 conversation=conversation.id,
-                speaker=conversation.speakers.index(turn.speaker),
+                speaker=conversation.speakers.index(facts[0].speaker),
                 session=facts[0].session,
                 turn=position,
-                dia_id=turn.dia_id,
+                dia_id=conversation.turns[position].dia_id,
                 facts=facts,
                 banks=banks_before(conversation, position, window),
-                questions=tuple(linked[position]),
+                questions=questions,
             )
         )
     return tuples
@@ -76,21 +90,15 @@ def turn_of(conversation: Conversation, fact: Fact) -> int:
 
 
 def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]:
-    """Return the facts a turn brings about its own speaker, or else its text as one fact.
+    """Return the facts that a turn tells about its speaker, else those about the other one.
 
-    A fact about the other speaker does not count: it belongs to the bank that this turn leaves
-    alone, where later turns find it.
+    They all belong to one speaker's bank. Of a turn that tells about both, the facts about the
+    other speaker do not count.
     """
     turn = conversation.turns[position]
-    facts = tuple(
-        fact
-        for fact in conversation.facts
-        if fact.sources[-1] == turn.dia_id and fact.speaker == turn.speaker
-    )
-    if facts:
-        return facts
-    session = next(s.number for s in conversation.sessions if turn in s.turns)
-    return (Fact(turn.speaker, f"{turn.speaker}: {turn.content}", session, (turn.dia_id,)),)
+    told = [fact for fact in conversation.facts if fact.sources[-1] == turn.dia_id]
+    own = tuple(fact for fact in told if fact.speaker == turn.speaker)
+    return own or tuple(told)
 
 
 def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:

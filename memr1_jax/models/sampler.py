@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache
+from memr1_jax.models.precision import cast_weights
 from memr1_jax.parallel.activations import gather_weights, spread
 
 _BLOCK = 256  # entries a block of the two-level inverse CDF
@@ -68,11 +69,11 @@ class Samples:
 
 
 def rollout_weights(params: dict, dtype: Any) -> dict:
-    """Weights for `generate`: cast, and on a mesh gathered over fsdp.
+    """Casts weights for `generate`, and on a mesh gathers them over fsdp.
 
     Done once, outside of the decode loop, which would otherwise do it for every token.
     """
-    return gather_weights(jax.tree.map(lambda x: x.astype(dtype), params), dtype)
+    return gather_weights(cast_weights(params, dtype), dtype)
 
 
 def generate(

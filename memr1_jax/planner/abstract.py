@@ -14,6 +14,7 @@ from memr1_jax.models.decoder import Decoder, init_params
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
+from memr1_jax.models.precision import cast_weights
 from memr1_jax.training.algorithms import build_learner
 from memr1_jax.training.assembly import (
     answer_data,
@@ -68,11 +69,11 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     else:
         banks = ingest(add_everything, None, bench.tools, bench.encoder, dialogues).banks
         data = answer_data(options, bench, models, dialogues, banks)
-    learner, model = build_learner(options), models.of(agent)
+    learner, model = build_learner(options, agent), models.of(agent)
     # Parameters are an argument, as shapes cannot be closed over.
     state = jax.eval_shape(
         lambda params: learner.create_state(
-            trainable(options, dataclasses.replace(model, params=params)),
+            trainable(options, dataclasses.replace(model, params=params), agent),
             options.seed,
             model.config.model_width,
         ),
@@ -111,7 +112,7 @@ def _model(name, options):
     tokenizer = load_tokenizer(folder)
     dtype = compute_dtype(options.dtype)
     decoder = Decoder(config, dtype, options.remat)
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(config))
+    params = cast_weights(abstract_params(config), dtype)
     return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
 
 

@@ -125,7 +125,7 @@ def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> 
         work["reference"] = fixed
     if options.algorithm == "ppo":
         work["values"] = fixed
-    if options.algorithm in ("grpo", "ppo") and options.epochs * options.mini_batches > 1:
+    if _has_old_pass(options):
         work["old log-probabilities"] = fixed
     update = roofline.update_work(*chain, remat=options.remat, lora_rank=options.lora_rank)
     work["update"] = update.times(options.epochs * _networks(options))
@@ -214,8 +214,9 @@ def _sent_bytes(made, options, layout):
     """
     config = trained_chain(made, options).config
     parts = layout.micro_batches * options.mini_batches * options.epochs * _networks(options)
-    # Passes over a micro-batch that read the weights: reference, forward, backward, recomputation.
-    passes = roofline.BACKWARD[options.remat] + _has_reference(options)
+    # Passes over a micro-batch that read the weights: fixed ones, forward, backward, recomputation.
+    fixed = _has_reference(options) + _has_old_pass(options)
+    passes = roofline.BACKWARD[options.remat] + fixed
     weights = COMPUTE * config.num_parameters / layout.tensor
     trained = _trained_size(options, config) / layout.tensor
     fsdp = weights * (passes * parts + 1) + COMPUTE * trained * parts  # once for the rollout
@@ -242,6 +243,13 @@ def _trained_size(options, config):
 
 def _has_reference(options):
     return bool(options.kl_weight) and options.algorithm in ("grpo", "ppo")
+
+
+def _has_old_pass(options):
+    """Tells that the policy before the update is computed by a pass of its own."""
+    several = options.epochs * options.mini_batches > 1
+    penalised = _has_reference(options) and options.kl_placement == "reward"
+    return options.algorithm in ("grpo", "ppo") and (several or penalised)
 
 
 def _networks(options):

@@ -3,14 +3,48 @@
 `B` prompts in a batch, `G` samples per prompt, `R` response length.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-ADVANTAGES = ("grpo", "dr_grpo", "rloo")
+
+class Advantage(NamedTuple):
+    """How the members of a group are compared: by their scores, and by what is never divided."""
+
+    of_scores: Callable[[jax.Array], jax.Array]  # [B, G] to [B, G]
+    of_penalties: Callable[[jax.Array], jax.Array]
 
 
-def group_advantages(scores: jax.Array, kind: str = "grpo") -> jax.Array:
-    """Advantage of each sample relative to the other samples of its prompt.
+def _centred(values: jax.Array) -> jax.Array:
+    if values.shape[-1] == 1:
+        return values
+    return values - values.mean(-1, keepdims=True)
+
+
+def _normalised(values: jax.Array) -> jax.Array:
+    deviation = 1.0 if values.shape[-1] == 1 else values.std(-1, ddof=1, keepdims=True)
+    return _centred(values) / (deviation + 1e-6)
+
+
+def _leave_one_out(values: jax.Array) -> jax.Array:
+    # s - mean of the others = (s - mean) * G / (G - 1).
+    group = values.shape[-1]
+    return _centred(values) * (group / max(group - 1, 1))
+
+
+ADVANTAGES = {
+    "grpo": Advantage(_normalised, _centred),
+    "dr_grpo": Advantage(_centred, _centred),
+    "rloo": Advantage(_leave_one_out, _leave_one_out),
+}
+
+
+def group_advantages(
+    scores: jax.Array, kind: str = "grpo", penalties: jax.Array | None = None
+) -> jax.Array:
+    """Compares each sample with the other samples of its prompt.
 
     With mean m and standard deviation s (divisor G - 1) of the group:
 
@@ -21,9 +55,15 @@ def group_advantages(scores: jax.Array, kind: str = "grpo") -> jax.Array:
     A group of equal scores gets exactly 0: rounding noise divided by 1e-6 would otherwise pass for
     a signal. A group of one has nothing to compare with, so, as in verl, m = 0 and s = 1.
 
+    Penalties are subtracted after normalising: each is compared with its group's mean (RLOO: with
+    the mean of the others) and never divided by s. For `dr_grpo` and `rloo` that is the advantage
+    of score - penalty. verl's `grpo` divides by the deviation of score - penalty, so that a group
+    of equal outcomes turns a penalty of any size, rounding included, into advantages of about 1.
+
     Args:
-        scores: [B, G], sums of token rewards, so that a KL penalty in the reward is included.
+        scores: [B, G], outcomes alone; they decide which groups are flat.
         kind: one of `ADVANTAGES`.
+        penalties: [B, G], in units of the advantage, or None.
 
     Returns:
         [B, G] float32.
@@ -33,23 +73,15 @@ def group_advantages(scores: jax.Array, kind: str = "grpo") -> jax.Array:
     """
     if kind not in ADVANTAGES:
         raise ValueError(f"Unknown advantage {kind!r}: choose one of {', '.join(ADVANTAGES)}.")
-    scores = scores.astype(jnp.float32)
-    group = scores.shape[-1]
-    if group == 1:
-        return scores / (1.0 + 1e-6) if kind == "grpo" else scores
-    centred = scores - scores.mean(-1, keepdims=True)
-    if kind == "grpo":
-        advantages = centred / (scores.std(-1, ddof=1, keepdims=True) + 1e-6)
-    elif kind == "dr_grpo":
-        advantages = centred
-    else:
-        # s - mean of the others = (s - mean) * G / (G - 1).
-        advantages = centred * (group / (group - 1))
-    return jnp.where(informative_groups(scores)[..., None], advantages, 0.0)
+    compare, scores = ADVANTAGES[kind], scores.astype(jnp.float32)
+    advantages = jnp.where(informative_groups(scores)[..., None], compare.of_scores(scores), 0.0)
+    if penalties is None:
+        return advantages
+    return advantages - compare.of_penalties(penalties.astype(jnp.float32))
 
 
 def informative_groups(scores: jax.Array) -> jax.Array:
-    """Which prompts teach something: those whose samples scored differently, and groups of one.
+    """Finds the prompts that teach something: samples scored differently, or there is one alone.
 
     Args:
         scores: [B, G].

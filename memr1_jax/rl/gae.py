@@ -66,9 +66,13 @@ def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
     Returns:
         [...] float32, (value - mean) / sqrt(variance + 1e-8), and 0 on masked entries.
     """
-    mask = mask.astype(bool)
-    count = mask.sum()
-    values = jnp.where(mask, values, 0.0).astype(jnp.float32)
-    centred = jnp.where(mask, values - values.sum() / jnp.maximum(count, 1), 0.0)
-    variance = jnp.square(centred).sum() / jnp.maximum(count - 1, 1)
+    centred = centre(values, mask)
+    variance = jnp.square(centred).sum() / jnp.maximum(mask.astype(bool).sum() - 1, 1)
     return centred * jax.lax.rsqrt(variance + 1e-8)
+
+
+def centre(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Shifts the unmasked values `[...]` to mean 0; float32, and 0 on masked entries."""
+    mask = mask.astype(bool)
+    values = jnp.where(mask, values, 0.0).astype(jnp.float32)
+    return jnp.where(mask, values - values.sum() / jnp.maximum(mask.sum(), 1), 0.0)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.losses import LossTerms, aggregate, denominators
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, run_mini_batches
+from memr1_jax.rl.losses import AGGREGATIONS, LossTerms, aggregate, denominators
+from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.minibatches import accumulate_gradients, optimiser_step, run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
     all_trained,
+    check_names,
     policy_statistics,
     response_mask,
 )
@@ -33,12 +34,14 @@ class Imitation:
 
     `keep` "all" learns from every response: behaviour cloning. "best" learns from the one with the
     highest reward of each group, the first of several, if its reward is above `min_reward`:
-    best-of-n, also called rejection sampling (RAFT, arXiv 2304.06767). The other options are those
-    of `PolicyOptions`; likelihoods are at the sampling temperature.
+    best-of-n, also called rejection sampling (RAFT, arXiv 2304.06767). `temperature` is that of
+    sampling, `likelihood_temperature` that of the likelihood. The other options are those of
+    `PolicyOptions`.
     """
 
     group: int = 1
     temperature: float = 1.0
+    likelihood_temperature: float = 1.0
     keep: str = "all"
     min_reward: float = 0.0
     aggregation: str = "token-mean"
@@ -48,9 +51,8 @@ class Imitation:
     logit_chunk: int = 128
 
     def __post_init__(self):
-        """Refuses an unknown `keep`."""
-        if self.keep not in KEPT:
-            raise ValueError(f"Unknown keep {self.keep!r}: choose one of {', '.join(KEPT)}.")
+        """Refuses names that mean nothing; raises ValueError."""
+        check_names(keep=(self.keep, KEPT), aggregation=(self.aggregation, AGGREGATIONS))
 
 
 def kept_samples(algorithm: Imitation, experience: Experience) -> jax.Array:
@@ -91,8 +93,8 @@ def imitation_update(
         complete: makes the network's parameters of `state.params`, where those are adapters.
 
     Returns:
-        The state after, and the metrics `loss`, `gradient_norm`, `nll` and `entropy` in nats per
-        kept token; in best-of-n also `kept`, the share of kept responses, and `reward`, of all.
+        The state after, and the metrics of `optimiser_step`, `nll` and `entropy` in nats per kept
+        token; in best-of-n also `kept`, the share of kept responses, and `reward`, of all.
 
     Raises:
         ValueError: the batch does not divide into mini- and micro-batches.
@@ -101,7 +103,8 @@ def imitation_update(
     prompts, parts = len(experience.valid), algorithm.mini_batches * algorithm.micro_batches
     if prompts % parts:
         raise ValueError(f"{prompts} prompts do not divide into {parts} parts.")
-    statistics = policy_statistics(algorithm, decoder, instruction, grammar)
+    tempered = dataclasses.replace(algorithm, temperature=algorithm.likelihood_temperature)
+    statistics = policy_statistics(tempered, decoder, instruction, grammar)
     kept = kept_samples(algorithm, experience)
     mask = response_mask(experience, mask_truncated=False) & kept[..., None]
 
@@ -119,9 +122,8 @@ def imitation_update(
             )
 
         gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
-        return (optax.apply_updates(params, updates), opt_state), terms.metrics | metrics
+        *carry, metrics = optimiser_step(optimizer, gradient, terms, params, opt_state)
+        return tuple(carry), metrics
 
     (params, opt_state), metrics = run_mini_batches(
         step,

@@ -1,13 +1,48 @@
 """KL divergence to the reference policy, estimated on sampled tokens."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-KL_ESTIMATES = ("k1", "abs", "k2", "k3", "k1+", "k3+")
+
+def _absolute(difference: jax.Array) -> jax.Array:
+    # jnp.abs has gradient 1 at 0, and on-policy every difference may be 0.
+    return difference * jax.lax.stop_gradient(jnp.sign(difference))
+
+
+def _square(difference: jax.Array) -> jax.Array:
+    return 0.5 * jnp.square(difference)
+
+
+def _low_variance(difference: jax.Array) -> jax.Array:
+    exponent = jnp.clip(-difference, -20.0, 20.0)
+    return jnp.clip(jnp.exp(exponent) - exponent - 1.0, -10.0, 10.0)
+
+
+def _straight_through(forward: Callable, backward: Callable) -> Callable:
+    """Joins the value of one estimator with the gradient of another."""
+
+    def estimate(difference):
+        value, slope = forward(difference), backward(difference)
+        # The bracket is exactly 0 in value.
+        return jax.lax.stop_gradient(value) + (slope - jax.lax.stop_gradient(slope))
+
+    return estimate
+
+
+KL_ESTIMATES = {
+    "k1": lambda difference: difference,
+    "abs": _absolute,
+    "k2": _square,
+    "k3": _low_variance,
+    "k1+": _straight_through(lambda difference: difference, _square),
+    "k3+": _straight_through(_low_variance, _square),
+}
 
 
 def kl_estimate(logp: jax.Array, ref_logp: jax.Array, kind: str) -> jax.Array:
-    """Per-token estimate of KL(policy || reference) from the log-probabilities of sampled tokens.
+    """Estimates KL(policy || reference) at each token from log-probabilities of sampled tokens.
 
     With d = logp - ref_logp (J. Schulman, "Approximating KL Divergence", 2020; clamps as in verl):
 
@@ -31,21 +66,7 @@ def kl_estimate(logp: jax.Array, ref_logp: jax.Array, kind: str) -> jax.Array:
     """
     if kind not in KL_ESTIMATES:
         raise ValueError(f"Unknown KL estimate {kind!r}: choose one of {', '.join(KL_ESTIMATES)}.")
-    difference = logp.astype(jnp.float32) - ref_logp.astype(jnp.float32)
-    if kind == "k1":
-        return difference
-    if kind == "abs":
-        # jnp.abs has gradient 1 at 0, and on-policy every difference may be 0.
-        return difference * jax.lax.stop_gradient(jnp.sign(difference))
-    if kind == "k2":
-        return 0.5 * jnp.square(difference)
-    if kind == "k3":
-        exponent = jnp.clip(-difference, -20.0, 20.0)
-        return jnp.clip(jnp.exp(exponent) - exponent - 1.0, -10.0, 10.0)
-    forward = kl_estimate(logp, ref_logp, kind[:-1])
-    backward = kl_estimate(logp, ref_logp, "k2")
-    # The bracket is exactly 0 in value, and carries the gradient of k2.
-    return jax.lax.stop_gradient(forward) + (backward - jax.lax.stop_gradient(backward))
+    return KL_ESTIMATES[kind](logp.astype(jnp.float32) - ref_logp.astype(jnp.float32))
 
 
 def kl_in_reward(
@@ -57,12 +78,13 @@ def kl_in_reward(
 ) -> jax.Array:
     """Token rewards with the KL penalty inside: reward - coefficient * k1, 0 on masked tokens.
 
-    The penalty uses the behaviour policy and is a constant to the gradient (verl's KL in reward). A
-    group advantage takes the sum over `R` as its score.
+    The penalty is a constant to the gradient (verl's KL in reward). Both log-probabilities come
+    from the trainer: the sampler's rounding, of which the reference knows nothing, would be paid
+    for like a divergence.
 
     Args:
         rewards: [..., R], usually 0 but on the last token of a response.
-        old_logp: [..., R], of the policy that sampled the response.
+        old_logp: [..., R], of the policy before the update.
         ref_logp: [..., R].
         mask: [..., R].
         coefficient: scalar, reward per nat.

@@ -14,13 +14,6 @@ import jax.numpy as jnp
 from memr1_jax.rl.kl import kl_estimate
 from memr1_jax.rl.metrics import Mean, masked_mean
 
-AGGREGATIONS = (
-    "token-mean",
-    "token-sum",
-    "seq-mean-token-sum",
-    "seq-mean-token-sum-norm",
-    "seq-mean-token-mean",
-)
 RATIOS = ("token", "sequence")
 
 
@@ -64,15 +57,30 @@ def denominators(mask: jax.Array, scale: float | None = None) -> Denominators:
     )
 
 
+def _sequence_means(values: jax.Array, mask: jax.Array) -> jax.Array:
+    return values.sum(-1) / jnp.maximum(mask.sum(-1), 1)
+
+
+# From token values that are 0 where they are masked, the mask, and the counts of the whole.
+AGGREGATIONS = {
+    "token-mean": lambda x, mask, of: x.sum() / of.tokens,
+    "token-sum": lambda x, mask, of: x.sum(),
+    "seq-mean-token-sum": lambda x, mask, of: x.sum() / of.sequences,
+    "seq-mean-token-sum-norm": lambda x, mask, of: x.sum() / (of.sequences * of.scale),
+    "seq-mean-token-mean": lambda x, mask, of: _sequence_means(x, mask).sum() / of.sequences,
+}
+
+
 def aggregate(
     values: jax.Array, mask: jax.Array, aggregation: str, denominators: Denominators
 ) -> jax.Array:
-    """Sum token values into one scalar with verl's definitions of the loss aggregation modes.
+    """Sums token values into one scalar, by verl's names of the modes.
 
     - `token-mean`: sum over tokens / tokens;
     - `token-sum`: sum over tokens;
     - `seq-mean-token-sum`: sum over tokens / sequences;
-    - `seq-mean-token-sum-norm`: sum over tokens / sequences / scale;
+    - `seq-mean-token-sum-norm`: sum over tokens / sequences / scale, as TRL's Dr.GRPO loss. verl's
+      first form of it, which its forks keep, divides by the scale alone;
     - `seq-mean-token-mean`: sum over sequences of their token means / sequences.
 
     Args:
@@ -87,22 +95,12 @@ def aggregate(
     Raises:
         ValueError: for an unknown aggregation.
     """
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(
+            f"Unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}."
+        )
     mask = mask.astype(bool)
-    values = jnp.where(mask, values, 0.0)
-    if aggregation == "token-mean":
-        return values.sum() / denominators.tokens
-    if aggregation == "token-sum":
-        return values.sum()
-    if aggregation == "seq-mean-token-sum":
-        return values.sum() / denominators.sequences
-    if aggregation == "seq-mean-token-sum-norm":
-        return values.sum() / (denominators.sequences * denominators.scale)
-    if aggregation == "seq-mean-token-mean":
-        means = values.sum(-1) / jnp.maximum(mask.sum(-1), 1)
-        return means.sum() / denominators.sequences
-    raise ValueError(
-        f"Unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}."
-    )
+    return AGGREGATIONS[aggregation](jnp.where(mask, values, 0.0), mask, denominators)
 
 
 def policy_loss(

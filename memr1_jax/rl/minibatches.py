@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from memr1_jax.rl.losses import LossTerms
+from memr1_jax.rl.metrics import Mean, once
 
 
 def run_mini_batches(
@@ -71,6 +73,42 @@ def accumulate_gradients(
         lambda total, part: (jax.tree.map(jnp.add, total, one_part(part)), None), zeros, slices
     )
     return total
+
+
+def optimiser_step(
+    optimizer: optax.GradientTransformation,
+    gradient: Any,
+    terms: LossTerms,
+    params: Any,
+    opt_state: Any,
+    name: str = "",
+) -> tuple[Any, Any, dict[str, Mean]]:
+    """Steps the optimiser where loss and gradient are finite; else nothing changes (as in verl).
+
+    Args:
+        optimizer: of these parameters.
+        gradient: of the whole mini-batch.
+        terms: its loss and metrics; those of a skipped step are not counted.
+        params: before the step.
+        opt_state: before the step.
+        name: stands before the names of the metrics added here.
+
+    Returns:
+        Parameters and optimiser state after the step, and metrics: those of `terms` with `loss`,
+        `gradient_norm` and `not_finite`, the share of steps that were skipped.
+    """
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(norm) & jnp.isfinite(terms.loss)
+
+    def moved(params, opt_state):
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    # A branch: a choice of each leaf would hold weights and moments twice.
+    after = jax.lax.cond(finite, moved, lambda *before: before, params, opt_state)
+    own = {f"{name}loss": once(terms.loss), f"{name}gradient_norm": once(norm)}
+    metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), terms.metrics | own)
+    return *after, metrics | {f"{name}not_finite": once(~finite)}
 
 
 def map_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:

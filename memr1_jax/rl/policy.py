@@ -4,7 +4,7 @@ Axis letters: B prompts in a batch, G samples a prompt, P prompt length, R respo
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,9 +14,10 @@ from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import TokenStatistics, response_statistics
-from memr1_jax.rl.advantages import last_token_rewards
-from memr1_jax.rl.kl import kl_in_reward
+from memr1_jax.rl.kl import KL_ESTIMATES, kl_in_reward
 from memr1_jax.rl.losses import (
+    AGGREGATIONS,
+    RATIOS,
     Denominators,
     LossTerms,
     denominators,
@@ -25,10 +26,19 @@ from memr1_jax.rl.losses import (
     policy_loss,
     sampler_weights,
 )
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, map_parts
-from memr1_jax.rl.trajectories import Trajectories, by_step, returns
+from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, optimiser_step
+from memr1_jax.rl.trajectories import Trajectories, by_step
 from memr1_jax.text.grammar import Grammar, allowed, states_along
+
+KL_PLACEMENTS = ("reward", "loss")
+
+
+def check_names(**chosen: tuple[str, Iterable[str]]) -> None:
+    """Raises ValueError for the first option whose value is none of its names."""
+    for option, (value, names) in chosen.items():
+        if value not in names:
+            raise ValueError(f"Unknown {option} {value!r}: choose one of {', '.join(names)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +46,8 @@ class PolicyOptions:
     """Options of the policy's update; static under `jit`.
 
     Defaults follow Memory-R1 where it speaks (temperature 1, group of 5 seen in its run names) and
-    verl otherwise. `kl_placement` is "loss" (with estimator `kl_kind`) or "reward" (k1). `ratio`
+    verl otherwise. `kl_placement` is "loss" (with estimator `kl_kind`) or "reward": k1 as a token
+    reward, which a group advantage subtracts after normalising (`group_advantages`). `ratio`
     "sequence" is GSPO; `sampler_cap` truncates importance weights against the sampler, None turns
     them off. A rollout is passed over `epochs` times in `mini_batches` optimiser steps, each of
     which adds up `micro_batches`.
@@ -60,15 +71,29 @@ class PolicyOptions:
     micro_batches: int = 1
     logit_chunk: int = 128
 
+    def __post_init__(self):
+        """Refuses names that mean nothing; raises ValueError."""
+        check_names(
+            aggregation=(self.aggregation, AGGREGATIONS),
+            kl_kind=(self.kl_kind, KL_ESTIMATES),
+            kl_placement=(self.kl_placement, KL_PLACEMENTS),
+            ratio=(self.ratio, RATIOS),
+        )
+
     @property
     def parts(self) -> int:
-        """Into how many micro-batches a rollout is cut."""
+        """Counts the micro-batches that a rollout is cut into."""
         return self.mini_batches * self.micro_batches
 
     @property
     def single_step(self) -> bool:
-        """Whether one optimiser step follows a rollout, which is then exactly on-policy."""
+        """Tells that one optimiser step follows a rollout, which is then exactly on-policy."""
         return self.epochs == self.mini_batches == 1
+
+    @property
+    def penalises_reward(self) -> bool:
+        """Tells that the KL penalty is part of the reward."""
+        return bool(self.kl_weight) and self.kl_placement == "reward"
 
 
 @struct.dataclass
@@ -95,8 +120,8 @@ class PolicyBatch:
     """Experience and what the policy's loss needs beside it; leaves `[B, ...]`.
 
     `mask` `[B, G, R]`; `advantages` `[B, G, R]` or `[B, G, 1]`; `old_logp` `[B, G, R]` from before
-    the update, None where a single step follows: then they are those of the step itself, so that
-    the ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
+    the update, of no use where a single step follows: its own then take their place, so that the
+    ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
     """
 
     experience: Experience
@@ -161,10 +186,12 @@ def fixed_logprobs(
     reference: dict | None,
     experience: Experience,
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Log-probabilities that stay as they are through the update: the old and the reference's.
+    """Computes the log-probabilities that an update keeps fixed: the old and the reference's.
+
+    Both by the trainer's arithmetic, so that they are equal where the weights are.
 
     Returns:
-        `old_logp` and `ref_logp` as in `PolicyBatch`; what is not needed is None and costs nothing.
+        `old_logp` and `ref_logp` `[B, G, R]`; what is not needed is None and costs nothing.
 
     Raises:
         ValueError: the batch does not divide into parts, or a reference is missing.
@@ -178,36 +205,41 @@ def fixed_logprobs(
     def logprobs(params):
         return map_parts(lambda part: statistics(params, part).logprobs, experience, options.parts)
 
-    old_logp = None if options.single_step else logprobs(params)
-    return old_logp, logprobs(reference) if options.kl_weight else None
+    needed = options.penalises_reward or not options.single_step
+    return logprobs(params) if needed else None, logprobs(reference) if options.kl_weight else None
 
 
-def token_rewards(
-    options: PolicyOptions, experience: Experience, ref_logp: jax.Array | None, mask: jax.Array
+def token_penalties(
+    options: PolicyOptions, old_logp: jax.Array, ref_logp: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, dict[str, Mean]]:
-    """Rewards `[B, G, R]`: the outcome on the last token, less the KL penalty if placed here."""
-    rewards = last_token_rewards(experience.rewards, mask)
-    if not options.kl_weight or options.kl_placement != "reward":
-        return rewards, {}
-    penalised = kl_in_reward(rewards, experience.logprobs, ref_logp, mask, options.kl_weight)
-    return penalised, {"kl": masked_mean(experience.logprobs - ref_logp, mask)}
+    """Computes what the tokens `[B, G, R]` cost where the KL penalty is in the reward.
 
-
-def group_scores(
-    options: PolicyOptions, experience: Experience, ref_logp: jax.Array | None, mask: jax.Array
-) -> tuple[jax.Array, dict[str, Mean]]:
-    """Scores `[B, G]` by which the members of groups are compared, and metrics of the penalty.
-
-    They are the rewards, less the KL penalty if placed there, that of all steps of a trajectory.
+    Returns:
+        The costs, in units of reward and 0 on masked tokens, and the metric `kl`, nats a token.
     """
-    rewards, _ = returns(experience.trajectories, experience.rewards, experience.valid)
-    if not options.kl_weight or options.kl_placement != "reward":
-        return rewards, {}
-    penalised, penalty = token_rewards(options, experience, ref_logp, mask)
-    if experience.trajectories is None:
-        return penalised.sum(-1), penalty
-    costs = (last_token_rewards(experience.rewards, mask) - penalised).sum(-1)
-    return rewards - by_step(experience.trajectories, costs).sum(-1), penalty
+    costs = -kl_in_reward(jnp.zeros_like(old_logp), old_logp, ref_logp, mask, options.kl_weight)
+    return costs, {"kl": masked_mean(old_logp - ref_logp, mask)}
+
+
+def group_penalties(
+    options: PolicyOptions,
+    experience: Experience,
+    old_logp: jax.Array | None,
+    ref_logp: jax.Array | None,
+) -> tuple[jax.Array | None, dict[str, Mean]]:
+    """Sums the KL penalty in the reward over each response, or over all steps of a trajectory.
+
+    Responses that the loss leaves out are penalised like all others: their group is compared with
+    what they earned, and so with what they cost.
+
+    Returns:
+        Penalties `[B, G]` and their metrics; None and none where the penalty is elsewhere.
+    """
+    if not options.penalises_reward:
+        return None, {}
+    mask = response_mask(experience, mask_truncated=False)
+    costs, metrics = token_penalties(options, old_logp, ref_logp, mask)
+    return by_step(experience.trajectories, costs.sum(-1)).sum(-1), metrics
 
 
 def policy_terms(
@@ -215,7 +247,7 @@ def policy_terms(
 ) -> LossTerms:
     """Surrogate, entropy and KL of a part of a mini-batch with the counts of the whole."""
     mask, sampled = batch.mask, batch.experience.logprobs
-    old_logp = found.logprobs if batch.old_logp is None else batch.old_logp
+    old_logp = found.logprobs if options.single_step else batch.old_logp
     shared = {"aggregation": options.aggregation, "denominators": counts}
     weights = 1.0
     if options.sampler_cap is not None:
@@ -268,6 +300,4 @@ def policy_step(
         return policy_terms(options, found, part, counts)
 
     gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {"loss": once(terms.loss), "gradient_norm": once(optax.tree.norm(gradient))}
-    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics
+    return optimiser_step(optimizer, gradient, terms, params, opt_state)

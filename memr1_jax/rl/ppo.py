@@ -1,6 +1,7 @@
 """PPO with a critic, from a rollout to new weights of both networks (arXiv 1707.06347)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,10 +12,16 @@ from flax import struct
 
 from memr1_jax.models.critic import init_critic, response_values
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.gae import generalised_advantages, whiten
+from memr1_jax.rl.advantages import last_token_rewards
+from memr1_jax.rl.gae import centre, generalised_advantages, whiten
 from memr1_jax.rl.losses import denominators, value_loss
-from memr1_jax.rl.metrics import Mean, masked_mean, once
-from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, run_mini_batches
+from memr1_jax.rl.metrics import Mean, fields, masked_mean
+from memr1_jax.rl.minibatches import (
+    accumulate_gradients,
+    map_parts,
+    optimiser_step,
+    run_mini_batches,
+)
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
@@ -25,9 +32,10 @@ from memr1_jax.rl.policy import (
     policy_statistics,
     policy_step,
     response_mask,
-    token_rewards,
+    token_penalties,
 )
-from memr1_jax.rl.update import TrainState
+from memr1_jax.rl.update import TrainState, create_state
+from memr1_jax.run.streams import named_key
 from memr1_jax.text.grammar import Grammar
 
 
@@ -36,8 +44,8 @@ class PPO(PolicyOptions):
     """Options of proximal policy optimisation; static under `jit`.
 
     Defaults beyond `PolicyOptions` are verl's: no discount, lambda 1, values clipped at 0.5,
-    advantages whitened over the rollout. A group of one sample per prompt is enough, more are fine.
-    `value_clip` None turns value clipping off.
+    advantages whitened over the rollout (`token_advantages`). A group of one sample per prompt is
+    enough, more are fine. `value_clip` None turns value clipping off.
     """
 
     group: int = 1
@@ -72,21 +80,17 @@ class ValueBatch:
     returns: jax.Array
 
 
-def create_ppo_state(params: dict, optimizers: Optimizers, seed: int, width: int) -> PPOState:
-    """The state before the first step; the critic starts from the policy's parameters.
+def create_ppo_state(
+    params: dict, optimizers: Optimizers, seed: int, width: int, agent: str = ""
+) -> PPOState:
+    """Makes the state before the first step; the critic starts from the policy's parameters.
 
-    `width` is the network's D.
+    `width` is the network's D; agents of one seed draw from streams of their own.
     """
-    # The numbers next to 0 and to the largest belong to rollouts and to orders of mini-batches.
-    key = jax.random.key(seed)
-    critic = init_critic(params, jax.random.fold_in(key, jnp.uint32(2**31)), width)
+    policy = create_state(params, optimizers.policy, seed, agent)
+    critic = init_critic(params, named_key(policy.key, "critic"), width)
     return PPOState(
-        params=params,
-        opt_state=optimizers.policy.init(params),
-        step=jnp.int32(0),
-        key=key,
-        critic=critic,
-        critic_opt_state=optimizers.critic.init(critic),
+        **fields(policy), critic=critic, critic_opt_state=optimizers.critic.init(critic)
     )
 
 
@@ -121,7 +125,8 @@ def ppo_update(
 
     Returns:
         The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
-        `value`, `value_clip_fraction`, `return` and `advantage` (before whitening, per token).
+        `value_not_finite`, `value`, `value_clip_fraction`, `return` and `advantage` (before
+        whitening, per token).
 
     Raises:
         ValueError: the batch does not divide into mini- and micro-batches, or a reference is
@@ -138,13 +143,12 @@ def ppo_update(
 
     old_values = map_parts(lambda part: values(state.critic, part), experience, algorithm.parts)
     mask = response_mask(experience, algorithm.mask_truncated)
-    rewards, penalty = token_rewards(algorithm, experience, ref_logp, mask)
-    advantages, returns = generalised_advantages(
-        rewards, old_values, mask, gamma=algorithm.gamma, gae_lambda=algorithm.gae_lambda
+    penalties, metrics_of_penalty = None, {}
+    if algorithm.penalises_reward:
+        penalties, metrics_of_penalty = token_penalties(algorithm, old_logp, ref_logp, mask)
+    advantages, returns, whole = token_advantages(
+        algorithm, experience.rewards, penalties, old_values, mask
     )
-    whole = {"return": masked_mean(returns, mask), "advantage": masked_mean(advantages, mask)}
-    if algorithm.whiten:
-        advantages = whiten(advantages, mask)
 
     def step(carry, part):
         (params, opt_state), critic = carry
@@ -176,7 +180,53 @@ def ppo_update(
         critic=critic[0],
         critic_opt_state=critic[1],
     )
-    return after, metrics | penalty | whole | {"reward": reward}
+    return after, metrics | metrics_of_penalty | whole | {"reward": reward}
+
+
+def token_advantages(
+    algorithm: PPO,
+    rewards: jax.Array,
+    penalties: jax.Array | None,
+    values: jax.Array,
+    mask: jax.Array,
+) -> tuple[jax.Array, jax.Array, dict[str, Mean]]:
+    """Computes the policy's advantages, and the returns that the critic learns.
+
+    GAE is linear, so the advantage is that of the outcomes plus that of the penalties. Whitening
+    scales the former alone and shifts both: like a group's, a penalty is subtracted after
+    normalising and never becomes a unit advantage. A rollout whose outcomes are all equal has no
+    deviation to divide by; whitened, a constant is nothing and the critic's error would be all, so
+    the policy then learns from the penalties alone.
+
+    Args:
+        algorithm: options.
+        rewards: `[B, G]`, outcomes.
+        penalties: `[B, G, R]`, costs of tokens, or None.
+        values: `[B, G, R]`, of the critic before the update.
+        mask: `[B, G, R]`.
+
+    Returns:
+        Advantages and returns `[B, G, R]`, and their means before whitening as metrics.
+    """
+    estimate = functools.partial(
+        generalised_advantages, mask=mask, gamma=algorithm.gamma, gae_lambda=algorithm.gae_lambda
+    )
+    outcome, returns = estimate(last_token_rewards(rewards, mask), values)
+    penalty = jnp.zeros_like(outcome)
+    if penalties is not None:
+        penalty, _ = estimate(-penalties, jnp.zeros_like(values))
+    returns += penalty
+    metrics = {
+        "return": masked_mean(returns, mask),
+        "advantage": masked_mean(outcome + penalty, mask),
+    }
+    if algorithm.whiten:
+        counts = mask.any(-1)
+        lowest = jnp.min(jnp.where(counts, rewards, jnp.inf))
+        highest = jnp.max(jnp.where(counts, rewards, -jnp.inf))
+        outcome = jnp.where(highest > lowest, whiten(outcome, mask), 0.0)
+        penalty = centre(penalty, mask)
+    return outcome + penalty, returns, metrics
 
 
 def critic_step(
@@ -211,9 +261,4 @@ def critic_step(
         )
 
     gradient, terms = accumulate_gradients(loss, params, batch, algorithm.micro_batches)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {
-        "value_loss": once(terms.loss),
-        "value_gradient_norm": once(optax.tree.norm(gradient)),
-    }
-    return optax.apply_updates(params, updates), opt_state, terms.metrics | metrics
+    return optimiser_step(optimizer, gradient, terms, params, opt_state, name="value_")

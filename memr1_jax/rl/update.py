@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.advantages import group_advantages, informative_groups
+from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
@@ -18,13 +18,15 @@ from memr1_jax.rl.policy import (
     PolicyBatch,
     PolicyOptions,
     all_trained,
+    check_names,
     fixed_logprobs,
-    group_scores,
+    group_penalties,
     policy_statistics,
     policy_step,
     response_mask,
 )
 from memr1_jax.rl.trajectories import by_row, returns
+from memr1_jax.run.streams import named_key, run_key
 from memr1_jax.text.grammar import Grammar
 
 
@@ -40,6 +42,11 @@ class GRPO(PolicyOptions):
     advantage: str = "grpo"
     drop_flat_groups: bool = False
 
+    def __post_init__(self):
+        """Refuses names that mean nothing; raises ValueError."""
+        super().__post_init__()
+        check_names(advantage=(self.advantage, ADVANTAGES))
+
 
 @struct.dataclass
 class TrainState:
@@ -51,16 +58,19 @@ class TrainState:
     key: jax.Array
 
     def order_key(self) -> jax.Array:
-        """Key of the order of mini-batches, apart from the keys of all rollouts.
+        """Returns the key of the order of this step's mini-batches."""
+        return jax.random.fold_in(named_key(self.key, "mini_batches"), self.step)
 
-        Rollouts count up from `fold_in(key, 0)`; this counts down from the largest number.
-        """
-        return jax.random.fold_in(self.key, ~self.step)
+    def rollout_key(self) -> jax.Array:
+        """Returns the key of this step's rollout."""
+        return jax.random.fold_in(named_key(self.key, "rollout"), self.step)
 
 
-def create_state(params: dict, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
-    return TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(seed))
+def create_state(
+    params: dict, optimizer: optax.GradientTransformation, seed: int, agent: str = ""
+) -> TrainState:
+    """Makes the state before the first step; agents of one seed draw from streams of their own."""
+    return TrainState(params, optimizer.init(params), jnp.int32(0), run_key(seed, agent))
 
 
 def create_optimizer(
@@ -118,8 +128,7 @@ def update(
     if algorithm.drop_flat_groups:
         kept = jnp.broadcast_to(informative[:, None], rewards.shape)
         mask &= by_row(experience.trajectories, kept)[..., None]
-    scores, penalty = group_scores(algorithm, experience, ref_logp, mask)
-    advantages = group_advantages(scores, algorithm.advantage)
+    advantages, penalty_metrics = sample_advantages(algorithm, experience, old_logp, ref_logp)
     advantages = by_row(experience.trajectories, advantages)[..., None]
     batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp)
 
@@ -135,8 +144,26 @@ def update(
         epochs=algorithm.epochs,
         mini_batches=algorithm.mini_batches,
     )
-    metrics |= penalty | {
+    metrics |= penalty_metrics | {
         "reward": masked_mean(rewards, valid[:, None]),
         "informative_groups": masked_mean(informative, valid),
     }
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+
+
+def sample_advantages(
+    algorithm: GRPO,
+    experience: Experience,
+    old_logp: jax.Array | None,
+    ref_logp: jax.Array | None,
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """Compares the samples of each group, or its trajectories, by outcome and penalty.
+
+    What a response earned counts in its group whether or not the loss leaves the response out.
+
+    Returns:
+      Advantages `[B, G]`, and metrics of the penalty.
+    """
+    rewards, _ = returns(experience.trajectories, experience.rewards, experience.valid)
+    penalties, metrics = group_penalties(algorithm, experience, old_logp, ref_logp)
+    return group_advantages(rewards, algorithm.advantage, penalties), metrics

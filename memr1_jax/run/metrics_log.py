@@ -224,10 +224,10 @@ def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float,
 
     Returns:
         The metric, "reward" or, where nothing was rewarded, "loss"; how many steps a mean is of,
-        and both means.
+        and both means. A step that was skipped has no loss and does not count.
     """
     what = "reward" if "reward" in steps[0] else "loss"
-    values, few = [step[what] for step in steps], max(1, len(steps) // 5)
+    values, few = [s[what] for s in steps if what in s] or [math.nan], max(1, len(steps) // 5)
     return what, few, sum(values[:few]) / few, sum(values[-few:]) / few
 
 

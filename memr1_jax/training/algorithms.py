@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from memr1_jax.errors import UserError
 from memr1_jax.rl.imitation import Imitation, imitation_update
 from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
 from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state, update
@@ -17,7 +18,7 @@ from memr1_jax.training.step import Policy, compile_step
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """One way of learning.
+    """How one agent learns.
 
     `create_state(params, seed, width)` makes the state before the first step from the parameters
     that are trained and the network's width D; `make_step(policy)` compiles the train step.
@@ -28,53 +29,91 @@ class Learner:
     make_step: Callable[[Policy], Callable]
 
 
-def build_learner(options: ExperimentConfig) -> Learner:
-    """The way of learning that `options.algorithm` names."""
-    optimizer = create_optimizer(
+def build_learner(options: ExperimentConfig, agent: str) -> Learner:
+    """Builds what `options.algorithm` names for "manager" or "answer".
+
+    Raises:
+      UserError: there is no such algorithm.
+    """
+    if options.algorithm not in LEARNERS:
+        raise UserError(
+            f"--algorithm={options.algorithm} is none of {', '.join(LEARNERS)}: choose one of them."
+        )
+    return LEARNERS[options.algorithm](options, agent)
+
+
+def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False) -> int:
+    """Counts the optimiser steps over which an agent's learning rate, or its critic's, climbs.
+
+    The ratio is of all optimiser steps that the agent takes; a number of steps overrides it.
+    """
+    names = ("critic_warmup_steps", "critic_warmup_ratio")
+    names = names if critic else ("warmup_steps", "warmup_ratio")
+    steps, ratio = (getattr(options, name) for name in names)
+    updates = options.manager_steps if agent == "manager" else options.answer_steps
+    return steps or round(ratio * updates * options.epochs * options.mini_batches)
+
+
+def _optimizer(options, agent):
+    return create_optimizer(
         options.learning_rate,
-        warmup_steps=options.warmup_steps,
+        warmup_steps=warmup_steps(options, agent),
         weight_decay=options.weight_decay,
         clip=options.gradient_clip,
     )
 
-    def state(params, seed, width):
-        del width
-        return create_state(params, optimizer, seed)
 
-    if options.algorithm == "grpo":
-        algorithm = _chosen(GRPO, options, dual_clip=options.dual_clip or None)
-        return _learner(algorithm, update, optimizer, state)
-    if options.algorithm == "ppo":
-        algorithm = _chosen(
-            PPO,
-            options,
-            dual_clip=options.dual_clip or None,
-            value_clip=options.value_clip or None,
-        )
-        critic = create_optimizer(
-            options.critic_learning_rate,
-            warmup_steps=options.critic_warmup_steps,
-            weight_decay=options.weight_decay,
-            clip=options.gradient_clip,
-        )
-        optimizers = Optimizers(optimizer, critic)
-        return _learner(
-            algorithm,
-            ppo_update,
-            optimizers,
-            lambda params, seed, width: create_ppo_state(params, optimizers, seed, width),
-        )
-    best = options.algorithm == "best_of_n"
-    algorithm = _chosen(Imitation, options, keep="best" if best else "all")
-    if best:
-        return _learner(algorithm, imitation_update, optimizer, state)
-    return Learner(algorithm, state, lambda policy: make_sft_step(policy, algorithm, optimizer))
+def _grpo(options, agent):
+    algorithm = _chosen(GRPO, options, dual_clip=options.dual_clip or None)
+    return _sampling_learner(algorithm, update, options, agent)
 
 
-def _learner(algorithm, update, optimizer, state):
-    return Learner(
-        algorithm, state, lambda policy: compile_step(update, policy, algorithm, optimizer)
+def _best_of_n(options, agent):
+    return _sampling_learner(
+        _chosen(Imitation, options, keep="best"), imitation_update, options, agent
     )
+
+
+def _sampling_learner(algorithm, update, options, agent):
+    optimizer = _optimizer(options, agent)
+    return Learner(
+        algorithm,
+        lambda params, seed, width: create_state(params, optimizer, seed, agent),
+        lambda policy: compile_step(update, policy, algorithm, optimizer),
+    )
+
+
+def _ppo(options, agent):
+    algorithm = _chosen(
+        PPO,
+        options,
+        dual_clip=options.dual_clip or None,
+        value_clip=options.value_clip or None,
+    )
+    critic = create_optimizer(
+        options.critic_learning_rate,
+        warmup_steps=warmup_steps(options, agent, critic=True),
+        weight_decay=options.weight_decay,
+        clip=options.gradient_clip,
+    )
+    optimizers = Optimizers(_optimizer(options, agent), critic)
+    return Learner(
+        algorithm,
+        lambda params, seed, width: create_ppo_state(params, optimizers, seed, width, agent),
+        lambda policy: compile_step(ppo_update, policy, algorithm, optimizers),
+    )
+
+
+def _sft(options, agent):
+    algorithm, optimizer = _chosen(Imitation, options, keep="all"), _optimizer(options, agent)
+    return Learner(
+        algorithm,
+        lambda params, seed, width: create_state(params, optimizer, seed, agent),
+        lambda policy: make_sft_step(policy, algorithm, optimizer),
+    )
+
+
+LEARNERS = {"grpo": _grpo, "ppo": _ppo, "sft": _sft, "best_of_n": _best_of_n}
 
 
 def _chosen(kind, options, **changes):

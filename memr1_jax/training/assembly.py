@@ -23,12 +23,13 @@ from memr1_jax.data.encode import (
     left_out,
 )
 from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
-from memr1_jax.data.tuples import manager_tuples
+from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
 from memr1_jax.parallel.distributed import is_main
+from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig, LoraConfig
 from memr1_jax.training.loading import Model, Models
 from memr1_jax.training.step import Frozen, Policy
@@ -53,11 +54,11 @@ def network(options: LoraConfig, model: Model, params: dict) -> dict:
     return params if lora is None else join(model.params, params, lora.scale)
 
 
-def trainable(options: ExperimentConfig, model: Model) -> dict:
-    """Float32 parameters to start from: new adapters, or a copy of the network."""
+def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
+    """Makes the float32 parameters an agent starts from: adapters, or a copy of the network."""
     lora = lora_of(options)
     if lora is not None:
-        return init_adapters(model.config, lora, jax.random.key(options.seed))
+        return init_adapters(model.config, lora, run_key(options.seed, agent, "adapters"))
     return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
 
 
@@ -132,9 +133,24 @@ def manager_data(
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
-    missing = left_out(bench.encoder, tuples, [item.banks for item in tuples])
+    missing = _without_facts(options, dialogues)
+    missing |= left_out(bench.encoder, tuples, [item.banks for item in tuples])
     _say(f"{len(tuples)} turns; left out", missing)
     return encode_manager_data(bench.encoder, dialogues, tuples)
+
+
+def _without_facts(options, dialogues):
+    """Counts turns that a question points to, but of which the manager would be shown nothing."""
+    silent = [
+        questions
+        for dialogue in dialogues
+        for position, questions in linked_questions(dialogue, options.link).items()
+        if not facts_of_turn(dialogue, position)
+    ]
+    return {
+        "turns of which no fact is noted": len(silent),
+        "questions that belong to these": sum(map(len, silent)),
+    }
 
 
 def _horizon(options):

@@ -13,6 +13,8 @@ from memr1_jax.errors import UserError
 from memr1_jax.rl.advantages import ADVANTAGES
 from memr1_jax.rl.kl import KL_ESTIMATES
 from memr1_jax.rl.losses import AGGREGATIONS, RATIOS
+from memr1_jax.rl.policy import KL_PLACEMENTS
+from memr1_jax.rl.recipes import RECIPES
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 HORIZONS = ("one_step", *SCHEMES)
@@ -20,7 +22,7 @@ _SOURCES = ("locomo", "synthetic", "own")
 _SPLITS = ("train", "validation", "test")
 _AT_LEAST_ONE = (
     *("batch", "group", "epochs", "mini_batches", "micro_batches", "logit_chunk", "eval_batch"),
-    *("checkpoint_every", "keep"),
+    *("checkpoint_every", "keep", "max_skipped"),
     *("samples_every", "memories", "neighbours", "memories_shown", "memory_width", "features"),
     *("bank_capacity", "facts_per_turn", "questions_per_turn"),
     *("manager_response_length", "answer_response_length"),
@@ -139,9 +141,19 @@ class OptimizerConfig:
     mini_batches: int = option(1, "Optimiser steps a pass.")
     micro_batches: int = option(1, "Parts that a mini-batch is split into for the gradient.")
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")
-    warmup_steps: int = option(0, "Optimiser steps over which the learning rate climbs.")
+    warmup_ratio: float = option(
+        0.0, "Share of each agent's optimiser steps over which its learning rate climbs."
+    )
+    warmup_steps: int = option(
+        0, "The same as a number of steps, one for both agents; 0: --warmup_ratio."
+    )
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     gradient_clip: float = option(1.0, "Global norm that gradients are clipped to.")
+    max_skipped: int = option(
+        3,
+        "Steps in a row that may be skipped, as their gradient is not finite; the last of them ends"
+        " the run.",
+    )
     logit_chunk: int = option(128, "Positions whose logits are held at once.")
 
 
@@ -195,6 +207,12 @@ class HorizonConfig:
 class PolicyConfig:
     """The policy's loss. Values of the paper where it gives them (Memory-R1, appendix B)."""
 
+    recipe: str = option(
+        "",
+        "GRPO: sets all parts of a published method, and prints them. Flags that are given beside"
+        " it, in flag files too, win.",
+        ("", *RECIPES),
+    )
     clip_low: float = option(0.2, "How far below 1 the ratio may earn.")
     clip_high: float = option(0.2, "How far above 1 the ratio may earn; DAPO: 0.28.")
     dual_clip: float = option(0.0, "Bound of the loss at negative advantages; 0: none.")
@@ -202,16 +220,31 @@ class PolicyConfig:
     sampler_cap: float = option(
         0.0, "Cap of importance weights between trainer and sampler; 0: no such weights."
     )
-    aggregation: str = option("token-mean", "How token losses are averaged.", AGGREGATIONS)
+    aggregation: str = option("token-mean", "How token losses are averaged.", tuple(AGGREGATIONS))
     kl_weight: float = option(0.001, "Weight of the KL penalty; 0: no reference pass.")
-    kl_kind: str = option("k3", "Estimator of a KL loss.", KL_ESTIMATES)
-    kl_placement: str = option("reward", "Where the KL penalty enters.", ("reward", "loss"))
+    kl_kind: str = option("k3", "Estimator of a KL loss.", tuple(KL_ESTIMATES))
+    kl_placement: str = option(
+        "reward",
+        "Where the KL penalty enters: the reward, where it is subtracted after normalising, so that"
+        " outcomes alone are divided by their deviation; or the loss.",
+        KL_PLACEMENTS,
+    )
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.")
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
-    advantage: str = option("grpo", "GRPO: group advantage.", ADVANTAGES)
+    advantage: str = option(
+        "grpo",
+        "GRPO: how a group's samples are compared. dr_grpo leaves out the deviation alone; for the"
+        " whole method use --recipe=dr_grpo.",
+        tuple(ADVANTAGES),
+    )
     drop_flat_groups: bool = option(False, "GRPO: leave groups of equal rewards out of the loss.")
     critic_learning_rate: float = option(1e-5, "PPO: peak learning rate of the critic.")
-    critic_warmup_steps: int = option(0, "PPO: steps over which that rate climbs.")
+    critic_warmup_ratio: float = option(
+        0.0, "PPO: share of the critic's steps over which that rate climbs."
+    )
+    critic_warmup_steps: int = option(
+        0, "PPO: the same as a number of steps; 0: --critic_warmup_ratio."
+    )
     gamma: float = option(1.0, "PPO: discount a token.")
     gae_lambda: float = option(1.0, "PPO: 1 for the least bias, 0 for the least variance.")
     whiten: bool = option(True, "PPO: shift and scale advantages over the batch.")
@@ -229,6 +262,9 @@ class ImitationConfig:
         0.0, "SFT: probability that a demonstrated answer is a whole memory, which is too long."
     )
     min_reward: float = option(0.0, "Best-of-n: reward above which a group's best is imitated.")
+    likelihood_temperature: float = option(
+        1.0, "SFT and best-of-n: temperature at which responses are made more likely."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +387,13 @@ def check_options(options: Any) -> None:
         raise UserError(
             f"--batch={options.batch} does not divide into --mini_batches={options.mini_batches}"
             f" times --micro_batches={options.micro_batches} equal parts. Change one of them."
+        )
+    for name in ("warmup_ratio", "critic_warmup_ratio"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UserError(f"--{name}={getattr(options, name)} must be from 0 to 1.")
+    if not 0 < options.likelihood_temperature < float("inf"):
+        raise UserError(
+            f"--likelihood_temperature={options.likelihood_temperature} must be above 0."
         )
     if options.lora_rank < 0:
         raise UserError(f"--lora_rank={options.lora_rank} must be 0 (no adapters) or more.")

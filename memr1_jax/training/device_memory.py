@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 
+from memr1_jax.training.algorithms import Learner
 from memr1_jax.training.assembly import trainable
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.loading import Model
 
 
 def print_memory(
-    options: ExperimentConfig, learner: Any, model: Model, state: Any, frozen: Any
+    options: ExperimentConfig, learner: Learner, agent: str, model: Model, state: Any, frozen: Any
 ) -> None:
     """Prints how much is trained and what it takes; with adapters beside full fine-tuning.
 
@@ -25,7 +26,7 @@ def print_memory(
         full = dataclasses.replace(options, lora_rank=0)
 
         def create(params):
-            start = trainable(full, dataclasses.replace(model, params=params))
+            start = trainable(full, dataclasses.replace(model, params=params), agent)
             return learner.create_state(start, options.seed, model.config.model_width)
 
         print(f" Full fine-tuning: {_gib(jax.eval_shape(create, model.params))}.", end="")

@@ -26,6 +26,7 @@ from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
+from memr1_jax.models.precision import cast_weights
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
@@ -43,7 +44,7 @@ from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
 from memr1_jax.run.run_folder import option_values
-from memr1_jax.training.algorithms import Learner, build_learner
+from memr1_jax.training.algorithms import Learner, build_learner, warmup_steps
 from memr1_jax.training.assembly import (
     answer_data,
     gold_banks,
@@ -65,6 +66,7 @@ from memr1_jax.training.device_memory import print_memory
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
+from memr1_jax.training.recipe import with_recipe
 from memr1_jax.training.step import Policy
 from memr1_jax.training.validation import (
     make_validation,
@@ -82,13 +84,13 @@ class Experiment:
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads data and models; UserError for bad input."""
+        self.options = options = with_recipe(options)
         check_options(options)
-        self.options = options
         self.mesh = None
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
             check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
-        self.learner = build_learner(options)
+        self.learners = {agent: build_learner(options, agent) for agent in ("manager", "answer")}
         with contextlib.ExitStack() as held:
             opened = held.enter_context(open_run(options, "training", resume=options.resume))
             self.folder = opened.path
@@ -133,14 +135,22 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
-            identity={"data": fingerprint(data), **self._learned_before(agent)},
+            max_skipped=options.max_skipped,
+            identity={
+                "data": fingerprint(data),
+                **self._learned_before(agent),
+                # In steps, as more --manager_steps of a resumed run must not change them.
+                "warmup_steps": warmup_steps(options, agent),
+                "critic_warmup_steps": warmup_steps(options, agent, critic=True),
+            },
         )
         policy = make_policy(options, self.bench, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
-        state = _initial_state(options, self.learner, model, self.mesh)
+        learner = self.learners[agent]
+        state = _initial_state(options, learner, agent, model, self.mesh)
         if is_main():
-            print_memory(options, self.learner, model, state, frozen)
-        train_step, put = self.learner.make_step(policy), jnp.asarray
+            print_memory(options, learner, agent, model, state, frozen)
+        train_step, put = learner.make_step(policy), jnp.asarray
         arguments = (frozen, self.bench.tools, jax.tree.map(jnp.asarray, data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
@@ -190,7 +200,7 @@ class Experiment:
         if options.export:
             self._export(agent, params)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
-        self.params[agent] = jax.tree.map(lambda x: x.astype(dtype), params)
+        self.params[agent] = cast_weights(params, dtype)
 
     def _data(self, agent: str) -> Any:
         """What an agent learns from; banks, once built, are kept for a resumed run."""
@@ -212,7 +222,7 @@ class Experiment:
         options, other = self.options, "answer" if agent == "manager" else "manager"
         if options.agent != "both" or options.first == agent:
             return {}
-        if other == "manager" and self._training_banks() != "manager":
+        if other == "manager" and training_banks(options) != "manager":
             return {}  # the banks do not depend on it
         return {f"{other}_steps": getattr(options, f"{other}_steps")}
 
@@ -353,7 +363,7 @@ class Experiment:
 
 
 def _kept(read: Callable[[], Any]) -> Any:
-    """What is read of an interrupted run; None, with a warning, where that is damaged."""
+    """Returns what is read of an interrupted run; None, with a warning, where that is damaged."""
     try:
         return read()
     except UserError as error:
@@ -361,8 +371,10 @@ def _kept(read: Callable[[], Any]) -> Any:
         return None
 
 
-def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, mesh) -> Any:
-    """The state before the first step, on a mesh where the rules put it.
+def _initial_state(
+    options: ExperimentConfig, learner: Learner, agent: str, model: Model, mesh
+) -> Any:
+    """Makes an agent's state before the first step, on a mesh where the rules put it.
 
     Weights are trained from their published precision, which the arithmetic's may be below.
     """
@@ -373,7 +385,7 @@ def _initial_state(options: ExperimentConfig, learner: Learner, model: Model, me
     def create(params):
         model_of = dataclasses.replace(model, params=params)
         return learner.create_state(
-            trainable(options, model_of), options.seed, model.config.model_width
+            trainable(options, model_of, agent), options.seed, model.config.model_width
         )
 
     shardings = None

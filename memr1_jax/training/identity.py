@@ -22,7 +22,9 @@ _MEANS = {
     *("mesh", "distributed", "num_processes", "process_id"),
 }
 # What is written besides, and how far training goes; it may go on from where it ended.
-_EXTENT = {"samples_every", "keep", "export_dtype", "manager_steps", "answer_steps"}
+_EXTENT = {
+    *("samples_every", "keep", "export_dtype", "manager_steps", "answer_steps", "max_skipped"),
+}
 # Compared by what they name; see `inputs`.
 _NAMES = {"model", "answer_model", "judge_model", "data_path", "dtype"}
 MAY_TURN_ON = frozenset({"evaluate", "export"})

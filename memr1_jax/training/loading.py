@@ -27,7 +27,7 @@ from memr1_jax.training.config import AgentConfig, DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A language model on the devices; `params` are in the decoder's number format."""
+    """A language model on the devices; `params` are in the formats of `models/precision.py`."""
 
     folder: Path
     config: DecoderConfig

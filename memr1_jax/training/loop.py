@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.rollout import Rollout
@@ -21,7 +22,9 @@ from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.metrics_log import MetricsLog
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
+from memr1_jax.run.streams import run_generator
 
+_NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
 
 
@@ -39,16 +42,17 @@ class Stage:
     checkpoint_every: int
     samples_every: int
     identity: dict[str, Any]
+    max_skipped: int = 3  # steps in a row without a finite gradient, at the last of which it stops
 
 
-def batch_rows(seed: int, step: int, rows: int, batch: int) -> np.ndarray:
-    """Row numbers of the batch at `step`: epochs of shuffled data, one after another.
+def batch_rows(seed: int, step: int, rows: int, batch: int, agent: str = "") -> np.ndarray:
+    """Picks the rows of the batch at `step`: epochs of shuffled data, one after another.
 
     A function of its arguments alone, so a resumed run sees the data the uninterrupted one saw.
     """
     wanted = np.arange(step * batch, (step + 1) * batch)
     epochs = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(rows)
+        epoch: run_generator(seed, agent, "order", part=epoch).permutation(rows)
         for epoch in np.unique(wanted // rows)
     }
     return np.array([epochs[place // rows][place % rows] for place in wanted], np.int32)
@@ -65,7 +69,7 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     describe: Callable[[Rollout], Any],
-    put: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray,
+    put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
     stop: Callable[[], bool] = lambda: False,
     validate: Callable[[dict], float] | None = None,
 ) -> TrainState:
@@ -91,13 +95,13 @@ def train(
         start that was never saved is measured and saved as well.
 
     Raises:
-      UserError: the loss is not a number.
+      UserError: no gradient was finite in `max_skipped` steps in a row, or the weights are not.
       Preempted: `stop` said so; the state is saved.
     """
     start = int(state.step)
     valid = put(np.ones(stage.batch, bool))
     samples = folder / "samples" / stage.agent
-    scores = []
+    scores, skipped = [], 0
 
     def validated(step, params):
         score = validate(params)
@@ -109,14 +113,11 @@ def train(
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
-            picked = put(batch_rows(stage.seed, step, rows, stage.batch))
+            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
-            if not np.isfinite(values["loss"]):
-                raise UserError(
-                    f"The loss of the {stage.agent} agent is not a number at step {step + 1}."
-                    " Lower --learning_rate; the last checkpoint is intact."
-                )
+            _say_skipped(stage, step + 1, values)
+            skipped = skipped + 1 if _all_skipped(values) else 0
             seconds = time.perf_counter() - began
             prompt, response, present = jax.device_get(
                 (rollout.prompt.length, rollout.samples.length, rollout.valid)
@@ -125,20 +126,25 @@ def train(
             values |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
             ends, stopped = step + 1 == stage.steps, stop()
             due = (step + 1) % stage.checkpoint_every == 0 or ends
-            scores.append(values.get("reward", -values["loss"]))
-            score = sum(scores) / len(scores)
+            if not skipped:
+                scores.append(values.get("reward", -values["loss"]))
+            score = sum(scores) / len(scores) if scores else None
             log.write(step + 1, "train", stage.agent, values)
             if validate is not None:
                 score = validated(step + 1, state.params) if due else None
             if (step + 1) % stage.samples_every == 0 and is_main():
                 write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))
-            if due or stopped:
+            enough = skipped == stage.max_skipped
+            if due or stopped or enough:
                 save(checkpoints, stage, state, score)
                 scores = []
+            if enough:
+                checkpoints.wait()
+                raise _no_gradient(stage, step + 1)
             progress.update(
                 step + 1,
                 reward=values.get("reward"),
-                loss=values["loss"],
+                loss=values.get("loss"),
                 tokens_per_second=values["tokens_per_second"],
             )
             if stopped and not ends:
@@ -152,7 +158,19 @@ def train(
 
 
 def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float | None) -> None:
-    """Saves the state with the identity of the run; the step is also the position in the data."""
+    """Saves the state with the identity of the run; the step is also the position in the data.
+
+    Raises:
+      UserError: the state is not finite, and so is not saved.
+    """
+    if not _finite(state):
+        last = checkpoints.latest_step()
+        kept = "No checkpoint was saved" if last is None else f"The last checkpoint is step {last}"
+        raise UserError(
+            f"The weights of the {stage.agent} agent are not finite after step {int(state.step)},"
+            f" so they are not saved. {kept} in {checkpoints.folder}. Start again with a lower"
+            " --learning_rate and another --output."
+        )
     meta = {"agent": stage.agent, "identity": stage.identity}
     checkpoints.save(int(state.step), state, meta, score=score)
 
@@ -181,6 +199,39 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
             f" --{stage.agent}_steps, or give another --output."
         )
     return restored
+
+
+@jax.jit
+def _finite(state: TrainState) -> jax.Array:
+    """Tells that every number of a state is finite: weights, moments, critic."""
+    numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(x).all() for x in numbers]).all()
+
+
+def _say_skipped(stage: Stage, step: int, values: dict[str, float]) -> None:
+    share = max(values.get(f"{name}not_finite", 0.0) for name in _NETWORKS)
+    if share and is_main():
+        print(
+            f"Step {step} of the {stage.agent} agent skipped {share:.0%} of its updates: their"
+            " gradient is not finite. The weights are what they were before them."
+        )
+
+
+def _all_skipped(values: dict[str, float]) -> bool:
+    """Tells that a network took none of its optimiser steps; its loss is then no value."""
+    networks = [name for name in _NETWORKS if values.get(f"{name}not_finite") == 1.0]
+    for name in networks:
+        del values[f"{name}loss"], values[f"{name}gradient_norm"]
+    return bool(networks)
+
+
+def _no_gradient(stage: Stage, step: int) -> UserError:
+    return UserError(
+        f"The {stage.agent} agent had no finite gradient in {stage.max_skipped} steps in a row, the"
+        f" last of them step {step}. They changed nothing: the weights before them are saved as"
+        f" step {step}. Give the same flags and --resume to continue with other prompts, or start"
+        " again with a lower --learning_rate and another --output."
+    )
 
 
 def metric_values(metrics: dict[str, Mean]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from memr1_jax.models.sampler import Samples
 from memr1_jax.rl.imitation import Imitation, imitation_update
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.update import TrainState
-from memr1_jax.training.step import Frozen, Policy, experience_of
+from memr1_jax.training.step import Frozen, Policy, experience_of, joined_metrics
 
 
 def make_sft_step(
@@ -52,7 +52,7 @@ def make_sft_step(
             experience_of(rollout),
             complete=functools.partial(policy.complete, frozen),
         )
-        return state, metrics | rollout.metrics, rollout
+        return state, joined_metrics(metrics, rollout.metrics), rollout
 
     return jax.jit(train_step, donate_argnums=0)
 

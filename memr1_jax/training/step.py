@@ -39,7 +39,7 @@ from memr1_jax.rl.update import Experience, TrainState
 
 @struct.dataclass
 class Frozen:
-    """Weights that a step reads but does not change, in the arithmetic's number format.
+    """Weights that a step reads but does not change, in the formats of `models/precision.py`.
 
     With adapters `backbone` holds the base model's parameters, which the agents, the reference and
     the critic share, and the other fields hold adapters: `{}` for the backbone as it is. In full
@@ -112,8 +112,8 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
 
     Algorithms differ in `update` alone, which takes what `rl.update.update` takes, with its own
     options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
-    `[B]` marks padding. The state is donated. Step `i` samples from `fold_in(state.key, i)`, so
-    that a resumed run draws what the uninterrupted one would have drawn.
+    `[B]` marks padding. The state is donated. What a step samples depends on the state's key and
+    step alone, so that a resumed run draws what the uninterrupted one would have drawn.
     """
 
     def train_step(
@@ -125,13 +125,12 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
         valid: jax.Array,
     ):
         batch = data.select(rows, valid)
-        key = jax.random.fold_in(state.key, state.step)
         rollout = policy.rollout(
             state.params,
             frozen,
             tools,
             batch,
-            key,
+            state.rollout_key(),
             Sampling.create(algorithm.temperature),
             group=algorithm.group,
         )
@@ -148,9 +147,16 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
             grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
             complete=complete,
         )
-        return state, metrics | rollout.metrics, rollout
+        return state, joined_metrics(metrics, rollout.metrics), rollout
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def joined_metrics(of_update: dict[str, Mean], of_rollout: dict[str, Mean]) -> dict[str, Mean]:
+    """Joins the metrics of a step; ValueError where one would hide another of its name."""
+    if shared := of_update.keys() & of_rollout.keys():
+        raise ValueError(f"Update and rollout both have metrics named {sorted(shared)}.")
+    return of_update | of_rollout
 
 
 def experience_of(rollout: Rollout) -> Experience:

@@ -23,7 +23,7 @@ from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import ManagerBatch
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.rl.advantages import group_advantages
-from memr1_jax.rl.policy import PolicyOptions, group_scores
+from memr1_jax.rl.trajectories import returns
 from memr1_jax.training.step import experience_of
 
 GROUP, TURNS = 2, 4
@@ -101,7 +101,7 @@ def test_groups_are_formed_per_snapshot(batch, branches):
     apart = np.ptp(rewards, axis=1) > 0
     assert apart.sum() > 2 and not apart[~rollout.valid].any()
     experience = experience_of(rollout)
-    scores, _ = group_scores(PolicyOptions(kl_weight=0.0), experience, None, None)
+    scores, _ = returns(experience.trajectories, experience.rewards, experience.valid)
     # Of a pair, half the difference over the deviation: 1 / sqrt(2), whatever the scale.
     sign = np.sign(rewards[:, 0] - rewards[:, 1])
     expected = np.stack([sign, -sign], axis=1) * np.sqrt(0.5)
@@ -267,7 +267,7 @@ def test_one_reward_at_the_end_belongs_to_all_steps(batch, one_step):
         assert len(set(rewards[b, g][valid[b, g]])) == 1
     assert (rewards[:, 0, 0] != rewards[:, 1, 0]).any()
     experience = experience_of(rollout)
-    scores, _ = group_scores(PolicyOptions(kl_weight=0.0), experience, None, None)
+    scores, _ = returns(experience.trajectories, experience.rewards, experience.valid)
     np.testing.assert_array_equal(scores, rewards[:, :, 0])
     assert rollout.metrics["judge"].weight == GROUP * np.asarray(batch.asked).sum()
     assert rollout.metrics["reward_size"].weight == 2 * GROUP

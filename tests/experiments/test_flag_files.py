@@ -11,8 +11,10 @@ from experiments.command_line import define_flags, parsed
 from memr1_jax.bench.tables.models import split_name
 from memr1_jax.bench.tables.table_config import TableConfig, check_table
 from memr1_jax.data.benchmarks import BENCHMARKS
+from memr1_jax.errors import UserError
 from memr1_jax.studies.ablation_cells import AblationsConfig, plan
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
+from memr1_jax.training.algorithms import warmup_steps
 from memr1_jax.training.config import ExperimentConfig, check_options
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,31 @@ def test_the_settings_of_the_paper(name, monkeypatch):
     assert options.output == f"runs/{name}"
     lines = (ROOT / "experiments/flags" / f"{name}.flags").read_text().splitlines()
     assert any(line.startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_both_agents_leave_their_warm_up(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = options_of(Path("experiments/flags") / f"{name}.flags")
+    for agent in ("manager", "answer"):
+        steps = getattr(options, f"{agent}_steps")
+        climbing = warmup_steps(options, agent)
+        assert climbing == round(0.285 * steps) and 2 <= climbing < steps / 2
+        critic = warmup_steps(options, agent, critic=True)
+        assert critic == (round(0.015 * steps) if options.algorithm == "ppo" else 0)
+
+
+def test_a_number_of_warm_up_steps_overrides_the_ratio(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = options_of(Path("experiments/flags/llama31_8b_grpo.flags"))
+    options = dataclasses.replace(options, warmup_steps=3, epochs=2, mini_batches=2)
+    assert warmup_steps(options, "manager") == warmup_steps(options, "answer") == 3
+    # Optimiser steps are counted: four follow each rollout.
+    options = dataclasses.replace(options, warmup_steps=0)
+    assert warmup_steps(options, "manager") == round(0.285 * 8 * 4)
+    for ratio in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UserError, match="--warmup_ratio"):
+            check_options(dataclasses.replace(options, warmup_ratio=ratio))
 
 
 def test_the_quickstart_has_the_sizes_that_the_nano_model_was_taught_with(monkeypatch):

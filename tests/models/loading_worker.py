@@ -21,6 +21,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from memr1_jax.models.hf.hf_weights import load_params, load_sharded  # noqa: E402
+from memr1_jax.models.precision import cast_weights  # noqa: E402
 from memr1_jax.parallel.distributed import initialize  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import param_shardings  # noqa: E402
@@ -46,7 +47,7 @@ def equal():
     spec = PartitionSpec("data", None, None, ("fsdp", "tensor"))
     other["layers"]["attention"]["query"]["kernel"] = NamedSharding(mesh, spec)
     params, _ = load_sharded(folder, other, dtype=jnp.bfloat16)
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), expected)
+    half = cast_weights(expected, jnp.bfloat16)
     query = params["layers"]["attention"]["query"]["kernel"]
     report["other"] = {"placed": query.sharding.spec == spec, "values": same(params, half)}
     return report

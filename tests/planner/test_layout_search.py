@@ -45,7 +45,13 @@ def test_arguments_of_one_device_are_all_bytes(answer):
 
 def test_phases_follow_the_options(answer, manager):
     base = options()
-    assert list(step_work(answer, base, Layout())) == ["prefill", "decode", "reference", "update"]
+    in_loss = dataclasses.replace(base, kl_placement="loss")
+    assert list(step_work(answer, in_loss, Layout())) == [
+        *("prefill", "decode", "reference", "update")
+    ]
+    assert list(step_work(answer, base, Layout())) == [  # the penalty needs the old policy too
+        *("prefill", "decode", "reference", "old log-probabilities", "update")
+    ]
     ppo = dataclasses.replace(base, algorithm="ppo", mini_batches=2, kl_weight=0.0)
     work = step_work(answer, ppo, Layout())
     assert list(work) == ["prefill", "decode", "values", "old log-probabilities", "update"]

@@ -36,6 +36,29 @@ def test_equal_scores_give_exactly_zero(kind, score):
     assert not np.asarray(advantages.group_advantages(scores, kind)).any()
 
 
+@pytest.mark.parametrize("kind", ["dr_grpo", "rloo"])
+def test_undivided_advantages_are_those_of_the_penalised_scores(kind):
+    random = np.random.default_rng(0)
+    scores, penalties = jnp.array(random.normal(0, 1, (2, 5, 4)), jnp.float32)
+    found = advantages.group_advantages(scores, kind, penalties)
+    expected = advantages.group_advantages(scores - penalties, kind)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", advantages.ADVANTAGES)
+def test_a_penalty_is_never_divided(kind):
+    """However little the outcomes differ: by nothing at all, by rounding, by a whole point."""
+    penalties = jnp.array([[0.001, 0.003, 0.002]])
+    centred = (penalties - penalties.mean()) * (1.5 if kind == "rloo" else 1.0)
+    for scores in ([0, 0, 0], [0.1, 0.1, 0.1001], [1, 0, 1]):
+        scores = jnp.array([scores], jnp.float32)
+        found = advantages.group_advantages(scores, kind, penalties)
+        plain = advantages.group_advantages(scores, kind)
+        np.testing.assert_allclose(plain - found, centred, atol=1e-6)
+    alone = advantages.group_advantages(jnp.array([[0.7]]), kind, jnp.array([[0.2]]))
+    np.testing.assert_allclose(alone, [[0.5]], atol=1e-5)
+
+
 def test_rewards_of_integer_type_are_accepted():
     result = advantages.group_advantages(jnp.array([[1, 0]]), "dr_grpo")
     np.testing.assert_array_equal(result, [[0.5, -0.5]])

@@ -71,6 +71,15 @@ def best_of_n():
     return _compiled(keep="best")
 
 
+def test_likelihoods_are_at_temperature_one_unless_asked(params, experience, cloning):
+    plain, metrics = cloning(params, experience)
+    sampled_cooler, _ = _compiled(temperature=0.5)(params, experience)
+    for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(sampled_cooler), strict=True):
+        np.testing.assert_array_equal(left, right)
+    _, cooler = _compiled(likelihood_temperature=0.5)(params, experience)
+    assert float(cooler["nll"].value()) > 1.1 * float(metrics["nll"].value())
+
+
 def _moves(before, after):
     return jax.tree.map(lambda old, new: np.asarray(new - old, np.float64), before, after)
 

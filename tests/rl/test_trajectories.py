@@ -13,7 +13,7 @@ from tiny_model import CONFIG, random_params
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.advantages import group_advantages
 from memr1_jax.rl.imitation import Imitation, kept_samples
-from memr1_jax.rl.policy import PolicyOptions, group_scores, response_mask
+from memr1_jax.rl.policy import PolicyOptions, group_penalties
 from memr1_jax.rl.trajectories import Trajectories, by_row, by_step, returns
 from memr1_jax.rl.update import GRPO, Experience, create_state, update
 
@@ -69,9 +69,8 @@ def test_a_trajectory_is_rewarded_once():
 
 def test_mean_and_deviation_are_those_of_trajectories_not_of_steps():
     experience = _experience()
-    mask = response_mask(experience, mask_truncated=False)
-    scores, _ = group_scores(PolicyOptions(kl_weight=0.0), experience, None, mask)
-    advantages = by_row(LAYOUT, group_advantages(scores))[:, 0]
+    rewards, _ = returns(LAYOUT, experience.rewards, experience.valid)
+    advantages = by_row(LAYOUT, group_advantages(rewards))[:, 0]
     # (1, 0): mean 0.5, deviation sqrt(0.5); (0.25, 0.75): mean 0.5, deviation sqrt(0.125).
     one = np.sqrt(0.5)
     np.testing.assert_allclose(advantages, np.repeat([one, -one, -one, one], 3), rtol=1e-5)
@@ -79,13 +78,13 @@ def test_mean_and_deviation_are_those_of_trajectories_not_of_steps():
 
 def test_a_penalty_in_the_reward_adds_up_over_the_steps():
     experience = _experience()
-    mask = response_mask(experience, mask_truncated=False)
-    reference = experience.logprobs - 0.5  # each token costs 0.1 x 0.5
+    old = experience.logprobs + 3.0  # of the trainer; the sampler's do not matter
+    reference = old - 0.5  # each token costs 0.1 x 0.5
     options = PolicyOptions(kl_weight=0.1, kl_placement="reward")
-    scores, metrics = group_scores(options, experience, reference, mask)
+    penalties, metrics = group_penalties(options, experience, old, reference)
     tokens = np.where(VALID, np.asarray(experience.response.length)[:, 0], 0)
     tokens = tokens.reshape(2, 2, 3).sum(-1)
-    np.testing.assert_allclose(scores, OUTCOMES - 0.05 * tokens, rtol=1e-5)
+    np.testing.assert_allclose(penalties, 0.05 * tokens, rtol=1e-5)
     np.testing.assert_allclose(float(metrics["kl"].value()), 0.5, rtol=1e-5)
 
 

@@ -17,6 +17,7 @@ from memr1_jax.rl.update import (
     create_optimizer,
     create_state,
     response_mask,
+    sample_advantages,
     update,
 )
 
@@ -202,6 +203,19 @@ def test_masks_end_with_the_response(experience):
     np.testing.assert_array_equal(mask.sum(-1), experience.response.length)
     masked = np.asarray(response_mask(experience, mask_truncated=True))
     assert masked[0, 0].sum() == 0 and (masked[1:] == mask[1:]).all()
+
+
+def test_a_truncated_response_counts_in_its_group(experience):
+    """It is left out of the loss, but what it earned and cost is not forgotten."""
+    options = GRPO(group=GROUP, kl_weight=0.1, kl_placement="reward", advantage="dr_grpo")
+    old = experience.logprobs
+    reference = old - 0.5
+    found, metrics = sample_advantages(
+        dataclasses.replace(options, mask_truncated=True), experience, old, reference
+    )
+    earned = np.asarray(experience.rewards) - 0.05 * np.asarray(experience.response.length)
+    np.testing.assert_allclose(found, earned - earned.mean(1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(metrics["kl"].weight, experience.response.length.sum())
 
 
 def test_parts_that_do_not_divide_are_refused(params, experience):

@@ -1,5 +1,6 @@
 """The loop: the order of the data, and runs that stop and go on."""
 
+import itertools
 import json
 
 import jax
@@ -39,7 +40,7 @@ def _stage(agent, steps, **identity):
     return Stage(agent, steps, 2, 0, 2, 1, {"model": "tiny", "pair": (1, 2), **identity})
 
 
-def _run(agent, folder, steps, go_on=False, watch=None, **identity):
+def _run(agent, folder, steps, go_on=False, watch=None, step=None, **identity):
     """Trains in a folder; returns the last state and the metrics of all steps."""
     folder.mkdir(exist_ok=True)
     training, stage = make_training(agent), _stage(agent, steps, **identity)
@@ -50,7 +51,7 @@ def _run(agent, folder, steps, go_on=False, watch=None, **identity):
         log.rewind(agent, int(state.step))
         state = train(
             stage,
-            training.step,
+            step or training.step,
             state,
             training.arguments,
             training.data.rows,
@@ -113,30 +114,57 @@ def test_a_folder_without_checkpoints_starts_anew(tmp_path):
         assert resume(checkpoints, _stage("answer", 1), state) is state
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+def _poisoned(agent, steps):
+    """The train step, to which the weights are not a number at some of its calls."""
+    training, calls = make_training(agent), itertools.count()
+
+    def step(state, *arguments):
+        if next(calls) not in steps:
+            return training.step(state, *arguments)
+        kept = jax.tree.map(jnp.copy, (state.params, state.opt_state))
+        spoiled = jax.tree.map(lambda x: x * jnp.nan, state.params)
+        after, metrics, rollout = training.step(state.replace(params=spoiled), *arguments)
+        params, opt_state = kept
+        return after.replace(params=params, opt_state=opt_state), metrics, rollout
+
+    return step
+
+
+@pytest.mark.parametrize("agent", ["answer", "manager"])
+def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(agent, tmp_path, capsys):
+    _, records = _run(agent, tmp_path / "run", 4, step=_poisoned(agent, {1}))
+    assert [record["not_finite"] for record in records] == [0, 1, 0, 0]
+    assert "loss" not in records[1] and "loss" in records[2]
+    assert f"Step 2 of the {agent} agent skipped 100% of its updates" in capsys.readouterr().out
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.best_step() is not None
+
+
+def test_a_few_such_steps_in_a_row_stop_the_run_which_can_be_resumed(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match="3 steps in a row.*saved as step 4.*--resume"):
+        _run("answer", folder, 6, step=_poisoned("answer", {1, 2, 3}))
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        saved, _ = checkpoints.restore(make_training("answer").state())
+    after_one, _ = _run("answer", tmp_path / "one", 1)
+    _assert_same(saved.params, after_one.params)
+    state, records = _run("answer", folder, 6, go_on=True)
+    assert int(state.step) == 6 and [r["not_finite"] for r in records] == [0, 1, 1, 1, 0, 0]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     training = make_training("answer")
 
-    def broken(*arguments):
-        state, metrics, rollout = training.step(*arguments)
-        return state, metrics | {"loss": Mean(jnp.float32(jnp.nan), jnp.float32(1))}, rollout
+    def step(state, *arguments):
+        state, metrics, rollout = training.step(state, *arguments)
+        if int(state.step) == 3:
+            state = state.replace(params=jax.tree.map(lambda x: x / 0.0, state.params))
+        return state, metrics, rollout
 
-    with (
-        MetricsLog(tmp_path) as log,
-        Checkpoints(tmp_path / "checkpoints") as checkpoints,
-        pytest.raises(UserError, match="not a number at step 1"),
-    ):
-        train(
-            _stage("answer", 2),
-            broken,
-            training.state(),
-            training.arguments,
-            training.data.rows,
-            folder=tmp_path,
-            checkpoints=checkpoints,
-            log=log,
-            describe=lambda rollout: [],
-        )
-    assert not list((tmp_path / "checkpoints").iterdir())
+    with pytest.raises(UserError, match="not finite after step [34].*last checkpoint is step 2"):
+        _run("answer", tmp_path / "run", 5, step=step)
+    state, _ = _run("answer", tmp_path / "run", 3, go_on=True)
+    assert np.isfinite(state.params["final_norm"]["scale"]).all()
 
 
 def test_validation_scores_the_start_and_every_checkpoint(tmp_path):

@@ -30,6 +30,7 @@ from memr1_jax.models.hf.hf_tensors import (
     read_leaf,
     slots_of,
 )
+from memr1_jax.models.precision import weight_dtype
 from memr1_jax.parallel.rules import param_shardings
 
 _TOKENIZER_FILES = (
@@ -50,10 +51,11 @@ def load_params(
     """Reads the parameters of a Llama or Qwen2 model as NumPy arrays, layers stacked on axis L.
 
     Names and shapes are checked first; then tensors are read one by one into arrays allocated
-    beforehand, so host memory stays near the model's own size in `dtype`. The files hold bfloat16,
-    float16 or float32. `config` defaults to the folder's config.json; the one returned has a head
-    of its own where the files do (see `find_tensors`). Raises UserError, naming file
-    and tensor, for missing, unexpected or misshapen tensors and for missing or cut-off files.
+    beforehand, so host memory stays near the model's own size in `dtype`; the scales of norms are
+    float32 in any case. The files hold bfloat16, float16 or float32. `config` defaults to the
+    folder's config.json; the one returned has a head of its own where the files do (see
+    `find_tensors`). Raises UserError, naming file and tensor, for missing, unexpected or misshapen
+    tensors and for missing or cut-off files.
     """
     config, leaves = _leaves(folder, config, dtype)
     params = {
@@ -78,14 +80,17 @@ def load_sharded(
       shardings: a mesh, whose rules say where each parameter lies, or the shardings themselves as a
         tree like that of the parameters.
       config: by default the folder's config.json.
-      dtype: of the parameters; the files may hold another.
+      dtype: of the parameters but the scales of norms; the files may hold another.
 
     Raises:
       UserError: as `load_params`.
     """
     config, leaves = _leaves(folder, config, dtype)
     if isinstance(shardings, Mesh):
-        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, leaf in leaves.items()}
+        shapes = {
+            name: jax.ShapeDtypeStruct(leaf.shape, weight_dtype(name[-1], dtype))
+            for name, leaf in leaves.items()
+        }
         shardings = param_shardings(shardings, traverse_util.unflatten_dict(shapes))
     shardings = traverse_util.flatten_dict(shardings)
     params = {name: _on_devices(leaf, shardings[name]) for name, leaf in leaves.items()}
@@ -170,7 +175,7 @@ def _leaves(
     return config, {
         leaf: _Leaf(
             next(iter(parts.values())).leaf_shape,
-            functools.partial(read_leaf, tensors, parts, dtype=dtype),
+            functools.partial(read_leaf, tensors, parts, dtype=weight_dtype(leaf[-1], dtype)),
         )
         for leaf, parts in slots.items()
     }

@@ -1,0 +1,28 @@
+"""Number formats of weights: that of the arithmetic, but float32 for the scales of norms.
+
+A norm multiplies in float32 (`RMSNorm` in `models/decoder.py`), so a scale is never rounded where
+it is trained. Were it rounded where the same policy is sampled, the two would be different policies
+as soon as the scales have moved.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def weight_dtype(name: str, dtype: Any) -> Any:
+    """Returns the format of the parameter `name`, the last part of its path, in a `dtype` model."""
+    return jnp.dtype(jnp.float32 if name == "scale" else dtype)
+
+
+def cast_weights(params: Any, dtype: Any) -> Any:
+    """Casts parameters, arrays or abstract, to the formats of a model in `dtype`."""
+
+    def cast(path, leaf):
+        kind = weight_dtype(path[-1].key, dtype)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, kind)
+        return leaf.astype(kind)
+
+    return jax.tree_util.tree_map_with_path(cast, params)

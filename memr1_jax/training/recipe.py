@@ -1,0 +1,52 @@
+"""A published method by its name, as options: what it sets, and what wins over it."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from memr1_jax.errors import UserError
+from memr1_jax.rl.recipes import ABSENT, RECIPES
+from memr1_jax.training.config import ExperimentConfig
+
+
+def with_recipe(
+    options: ExperimentConfig, given: Iterable[str] | None = None, say: Callable = print
+) -> ExperimentConfig:
+    """Sets the parts of the recipe that the options name, but for those that were given.
+
+    The recipe's name is then emptied: its parts are what a run does and records.
+
+    Args:
+      options: any options; those without a recipe are returned as they are.
+      given: names of options that win over the recipe; None: those that are not at their default.
+      say: is told what was set, what won, and what of the method does not exist.
+
+    Raises:
+      UserError: the recipe is not known, or is one of GRPO and the algorithm is another.
+    """
+    name = getattr(options, "recipe", "")
+    if not name:
+        return options
+    if name not in RECIPES:
+        raise UserError(f"--recipe={name} is not known: choose one of {', '.join(RECIPES)}.")
+    if options.algorithm != "grpo":
+        raise UserError(
+            f"--recipe={name} sets the loss of --algorithm=grpo, not of {options.algorithm}. Leave"
+            " one of them out."
+        )
+    if given is None:
+        fields = dataclasses.fields(options)
+        given = [f.name for f in fields if getattr(options, f.name) != f.default]
+    parts = RECIPES[name]
+    kept = [part for part in parts if part in given and getattr(options, part) != parts[part]]
+    chosen = {part: value for part, value in parts.items() if part not in kept}
+    say(f"--recipe={name} sets {_as_flags(chosen)}.")
+    if kept:
+        kept = {part: getattr(options, part) for part in kept}
+        say(f"Given beside it, and so not the recipe's: {_as_flags(kept)}.")
+    if name in ABSENT:
+        say(f"Absent from {name} here: {ABSENT[name]}.")
+    return dataclasses.replace(options, recipe="", **chosen)
+
+
+def _as_flags(values):
+    return " ".join(f"--{name}={value}" for name, value in values.items())
