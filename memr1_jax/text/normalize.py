@@ -138,7 +138,7 @@ def _of_articles(code: jax.Array, letter: jax.Array) -> jax.Array:
 def words_of_bytes(
     tables: UnicodeTables, text: jax.Array, start: jax.Array, end: jax.Array, max_words: int
 ) -> Words:
-    """Normalises the bytes `text [C]` uint8 in `[start, end)` and hashes their words (A = max_words).
+    """Normalises the bytes `text [C]` uint8 in `[start, end)`, hashes their words (A = max_words).
 
     Equal to `words_of_text` of the decoded text.
     """
