@@ -34,6 +34,7 @@ from memr1_jax.data.batches import (
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Sampling, rollout_weights
+from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.update import Experience, TrainState
 
 
