@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
@@ -80,7 +81,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
       UserError: nothing is there, the download fails, or `strict` refuses the file.
     """
     if path:
-        path = Path(path).expanduser()
+        path = user_path(path)
         path = path / file.name if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"There is no file at {path}, where {file.flag} points. {file.advice}")

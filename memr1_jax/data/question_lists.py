@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 
 
 def read_question_list(path: str | Path) -> dict[str, list[int]]:
@@ -15,7 +16,7 @@ def read_question_list(path: str | Path) -> dict[str, list[int]]:
     Raises:
       UserError: the file is missing or is something else, or a question stands in it twice.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

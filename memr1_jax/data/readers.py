@@ -17,6 +17,7 @@ from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
 from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 
 PathLike = str | os.PathLike
 
@@ -126,7 +127,7 @@ def read_own(path: PathLike | None = None, strict: bool = False) -> Read:
     del strict
     if not path:
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
-    path = Path(path).expanduser()
+    path = user_path(path)
     conversations = load_own_dialogues(path)
     return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
 

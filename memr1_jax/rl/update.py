@@ -9,7 +9,8 @@ import optax
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.advantages import group_advantages, informative_groups
+from memr1_jax.options import option
+from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
@@ -29,16 +30,16 @@ from memr1_jax.text.grammar import Grammar
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPO(PolicyOptions):
-    """Options of group relative policy optimisation and its relatives; static under `jit`.
+class GRPOOptions(PolicyOptions):
+    """Set what group relative policy optimisation and its relatives have alone.
 
-    `advantage` is one of `ADVANTAGES`. `drop_flat_groups` leaves prompts whose samples all scored
-    the same out of every term and of its denominators: DAPO's dynamic sampling (arXiv 2503.14476)
-    without sampling again, so that shapes stay.
+    `drop_flat_groups` leaves prompts whose samples all scored the same out of every term and of its
+    denominators: DAPO's dynamic sampling (arXiv 2503.14476) without sampling again, so that shapes
+    stay.
     """
 
-    advantage: str = "grpo"
-    drop_flat_groups: bool = False
+    advantage: str = option("grpo", "Advantage of a sample in its group.", ADVANTAGES)
+    drop_flat_groups: bool = option(False, "Leave groups of equal rewards out of the loss.")
 
 
 @struct.dataclass
@@ -79,7 +80,7 @@ def create_optimizer(
 
 
 def update(
-    algorithm: GRPO,
+    algorithm: GRPOOptions,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     state: TrainState,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from memr1_jax.bench.paper import paper_markdown
+from memr1_jax.options import flag_values
 from memr1_jax.run.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.run.progress import table
 from memr1_jax.run.seeds import interval_text, markdown, mean_interval
@@ -159,7 +160,7 @@ def _figures(shape, row, runs):
 
 def _cell(cell: Cell, runs):
     return {
-        "settings": dataclasses.asdict(cell.settings),
+        "settings": flag_values(cell.settings),
         "answerer": cell.answerer and cell.answerer.name,
         "sampled": cell.sampled,
         "runs": [

@@ -4,7 +4,6 @@ A comparison has a folder with generated dialogues and a run folder for each of 
 an earlier call finished is read, one that was stopped is gone on with.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.options import flags_text, with_options
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic
 from memr1_jax.run.metrics_log import read_metrics, records_of
+from memr1_jax.run.preemption import Preempted
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
 
@@ -46,7 +47,7 @@ def nano_options(**changes: Any) -> ExperimentConfig:
         "samples_every": 20,
         "eval_batch": 32,
     }
-    return ExperimentConfig(**common | changes)
+    return with_options(ExperimentConfig(), **common | changes)
 
 
 def open_folder(output: str) -> Path:
@@ -94,7 +95,10 @@ def run_to_its_end(
         print(f"== {title}", flush=True)
         measured.unlink(missing_ok=True)
         experiment = Experiment(options)
-        experiment.run()
+        try:
+            experiment.run()
+        except Preempted as stopped:
+            raise Preempted("Stopped, as asked. The same command resumes here.") from stopped
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
     steps = {agent: records_of(records, agent, "train") for agent in AGENTS}
@@ -112,8 +116,8 @@ def held_out(experiment: "Experiment") -> "Yardstick":
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:
     """Whether the folder holds all that the options ask for, made with just these options."""
-    flags = "".join(f"--{name}={value}\n" for name, value in dataclasses.asdict(options).items())
-    if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
+    flags = folder / "flags.txt"
+    if not flags.exists() or flags.read_text(encoding="utf-8") != flags_text(options):
         return False  # `Experiment` says what differs
     records = read_metrics(folder / "metrics.jsonl")
     steps = {"answer": options.answer_steps, "manager": options.manager_steps}

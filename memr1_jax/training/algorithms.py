@@ -1,4 +1,4 @@
-"""From options to a way of learning: the algorithm's own options, its optimiser, state and update.
+"""From options to a way of learning: the algorithm's options, its optimiser, state and update.
 
 GRPO, PPO and best-of-n differ in these alone; supervised fine-tuning also has data of its own.
 """
@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from memr1_jax.rl.imitation import Imitation, imitation_update
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
-from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state, update
+from memr1_jax.rl.imitation import imitation_update
+from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
+from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.sft_step import make_sft_step
 from memr1_jax.training.step import Policy, compile_step
@@ -42,15 +42,8 @@ def build_learner(options: ExperimentConfig) -> Learner:
         return create_state(params, optimizer, seed)
 
     if options.algorithm == "grpo":
-        algorithm = _chosen(GRPO, options, dual_clip=options.dual_clip or None)
-        return _learner(algorithm, update, optimizer, state)
+        return _learner(options.policy, update, optimizer, state)
     if options.algorithm == "ppo":
-        algorithm = _chosen(
-            PPO,
-            options,
-            dual_clip=options.dual_clip or None,
-            value_clip=options.value_clip or None,
-        )
         critic = create_optimizer(
             options.critic_learning_rate,
             warmup_steps=options.critic_warmup_steps,
@@ -59,28 +52,20 @@ def build_learner(options: ExperimentConfig) -> Learner:
         )
         optimizers = Optimizers(optimizer, critic)
         return _learner(
-            algorithm,
+            options.policy,
             ppo_update,
             optimizers,
             lambda params, seed, width: create_ppo_state(params, optimizers, seed, width),
         )
-    best = options.algorithm == "best_of_n"
-    algorithm = _chosen(Imitation, options, keep="best" if best else "all")
-    if best:
-        return _learner(algorithm, imitation_update, optimizer, state)
-    return Learner(algorithm, state, lambda policy: make_sft_step(policy, algorithm, optimizer))
+    if options.algorithm == "best_of_n":
+        best = dataclasses.replace(options.policy, imitated="best")
+        return _learner(best, imitation_update, optimizer, state)
+    return Learner(
+        options.policy, state, lambda policy: make_sft_step(policy, options.policy, optimizer)
+    )
 
 
 def _learner(algorithm, update, optimizer, state):
     return Learner(
         algorithm, state, lambda policy: compile_step(update, policy, algorithm, optimizer)
     )
-
-
-def _chosen(kind, options, **changes):
-    """The fields of an algorithm that are options of the same name, with `changes`."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name in names}
-    if "sampler_cap" in values:
-        values["sampler_cap"] = options.sampler_cap or None
-    return kind(**values | changes)

@@ -19,6 +19,7 @@ from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
+from memr1_jax.options import flag_values, flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
@@ -49,14 +50,11 @@ from memr1_jax.training.assembly import (
 )
 from memr1_jax.training.bank_file import read_banks, write_banks
 from memr1_jax.training.config import (
-    AgentConfig,
+    DataConfig,
+    EvalConfig,
     ExperimentConfig,
-    HorizonConfig,
-    ImitationConfig,
-    LoraConfig,
-    OptimizerConfig,
-    PolicyConfig,
-    RolloutConfig,
+    ParallelConfig,
+    RunConfig,
     check_options,
 )
 from memr1_jax.training.device_memory import print_memory
@@ -84,7 +82,8 @@ class Experiment:
         self.mesh = None
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
-            check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
+            policy = options.policy
+            check_batch(self.mesh, options.batch, policy.micro_batches, policy.mini_batches)
         self.folder = prepare_run_folder(options.output, options.resume or not is_main())
         self.learner = build_learner(options)
         self.models = load_models(options, self.mesh)
@@ -235,9 +234,7 @@ class Experiment:
         return self.pipeline.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
-        options = dataclasses.asdict(self.options).items()
-        text = "".join(f"--{name}={value}\n" for name, value in options)
-        write_text_atomic(self.folder / "flags.txt", text)
+        write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
 
     def _describe(self, rollout: Rollout) -> list[dict]:
         """The first prompt of a rollout and all its responses, as text."""
@@ -312,7 +309,8 @@ class Experiment:
         if not records and before is None:
             return  # no step and no evaluation: a run that only exports
         if any("reward" in record for record in records):
-            reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
+            title = f"Reward ({self.options.reward.outcome})"
+            reward_curve(self.folder / "reward.png", records, title)
         rows = []
         for agent in agents:
             steps = records_of(records, agent, "train")
@@ -358,10 +356,9 @@ def _identity(options: ExperimentConfig) -> dict:
     """The options that a resumed run must share: all that change what is learned."""
     free = {"agent", "manager_steps", "answer_steps", "micro_batches", "logit_chunk", "remat"}
     free.add("consult_batch")
-    kinds = (AgentConfig, LoraConfig, OptimizerConfig, RolloutConfig, HorizonConfig)
-    kinds += (PolicyConfig, ImitationConfig)
-    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-    found = {name: getattr(options, name) for name in names if name not in free}
+    for kind in (DataConfig, EvalConfig, ParallelConfig, RunConfig):
+        free.update(flag_values(kind()))
+    found = {flag: value for flag, value in flag_values(options).items() if flag not in free}
     if options.select == "validation":  # scores of checkpoints must be of one kind
         found |= {"select": options.select, "validation_rows": options.validation_rows}
     return found

@@ -19,7 +19,7 @@ from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.hf.hf_weights import load_params, load_sharded
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
-from memr1_jax.training.config import AgentConfig, DataConfig
+from memr1_jax.training.config import AgentConfig, DataConfig, ExperimentConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
         check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
         return loaded[name]
 
-    judged = getattr(options, "reward", "") == "judge"
+    judged = isinstance(options, ExperimentConfig) and options.reward.outcome == "judge"
     return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
 
 

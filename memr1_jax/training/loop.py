@@ -168,7 +168,8 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
         return state
     restored, meta = checkpoints.restore(state)
     then, now = meta["identity"], json.loads(json.dumps(stage.identity))
-    changed = [name for name in now if then.get(name) != now[name]]
+    # What is off was written as 0 where it is None now, and an option that is new is not there.
+    changed = [name for name in now if (then.get(name) or None) != (now[name] or None)]
     if changed:
         listed = ", ".join(f"{name} (was {then.get(name)!r})" for name in changed)
         raise UserError(

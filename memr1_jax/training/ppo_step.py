@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.rl.metrics import Mean
-from memr1_jax.rl.ppo import PPO, Optimizers, PPOState, ppo_update
+from memr1_jax.rl.ppo import Optimizers, PPOOptions, PPOState, ppo_update
 from memr1_jax.training.step import Policy, compile_step
 
 
 def make_ppo_step(
-    policy: Policy, algorithm: PPO, optimizers: Optimizers
+    policy: Policy, algorithm: PPOOptions, optimizers: Optimizers
 ) -> Callable[..., tuple[PPOState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 

@@ -18,10 +18,10 @@ from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.episodes import Horizon, episode_rollout
+from memr1_jax.agents.episodes import HorizonOptions, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
-from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.rollout import Rollout, answer_rollout, manager_rollout
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import (
@@ -36,7 +36,7 @@ from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Sampling, rollout_weights
 from memr1_jax.rl.metrics import Mean
-from memr1_jax.rl.update import GRPO, Experience, TrainState, update
+from memr1_jax.rl.update import Experience, GRPOOptions, TrainState, update
 
 
 @struct.dataclass
@@ -65,9 +65,9 @@ class Policy:
     agent: AnswerAgent | MemoryManager
     decoder: Decoder
     answerer: FrozenAnswerer | None = None  # for a manager
-    reward: Reward = Reward()
+    reward: RewardOptions = RewardOptions()
     judge: Judge | None = None
-    horizon: Horizon | None = None  # for a manager that learns from episodes
+    horizon: HorizonOptions | None = None  # for a manager that learns from episodes
     adapter_scale: float = 1.0  # alpha / rank
 
     def complete(self, frozen: Frozen, params: dict) -> dict:
@@ -110,7 +110,7 @@ class Policy:
 
 
 def make_train_step(
-    policy: Policy, algorithm: GRPO, optimizer: optax.GradientTransformation
+    policy: Policy, algorithm: GRPOOptions, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 

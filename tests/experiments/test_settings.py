@@ -12,14 +12,14 @@ from absl import flags
 from tiny_model import SIZES
 
 from experiments.command_line import define_flags, parsed
-from memr1_jax.agents.reward import Reward
+from experiments.flag_files import expanded
 from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.options import flag_values
 from memr1_jax.studies.ablation_cells import AblationsConfig
 from memr1_jax.studies.learning import LearningConfig
 from memr1_jax.studies.nano import NanoConfig
 from memr1_jax.studies.nano_judge import NanoJudgeConfig
 from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import _horizon
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, PPOConfig, SFTConfig
 
 ROOT = Path(__file__).parents[2]
@@ -58,30 +58,26 @@ def settings_of(case: str, arguments: list[str]) -> dict:
     """All options of a command with these arguments, and the records that a train step is given."""
     kind, values = COMMANDS[case.split()[0]], flags.FlagValues()
     define_flags(kind, values)
-    values(["test", *arguments])
+    values(["test", *expanded(arguments)])
     options = parsed(kind, values)
-    found = {"options": dataclasses.asdict(options)}
+    found = {"options": flag_values(options)}
     if isinstance(options, ExperimentConfig):
-        horizon = _horizon(options)
         found["learner"] = dataclasses.asdict(build_learner(options).algorithm)
-        found["reward"] = dataclasses.asdict(
-            Reward(
-                options.reward,
-                options.outcome_weight,
-                options.format_weight,
-                options.size_weight,
-                options.size_free,
-            )
-        )
-        found["horizon"] = horizon and dataclasses.asdict(horizon)
+        found["reward"] = dataclasses.asdict(options.reward)
+        found["horizon"] = dataclasses.asdict(options.horizon)
     return found
 
 
 @pytest.mark.parametrize("case", cases())
 def test_a_command_and_a_flag_file_mean_what_they_meant(case, monkeypatch):
     monkeypatch.chdir(ROOT)
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert settings_of(case, cases()[case]) == golden[case]
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[case]
+    found = settings_of(case, cases()[case])
+    if "horizon" in golden and golden["horizon"] is None:
+        assert found.pop("horizon")["scheme"] == "one_step"
+        del golden["horizon"]
+    for record, values in golden.items():  # options that are newer than the list are not in it
+        assert {name: found[record][name] for name in values} == values
 
 
 def test_the_list_has_all_flag_files():

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.bench.harness import asking
-from memr1_jax.bench.tables.config import TableConfig
+from memr1_jax.bench.tables.config import SYNTHETIC, TableConfig
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-
-SYNTHETIC = "synthetic"
-_SYNTHETIC_SPLITS = {"": "test", "train": "train", "validation": "validation", "test": "test"}
+from memr1_jax.options import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class TableData:
 
 def load_table_data(options: TableConfig, folder: Path) -> TableData:
     """Reads, or generates, what the options name; UserError where that is not possible."""
-    if options.benchmark == SYNTHETIC:
+    if options.data == SYNTHETIC:
         return _synthetic(options, folder)
     from memr1_jax.data.benchmarks import load_benchmark
 
@@ -46,10 +44,10 @@ def load_table_data(options: TableConfig, folder: Path) -> TableData:
     }
     given = {name: value for name, value in given.items() if value}
     path = options.data_path or None
-    found = load_benchmark(options.benchmark, path, split=options.split, **given)
+    found = load_benchmark(options.data, path, split=options.eval_split, **given)
     conversations = list(found.conversations)
     statistics, summaries = conversations, {}
-    if options.benchmark == "locomo":
+    if options.data == "locomo":
         from memr1_jax.data.locomo import find_locomo
         from memr1_jax.data.locomo_summaries import read_summaries
 
@@ -63,12 +61,10 @@ def _synthetic(options: TableConfig, folder: Path) -> TableData:
     from memr1_jax.data.synthetic import write_synthetic
 
     path = folder / "dialogues.json"
-    name = _SYNTHETIC_SPLITS.get(options.split)
-    if name is None:
-        raise UserError(f"--split={options.split} is none of train, validation and test.")
+    name = options.eval_split or "test"
     if not path.exists():  # a resumed table goes on with its own
         counts = {"train": 1, "validation": 0, "test": 0}
-        counts[name] = options.synthetic_conversations
+        counts[name] = options.synthetic_eval
         write_synthetic(
             path,
             options.seed,
@@ -87,12 +83,12 @@ def _synthetic(options: TableConfig, folder: Path) -> TableData:
 def _data(options, title, sha256, conversations, statistics, summaries) -> TableData:
     sha256 = dict(sha256)
     if options.questions:
-        path = Path(options.questions).expanduser()
+        path = user_path(options.questions)
         chosen = listed(conversations, read_question_list(path))
         sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         which = f"those of the list {path.name}, of"
     else:
-        chosen, which = asking(conversations, options.max_questions), "evenly spread over"
+        chosen, which = asking(conversations, options.eval_questions), "evenly spread over"
     total = sum(len(conversation.questions) for conversation in conversations)
     asked = sum(len(conversation.questions) for conversation in chosen)
     if not asked:

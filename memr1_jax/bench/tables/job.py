@@ -22,6 +22,8 @@ from memr1_jax.bench.systems.registry import BASE, Resources, build_row
 from memr1_jax.bench.tables.config import (
     TableConfig,
     check_table,
+    earlier_settings,
+    names_in,
     papers,
     settings,
 )
@@ -47,14 +49,13 @@ def make_table(options: TableConfig) -> list[TableRow]:
     read, replies that are there are not computed again.
 
     Raises:
-      UserError: a row is unknown, or the folder belongs to a table of other options.
+      UserError: a row is unknown, no row could be run, or the folder belongs to a table of other
+        options.
     """
     check_table(options)
-    names = list(dict.fromkeys(filter(None, (n.strip() for n in options.rows.split(",")))))
+    names = names_in(options.rows)
     for name in names:
         split_name(options, name)
-    if options.against and options.against not in names:
-        raise UserError(f"--against={options.against} is none of --rows={options.rows}.")
     folder = prepare_run_folder(options.output, resume=True)
     data = load_table_data(options, folder)
     about = _about(options, data, names)
@@ -79,6 +80,9 @@ def make_table(options: TableConfig) -> list[TableRow]:
         compared = differences(answered, options.against, options.seed)
         write_table(folder, about, list(rows.values()), compared)
     _print(about, list(rows.values()), folder)
+    if all(row.row is None for row in rows.values()):
+        reasons = "; ".join(f"{row.name}: {row.reason}" for row in rows.values())
+        raise UserError(f"No row of the table in {folder} could be run. {reasons}")
     return list(rows.values())
 
 
@@ -97,7 +101,7 @@ class _Workshop:
     @functools.cached_property
     def generator(self) -> Generator:
         options = self.options
-        limits = Limits(options.batch, options.batch_tokens, options.max_prompt_length)
+        limits = Limits(options.eval_batch, options.batch_tokens, options.max_prompt_length)
         return Generator(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
 
     @functools.cached_property
@@ -157,7 +161,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
             progress.update(done)
 
         def on_batch(done: int, total: int) -> None:
-            if total > 4 * workshop.options.batch:
+            if total > 4 * workshop.options.eval_batch:
                 on_progress("calls of this round", done, total)
 
         generator = workshop.generator
@@ -210,6 +214,7 @@ def _check_settings(folder: Path, about: Mapping) -> None:
     """
     path = folder / "settings.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before |= {"settings": earlier_settings(before.get("settings", {}))}
     old, new = (_flat(value) for value in (before, about))
     differing = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
     if differing:

@@ -23,7 +23,7 @@ def judging(options: TableConfig, folder: Path) -> Judging | None:
     if not options.judge_model:
         return None
     judge = _judge(options)
-    choose = _prompts(options.benchmark)
+    choose = _prompts(options.data)
     if choose is None:
         return None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.gguf import convert_smollm2
 from memr1_jax.models.hf.wheels import wheel_member
+from memr1_jax.options import user_path
 from memr1_jax.run.download import cache_folder
 
 SMOLLM2 = "smollm2-135m"
@@ -26,7 +27,7 @@ def resolve_model(
     there is run. Raises UserError where there is no such model or no way to it.
     """
     name = os.fspath(name_or_folder)
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.exists():
         return _check_model(folder)
     if name in SHIPPED:
