@@ -11,6 +11,7 @@ from typing import Any
 from memr1_jax.agents.episodes import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.errors import UserError
+from memr1_jax.models.lora import parse_targets
 from memr1_jax.options import (
     SEEDS,
     above,
@@ -20,6 +21,7 @@ from memr1_jax.options import (
     option,
     with_default,
 )
+from memr1_jax.parallel.mesh import parse_mesh
 from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.update import GRPOOptions
@@ -339,6 +341,9 @@ def check_options(options: Any) -> None:
     if not isinstance(options, ExperimentConfig):
         return
     policy = options.policy
+    parse_mesh(options.mesh)
+    if options.lora_rank:
+        parse_targets(options.lora_targets)
     _check_horizon(options)
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
@@ -380,6 +385,6 @@ def _check_horizon(options: ExperimentConfig) -> None:
     weights = (horizon.local_weight, horizon.final_weight)
     if horizon.scheme == "branches" and not sum(weights):
         raise UserError(
-            "--local_weight and --final_weight are both 0: nothing would be rewarded. Raise one of"
-            " them."
+            f"--local_weight={weights[0]} and --final_weight={weights[1]} reward nothing: raise one"
+            " of them above 0."
         )

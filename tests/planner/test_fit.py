@@ -9,6 +9,7 @@ from tiny_model import options
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Decoder
+from memr1_jax.options import with_options
 from memr1_jax.planner import estimates, fit
 from memr1_jax.planner.abstract import abstract_step
 from memr1_jax.planner.chips import CHIPS, GIB
@@ -46,7 +47,7 @@ def test_arguments_of_one_device_are_all_bytes(answer):
 def test_phases_follow_the_options(answer, manager):
     base = options()
     assert list(step_work(answer, base, Layout())) == ["prefill", "decode", "reference", "update"]
-    ppo = dataclasses.replace(base, algorithm="ppo", mini_batches=2, kl_weight=0.0)
+    ppo = with_options(base, algorithm="ppo", mini_batches=2, kl_weight=0.0)
     work = step_work(answer, ppo, Layout())
     assert list(work) == ["prefill", "decode", "values", "old log-probabilities", "update"]
     plain = step_work(answer, base, Layout())["update"]

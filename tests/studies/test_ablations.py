@@ -114,7 +114,7 @@ def test_all_horizons_sample_as_many_responses_in_as_many_updates():
         assert [cell.sampled for cell in cells] == [12 * 32 * 4] * 3
         assert {cell.steps for cell in cells} == {12}
         one_step, terminal, branches = (cell.settings for cell in cells)
-        assert (one_step.batch, one_step.group) == (32, 4)
+        assert (one_step.batch, one_step.policy.group) == (32, 4)
         for settings in (terminal, branches):
             assert settings.batch * settings.horizon.episode_turns == 32
             assert settings.horizon.episode_turns == facts <= settings.bank_capacity

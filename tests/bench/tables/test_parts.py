@@ -207,8 +207,8 @@ def test_generated_dialogues_by_split(tmp_path):
     assert [c.questions for c in named.conversations] == [(talk.questions[1],)]
     assert "those of the list list.json, of 1 of 1 conv" in named.title
     assert named.sha256.keys() == data.sha256.keys() | {"list.json"}
-    with pytest.raises(UserError, match="--split=half"):
-        load_table_data(dataclasses.replace(options, eval_split="half"), tmp_path)
+    with pytest.raises(UserError, match="--eval_split=half must be one of"):
+        check_table(dataclasses.replace(options, eval_split="half"))
 
 
 def test_summaries_of_sessions(tmp_path):
