@@ -69,8 +69,8 @@ def _told(what: str) -> Iterator[None]:
 class _FormerName(flags.Flag):
     """Hands its value to the flag of the new name."""
 
-    def __init__(self, former: flags.Flag, name: str, values: flags.FlagValues):
-        self._former, self._values = former, values
+    def __init__(self, former: flags.Flag, name: str):
+        self._former = former
         text = f"Now --{former.name}."
         super().__init__(former.parser, former.serializer, name, None, text)
 
@@ -104,7 +104,7 @@ def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
             parser = parser(entry.metadata["within"])  # absl makes one for each set of arguments
             flags.DEFINE(parser, *told, serializer=flags.ArgumentSerializer(), **where)
         if name := entry.metadata["formerly"]:
-            former = _FormerName(values[entry.flag], name, values)
+            former = _FormerName(values[entry.flag], name)
             flags.DEFINE_flag(former, values, module_name=_FORMER)
 
 

@@ -49,8 +49,8 @@ class DataConfig:
         within=at_least(0),
     )
     link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
-    synthetic_train: int = option(4, "Generated conversations to learn from.", within=at_least(0))
-    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=at_least(0))
+    synthetic_train: int = option(4, "Generated conversations to learn from.", within=at_least(1))
+    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=at_least(1))
     synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=at_least(1))
     synthetic_facts: int = option(4, "Facts told in a generated session.", within=at_least(1))
     synthetic_changes: float = option(
