@@ -1,24 +1,25 @@
 """The paper's ablations on the nano model: `python -m experiments.ablations`.
 
-Everything is in the package or made on the spot. A second call goes on where the first was stopped.
+Everything is in the package or made on the spot. A second call resumes the first.
 """
 
-from experiments.command_line import define_flags, parsed, run
+from collections.abc import Sequence
+
+from experiments.command_line import run
 from memr1_jax.studies.ablation_cells import AblationsConfig
 
-define_flags(AblationsConfig)
 
-
-def main() -> None:
+def main(options: AblationsConfig) -> None:
     """Runs what is missing, prints the tables and writes them, their pictures and all figures."""
-    from memr1_jax.run.preemption import Preempted
     from memr1_jax.studies.ablations import ablate
 
-    try:
-        ablate(parsed(AblationsConfig))
-    except Preempted:
-        print("Stopped, as asked. The same command goes on from here.")
+    ablate(options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(AblationsConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -7,36 +7,42 @@ Every ratio compares two things measured in the same run; weights are random.
     python -m experiments.bench_step --model=smollm2-135m
 """
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from experiments.command_line import run
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import REMAT_POLICIES, Block, Decoder, init_params
 from memr1_jax.models.sampler import Sampling, generate
+from memr1_jax.options import at_least, option
 from memr1_jax.rl.advantages import group_advantages
-from memr1_jax.rl.update import GRPO, Experience, create_optimizer, create_state, update
+from memr1_jax.rl.update import Experience, GRPOOptions, create_optimizer, create_state, update
 from memr1_jax.run.progress import table
 
 SHORT, LONG = 8, 72  # tokens; their difference is decoding without prefill
 ARRAY_BYTES = 2**29  # of the array whose sum measures the memory's bandwidth
 MATRIX = 2048  # rows and columns of the matrices whose product measures arithmetic
 
-_MODEL = flags.DEFINE_enum("model", "smollm2-135m", sorted(PRESETS), "Preset of the decoder.")
-_PROMPT = flags.DEFINE_integer("prompt", 1024, "Prompt length in tokens.", lower_bound=4)
-_RESPONSE = flags.DEFINE_integer("response", 64, "Response length in tokens.", lower_bound=1)
-_GROUP = flags.DEFINE_integer("group", 8, "Samples a prompt.", lower_bound=2)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each; the median counts.", 1)
-_REMAT = flags.DEFINE_enum("remat", "dots", [*REMAT_POLICIES, "none"], "What backward keeps.")
-_UPDATE = flags.DEFINE_bool("update", True, "Measure the update.")
-_DECODE = flags.DEFINE_bool("decode", True, "Measure decoding.")
+
+@dataclasses.dataclass(frozen=True)
+class BenchStepConfig:
+    """Set what is measured, and how often."""
+
+    model: str = option("smollm2-135m", "Preset of the decoder.", tuple(sorted(PRESETS)))
+    prompt: int = option(1024, "Prompt length in tokens.", within=at_least(4))
+    response: int = option(64, "Response length in tokens.", within=at_least(1))
+    group: int = option(8, "Samples a prompt.", within=at_least(2))
+    repeats: int = option(3, "Timed runs of each; the median counts.", within=at_least(1))
+    remat: str = option("dots", "What the backward pass keeps.", (*REMAT_POLICIES, "none"))
+    update: bool = option(True, "Measure the update.")
+    decode: bool = option(True, "Measure decoding.")
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -84,16 +90,16 @@ def make_experience(prompt: jax.Array, response: jax.Array, rewards: jax.Array) 
     )
 
 
-def bench_update(decoder: Decoder, params: dict) -> None:
+def bench_update(options: BenchStepConfig, decoder: Decoder, params: dict) -> None:
     """Prints time and memory of the same update over a block chain and over repeated prompts."""
-    group, vocab = _GROUP.value, decoder.config.vocab_size
+    group, vocab = options.group, decoder.config.vocab_size
     key = jax.random.key(1)
-    prompt = jax.random.randint(key, (1, _PROMPT.value), 0, vocab)
-    response = jax.random.randint(key, (1, group, _RESPONSE.value), 0, vocab)
+    prompt = jax.random.randint(key, (1, options.prompt), 0, vocab)
+    response = jax.random.randint(key, (1, group, options.response), 0, vocab)
     rewards = (jnp.arange(group) % 2).astype(jnp.float32)[None]
-    algorithm = GRPO(group=group, advantage="dr_grpo", kl_weight=0.0)
+    algorithm = GRPOOptions(group=group, advantage="dr_grpo", kl_weight=0.0)
     optimizer = create_optimizer(1e-6)
-    cut = _PROMPT.value // 4  # what is instruction, what is prompt
+    cut = options.prompt // 4  # what is instruction, what is prompt
     # A group of one has its reward as its advantage.
     advantages = group_advantages(rewards, algorithm.advantage).reshape(group, 1)
     forms = {
@@ -126,7 +132,7 @@ def bench_update(decoder: Decoder, params: dict) -> None:
             functools.partial(call, program, form)
             for program, form in zip(programs, forms.values(), strict=True)
         ],
-        _REPEATS.value,
+        options.repeats,
         wall_and_processor,
     )
     memory = []
@@ -146,7 +152,7 @@ def bench_update(decoder: Decoder, params: dict) -> None:
         for name, took, used in zip(forms, times, memory, strict=True)
     ]
     table(
-        f"Update: prompt {_PROMPT.value}, response {_RESPONSE.value}, group {group}",
+        f"Update: prompt {options.prompt}, response {options.response}, group {group}",
         ["form", "seconds", "times faster", "CPU seconds", "times less", "peak GiB"],
         rows,
     )
@@ -156,17 +162,19 @@ def bench_update(decoder: Decoder, params: dict) -> None:
     print(f"Gradient norms of the two forms: {norms[0]:.6g} and {norms[1]:.6g}.")
 
 
-def bench_decode(decoder: Decoder, params: dict) -> None:
+def bench_decode(options: BenchStepConfig, decoder: Decoder, params: dict) -> None:
     """Prints the time of a decoded token, beside what the machine's memory and arithmetic allow."""
-    group = _GROUP.value
-    tokens = jax.random.randint(jax.random.key(1), (1, _PROMPT.value), 0, decoder.config.vocab_size)
+    group = options.group
+    tokens = jax.random.randint(
+        jax.random.key(1), (1, options.prompt), 0, decoder.config.vocab_size
+    )
 
     @functools.partial(jax.jit, static_argnums=2)
     def decode(params, tokens, count):
         blocks = (full_block(tokens),)
-        options = {"group": group, "max_tokens": count, "stop_tokens": ()}
+        sizes = {"group": group, "max_tokens": count, "stop_tokens": ()}
         sampling = Sampling.create()
-        return generate(decoder, params, blocks, jax.random.key(0), sampling, **options).tokens
+        return generate(decoder, params, blocks, jax.random.key(0), sampling, **sizes).tokens
 
     parts = {
         "vocabulary projection": functools.partial(_vocabulary, decoder, params, group),
@@ -175,11 +183,11 @@ def bench_decode(decoder: Decoder, params: dict) -> None:
     short, long, *part_times = interleaved(
         [lambda: decode(params, tokens, SHORT), lambda: decode(params, tokens, LONG)]
         + list(parts.values()),
-        _REPEATS.value,
+        options.repeats,
     )
     step = (long - short) / (LONG - SHORT)
     size = _bytes_read(decoder, params)
-    bandwidth, arithmetic = _bandwidth(), _arithmetic()
+    bandwidth, arithmetic = _bandwidth(options.repeats), _arithmetic(options.repeats)
     flops = 2 * group * size / 4  # one multiplication and one addition a float32 weight and row
 
     rows = [["step", f"{1e3 * step:.1f}", "100"]]
@@ -189,7 +197,7 @@ def bench_decode(decoder: Decoder, params: dict) -> None:
     ]
     rest = step - sum(part_times)
     rows.append(["attention, sampling, rest", f"{1e3 * rest:.1f}", f"{100 * rest / step:.0f}"])
-    title = f"Decoding: prompt {_PROMPT.value}, group {group}, prefill excluded"
+    title = f"Decoding: prompt {options.prompt}, group {group}, prefill excluded"
     table(title, ["part", "ms", "percent"], rows)
     reached = size / step / 1e9
     compute = flops / step / 1e9
@@ -241,31 +249,36 @@ def _projections(layers, rows):
     return jax.lax.scan(one_layer, jnp.ones((rows, width)), layers)[0]
 
 
-def _bandwidth():
+def _bandwidth(repeats):
     """Bytes read a second, in GB, by the sum of a large array."""
     array = jnp.ones((ARRAY_BYTES // 4,), jnp.float32)
     total = jax.jit(jnp.sum)
-    return ARRAY_BYTES / seconds(lambda: total(array), 3 * _REPEATS.value) / 1e9
+    return ARRAY_BYTES / seconds(lambda: total(array), 3 * repeats) / 1e9
 
 
-def _arithmetic():
+def _arithmetic(repeats):
     """GFLOP/s of one large float32 matrix product."""
     matrix = jnp.ones((MATRIX, MATRIX), jnp.float32)
     product = jax.jit(jnp.matmul)
-    return 2 * MATRIX**3 / seconds(lambda: product(matrix, matrix), _REPEATS.value) / 1e9
+    return 2 * MATRIX**3 / seconds(lambda: product(matrix, matrix), repeats) / 1e9
 
 
-def main() -> None:
-    """Measures what the flags ask for."""
-    config = PRESETS[_MODEL.value]
-    decoder = Decoder(config, remat=_REMAT.value)
+def main(options: BenchStepConfig) -> None:
+    """Measures what the options ask for."""
+    config = PRESETS[options.model]
+    decoder = Decoder(config, remat=options.remat)
     params = jax.jit(functools.partial(init_params, config))(jax.random.key(0))
-    print(f"{_MODEL.value}: {config.num_parameters / 1e6:.1f} million random float32 weights.")
-    if _DECODE.value:
-        bench_decode(decoder, params)
-    if _UPDATE.value:
-        bench_update(decoder, params)
+    print(f"{options.model}: {config.num_parameters / 1e6:.1f} million random float32 weights.")
+    if options.decode:
+        bench_decode(options, decoder, params)
+    if options.update:
+        bench_update(options, decoder, params)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(BenchStepConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

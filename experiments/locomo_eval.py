@@ -3,18 +3,23 @@
 The manager is `--model`, the Answer Agent `--answer_model`, both Hugging Face folders or names.
 """
 
-from experiments.command_line import define_flags, parsed, run
+from collections.abc import Sequence
+
+from experiments.command_line import run
 from memr1_jax.training.config import EvaluationConfig
 
-define_flags(EvaluationConfig)
 
-
-def main() -> None:
+def main(options: EvaluationConfig) -> None:
     """Builds the banks of the split, answers its questions, prints and writes the scores."""
     from memr1_jax.training.evaluation import evaluate
 
-    evaluate(parsed(EvaluationConfig))
+    evaluate(options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(EvaluationConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

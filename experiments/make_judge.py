@@ -3,18 +3,23 @@
 On two CPU cores it takes minutes; nothing is downloaded.
 """
 
-from experiments.command_line import define_flags, parsed, run
+from collections.abc import Sequence
+
+from experiments.command_line import run
 from memr1_jax.studies.nano_judge import NanoJudgeConfig
 
-define_flags(NanoJudgeConfig)
 
-
-def main() -> None:
+def main(options: NanoJudgeConfig) -> None:
     """Teaches the judge and writes it."""
     from memr1_jax.studies.nano_judge import make_nano_judge
 
-    make_nano_judge(parsed(NanoJudgeConfig))
+    make_nano_judge(options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(NanoJudgeConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

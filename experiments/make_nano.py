@@ -3,18 +3,23 @@
 On two CPU cores it takes under an hour; nothing is downloaded.
 """
 
-from experiments.command_line import define_flags, parsed, run
+from collections.abc import Sequence
+
+from experiments.command_line import run
 from memr1_jax.studies.nano import NanoConfig
 
-define_flags(NanoConfig)
 
-
-def main() -> None:
+def main(options: NanoConfig) -> None:
     """Teaches the model and writes it."""
     from memr1_jax.studies.nano import make_nano
 
-    make_nano(parsed(NanoConfig))
+    make_nano(options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(NanoConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

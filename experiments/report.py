@@ -1,21 +1,25 @@
 """Writes report.html into the folder of a run: `python -m experiments.report --output=runs/NAME`.
 
-A training run and an evaluation write it themselves in the end; this makes it anew.
+A training run and an evaluation write it themselves in the end; this writes it again.
 """
 
-from absl import flags
+from collections.abc import Sequence
 
 from experiments.command_line import run
+from memr1_jax.training.config import OutputConfig
 
-_OUTPUT = flags.DEFINE_string("output", "runs/locomo_grpo", "Run folder.")
 
-
-def main() -> None:
+def main(options: OutputConfig) -> None:
     """Writes the page and says where it is."""
     from memr1_jax.evals.report.report_page import write_report_page
 
-    print(f"Open {write_report_page(_OUTPUT.value)}")
+    print(f"Open {write_report_page(options.output)}")
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(OutputConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -6,14 +6,14 @@ Weights come from the turns of the training and validation conversations.
     python -m experiments.retrieval_recall --data_path=locomo10.json --model=<model folder>
 """
 
+import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import app, flags
 
+from experiments.command_line import run
 from memr1_jax.bench.systems.search import bm25_scores
 from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
@@ -27,17 +27,23 @@ from memr1_jax.models.bert import minilm_embedder
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer
 from memr1_jax.models.hf.wheels import wheel_member
+from memr1_jax.options import at_least, between, option
 from memr1_jax.run.progress import table
 
 DEPTHS = (5, 10, 30)
 WIDTH = 128  # tokens in a turn
 
-_DATA_PATH = flags.DEFINE_string("data_path", None, "LoCoMo's JSON file; default: the cache.")
-_MODEL = flags.DEFINE_string("model", None, "Model whose tokenizer is used; default: train one.")
-_FEATURES = flags.DEFINE_integer("features", 512, "Width of the TF-IDF vectors.")
-_MIX = flags.DEFINE_float("mix", 0.8, "Share of TF-IDF in the concatenation.")
-_STATIC = flags.DEFINE_bool("static", True, "Measure static vectors too (16 MB from PyPI).")
-_MINILM = flags.DEFINE_bool("minilm", True, "Measure all-MiniLM-L6-v2 too (84 MB from PyPI).")
+
+@dataclasses.dataclass(frozen=True)
+class RecallConfig:
+    """Choose the dialogues and the embedders that are compared."""
+
+    data_path: str = option("", "LoCoMo's JSON file; empty: the cache, else a download.")
+    model: str = option("", "Model whose tokenizer is used; empty: train one.")
+    features: int = option(512, "Width of the TF-IDF vectors.", within=at_least(1))
+    mix: float = option(0.8, "Share of TF-IDF in the concatenation.", within=between(0, 1))
+    static: bool = option(True, "Measure static vectors too (16 MB from PyPI).")
+    minilm: bool = option(True, "Measure all-MiniLM-L6-v2 too (84 MB from PyPI).")
 
 
 def memories(conversation: Conversation) -> list[str]:
@@ -142,40 +148,40 @@ def train_tokenizer(texts: Sequence[str]):
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 
-def main(_):
+def main(options: RecallConfig) -> None:
     """Prints the table."""
-    conversations = load_conversations(find_locomo(_DATA_PATH.value))
+    conversations = load_conversations(find_locomo(options.data_path or None))
     parts = {name: split(conversations, name) for name in SPLITS}
     if not any(_with_evidence(conversation) for conversation in conversations):
         raise UserError(
-            f"No question of {_DATA_PATH.value} names the turns that hold its answer, so there is"
+            f"No question of {options.data_path} names the turns that hold its answer, so there is"
             ' nothing to find. Give --data_path a file whose questions have "evidence".'
         )
     known, rows = parts["train"] + parts["validation"], most_rows(conversations)
     texts = [text for conversation in known for text in memories(conversation)]
-    if _MODEL.value:
-        tokenizer, name = load_tokenizer(resolve_model(_MODEL.value)), _MODEL.value
+    if options.model:
+        tokenizer, name = load_tokenizer(resolve_model(options.model)), options.model
     else:
         tokenizer = train_tokenizer(texts)
         name = "a byte-level BPE of 4,096 tokens, trained here on train and validation turns"
     size = max(tokenizer.get_vocab().values()) + 1
 
-    tfidf = build_tfidf(tokenizer, size, texts, _FEATURES.value)
-    embedders = {f"TF-IDF, {_FEATURES.value} features": tfidf}
-    if _STATIC.value:
+    tfidf = build_tfidf(tokenizer, size, texts, options.features)
+    embedders = {f"TF-IDF, {options.features} features": tfidf}
+    if options.static:
         files = (
             wheel_member("wordllama", "wordllama/weights/l2_supercat_256.safetensors"),
             wheel_member("wordllama", "wordllama/tokenizers/l2_supercat_tokenizer_config.json"),
         )
         static = build_static(tokenizer, size, texts, *files)
         embedders["static vectors"] = static
-        both = concatenate_embedders(tfidf, static, _MIX.value)
-        embedders[f"both, {_MIX.value:g} TF-IDF"] = both
+        both = concatenate_embedders(tfidf, static, options.mix)
+        embedders[f"both, {options.mix:g} TF-IDF"] = both
     methods = {"BM25": rank_by_bm25}
     for label, embedder in embedders.items():
         embedder = jax.device_put(embedder)
         methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder, rows)
-    if _MINILM.value:
+    if options.minilm:
         methods["MiniLM (all-MiniLM-L6-v2)"] = functools.partial(rank_by_vectors, minilm_embedder())
 
     counts = {name: sum(len(_with_evidence(c)) for c in part) for name, part in parts.items()}
@@ -194,13 +200,10 @@ def main(_):
     )
 
 
-def _main(argv):
-    try:
-        main(argv)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(RecallConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    app.run(_main)
+    command()

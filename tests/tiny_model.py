@@ -27,7 +27,8 @@ from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf.hf_weights import export_params
-from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state, update
+from memr1_jax.options import with_options
+from memr1_jax.rl.update import GRPOOptions, TrainState, create_optimizer, create_state, update
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.algorithms import build_learner
 from memr1_jax.training.assembly import make_policy
@@ -113,9 +114,8 @@ def tiny_folder() -> Path:
 
 def options(output: Path | str = "", **changes) -> ExperimentConfig:
     """Options of a small experiment with the tiny model."""
-    return ExperimentConfig(
-        **SIZES | {"model": str(tiny_folder()), "output": str(output)} | changes
-    )
+    values = SIZES | {"model": str(tiny_folder()), "output": str(output)} | changes
+    return with_options(ExperimentConfig(), **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Training:
     """One agent's compiled step and what goes into it."""
 
     policy: Policy
-    algorithm: GRPO
+    algorithm: GRPOOptions
     optimizer: Any
     step: Callable
     frozen: Frozen
@@ -244,7 +244,7 @@ def make_training(agent: str, horizon: str = "one_step") -> Training:
     """The step of the tiny model, compiled once for all tests of this process."""
     tiny = make_tiny()
     bench, params = tiny.bench, tiny.model.params
-    changed = dataclasses.replace(tiny.options, horizon=horizon)
+    changed = with_options(tiny.options, horizon=horizon)
     policy = make_policy(changed, bench, tiny.models, agent)
     if horizon != "one_step":
         data = episode_data(tiny)

@@ -5,29 +5,36 @@ python -m tpu_scripts.aot_compile --flagfile=FILE --topology=v5e:4x4
 Without --mesh it proposes one: the first that fits, in the order of estimated communication.
 """
 
+import dataclasses
 import os
+from collections.abc import Sequence
 
-from absl import flags
-
-from experiments.command_line import define_flags, parsed, run
+from experiments.command_line import run
+from memr1_jax.options import option
 from memr1_jax.training.config import ExperimentConfig
 
-define_flags(ExperimentConfig)
-flags.DEFINE_string(
-    "topology", "v5e:2x2", "Chip and grid: v5e:1x1, v5e:2x2, v6e:2x4, v5p:2x2x1, ..."
-)
+
+@dataclasses.dataclass(frozen=True)
+class AotConfig(ExperimentConfig):
+    """Choose the chips that are compiled for."""
+
+    topology: str = option("v5e:2x2", "Chip and grid: v5e:1x1, v5e:2x2, v6e:2x4, v5p:2x2x1, ...")
 
 
-def main() -> None:
+def main(options: AotConfig) -> None:
     """Compiles the step of each agent that --agent names."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
     from memr1_jax.planner.layout_search import fit_step
 
-    options = parsed(ExperimentConfig)
     agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
     for agent in agents:
-        print(f"{agent}: {fit_step(options, agent, flags.FLAGS.topology)}", flush=True)
+        print(f"{agent}: {fit_step(options, agent, options.topology)}", flush=True)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(AotConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -8,20 +8,15 @@ that fits onto fewer or smaller chips is not compiled again for more, unless wit
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
 from experiments.command_line import run
+from memr1_jax.options import option, with_options
+from memr1_jax.run.files import writable_file
 from memr1_jax.run.json_files import json_line, loads
 from memr1_jax.run.markdown import markdown_table
 from memr1_jax.training.config import ExperimentConfig
-
-flags.DEFINE_string("results", "docs/tpu_fit.jsonl", "Results of all compilations, one a line.")
-flags.DEFINE_string("output", "docs/tpu_fit.md", "The page.")
-flags.DEFINE_string("only", "", "Compile only cells whose key contains this text.")
-flags.DEFINE_bool("exhaustive", False, "Compile for more chips where fewer are enough as well.")
-flags.DEFINE_bool("compile", True, "Compile what is missing; else write the page from results.")
 
 # Names and libtpu topologies, smaller ones first.
 CHIPS = {
@@ -68,6 +63,17 @@ GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
+class TPUFitConfig:
+    """Choose what is compiled, and where the results are written."""
+
+    results: str = option("docs/tpu_fit.jsonl", "Results of all compilations, one a line.")
+    output: str = option("docs/tpu_fit.md", "The page.")
+    only: str = option("", "Compile only cells whose key contains this text.")
+    exhaustive: bool = option(False, "Compile for more chips where fewer are enough as well.")
+    compile: bool = option(True, "Compile what is missing; else write the page from results.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """One line of a table: a step and the chips that it is compiled for."""
 
@@ -99,7 +105,8 @@ class Cell:
             sizes["micro_batches"] = sizes["batch"]
         if self.agent == "manager" and self.table != "colab":  # of 512 prompts of the answerer
             sizes = sizes | {"consult_batch": CONSULT_BATCH}
-        return ExperimentConfig(
+        return with_options(
+            ExperimentConfig(),
             model=self.model,
             algorithm=self.algorithm,
             lora_rank=self.lora_rank,
@@ -258,27 +265,30 @@ def _row(cell, results):
     return (*names, layout, peak, fits, least)
 
 
-def main() -> None:
+def main(options: TPUFitConfig) -> None:
     """Compiles what is missing and writes the page."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
     import jax
 
-    given = flags.FLAGS
-    path = Path(given.results)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, written = writable_file(options.results, "results"), writable_file(options.output)
     results = read_results(path)
-    for cell in cells() if given.compile else ():
-        if cell.key in results or given.only not in cell.key:
+    for cell in cells() if options.compile else ():
+        if cell.key in results or options.only not in cell.key:
             continue
-        if not given.exhaustive and implied(cell, results):
+        if not options.exhaustive and implied(cell, results):
             continue
         print(cell.key, flush=True)
         results[cell.key] = compiled(cell)
         with path.open("a") as file:
             file.write(json_line({"key": cell.key} | results[cell.key]))
         jax.clear_caches()
-    Path(given.output).write_text(page(results))
+    written.write_text(page(results))
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(TPUFitConfig, main, __doc__, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -23,7 +23,7 @@ from memr1_jax.agents.answer import (
     retrieve_memories,
 )
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
-from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank
@@ -49,12 +49,12 @@ class FrozenAnswerer:
 class Marking:
     """How answers are marked: the reward, and where its outcome is a judge's, the judge."""
 
-    reward: Reward
+    reward: RewardOptions
     judge: Judge | None = None
     judge_params: dict | None = None
 
 
-EXACT_MATCH = Marking(Reward())  # the paper's
+EXACT_MATCH = Marking(RewardOptions())  # the paper's
 
 
 def read_answer(

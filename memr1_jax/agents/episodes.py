@@ -27,37 +27,70 @@ from memr1_jax.agents.reward import episode_reward
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
+from memr1_jax.data.episodes import STARTS
 from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
+from memr1_jax.options import at_least, option
 from memr1_jax.rl.metrics import masked_mean, masked_means
 from memr1_jax.rl.trajectories import Trajectories
 from memr1_jax.run.streams import named_key
 
-SCHEMES = ("terminal", "branches")
+HORIZONS = ("one_step", "terminal", "branches")
 TRUNKS = ("sampled", "best")
 Banks = tuple[MemoryBank, MemoryBank]  # of speakers 0 and 1, leaves [B, M, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Horizon:
-    """How the operations of an episode are credited; static under `jit`.
+class HorizonOptions:
+    """Set whether the manager learns from single turns or from whole episodes.
 
-    The weights are those of the two outcomes of a branch, whose weighted mean counts; where one of
-    them has no question, the other counts alone. `trunk` says which branch goes on: "sampled", one
-    at random, so that the trunk is what the policy would have done, or "best", that of the highest
-    reward.
+    With episodes --batch counts episodes, and --window is not used. The weights are those of the
+    two outcomes of a branch, whose weighted mean counts; where one of them has no question, the
+    other counts alone. Static under `jit`.
     """
 
-    scheme: str = "branches"  # one of `SCHEMES`
-    local_weight: float = 1.0  # of the questions that the turn bears on
-    final_weight: float = 1.0  # of those at the end of the episode
-    trunk: str = "sampled"  # one of `TRUNKS`
+    scheme: str = option(
+        "one_step",
+        "What earns the manager a reward: one turn's edits of a bank of noted facts; a whole"
+        " episode at its end, shared by all of its turns; or every turn of an episode, in branches"
+        " from the bank that the manager has made.",
+        HORIZONS,
+        flag="horizon",
+    )
+    episode_turns: int = option(
+        16, "Turns of an episode that bring facts; 0: the whole dialogue.", within=at_least(0)
+    )
+    episode_start: str = option(
+        "empty", "Banks before an episode: empty, or what a memory should hold there.", STARTS
+    )
+    final_questions: int = option(
+        8, "Questions at the end of an episode; 0: all of them.", within=at_least(0)
+    )
+    local_weight: float = option(
+        1.0, "Branches: weight of the turn's own questions.", within=at_least(0)
+    )
+    final_weight: float = option(
+        1.0,
+        "Branches: weight of the episode's questions, as far as they can be answered.",
+        within=at_least(0),
+    )
+    trunk: str = option(
+        "sampled",
+        "Branches: the one that the episode continues from, at random (as the policy would have"
+        " done) or of the highest reward.",
+        TRUNKS,
+    )
 
     def __post_init__(self):
-        """Refuses what there is not."""
-        if self.scheme not in SCHEMES or self.trunk not in TRUNKS:
-            raise ValueError(f"{self} is none of {SCHEMES} with a trunk of {TRUNKS}.")
+        """Refuses unknown names."""
+        if self.scheme not in HORIZONS or self.trunk not in TRUNKS:
+            raise ValueError(f"{self} is none of {HORIZONS} with a trunk of {TRUNKS}.")
+
+    @property
+    def episodic(self) -> bool:
+        """Says whether the manager learns from whole episodes."""
+        return self.scheme != "one_step"
 
 
 @struct.dataclass
@@ -74,7 +107,7 @@ class Unrolled:
 
 
 def episode_rollout(
-    horizon: Horizon,
+    horizon: HorizonOptions,
     manager: MemoryManager,
     decoder: Decoder,
     params: dict,
@@ -199,7 +232,7 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
 
 
 def choose_branch(trunk: str, rewards: jax.Array, key: jax.Array) -> jax.Array:
-    """Which branch `[B]` a trunk goes on with, of those with `rewards` `[B, G]`; see `Horizon`."""
+    """Picks the branch `[B]` that a trunk follows, by `rewards` `[B, G]`; see `HorizonOptions`."""
     if trunk == "best":
         return jnp.argmax(rewards, axis=-1)
     return jax.random.randint(key, rewards.shape[:1], 0, rewards.shape[1])

@@ -11,22 +11,27 @@ import jax.numpy as jnp
 from memr1_jax.agents.answer import Verdict
 from memr1_jax.agents.manager import Report
 from memr1_jax.errors import UserError
+from memr1_jax.options import at_least, option
 
 OUTCOMES = ("exact_match", "token_f1", "contains", "judge")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reward:
-    """Which outcome counts, and what each part weighs; static under `jit`.
+class RewardOptions:
+    """Set what a response earns.
 
-    The default is exact match alone (Memory-R1, section 3.3).
+    The default is exact match alone (Memory-R1, section 3.3). Static under `jit`.
     """
 
-    outcome: str = "exact_match"  # one of `OUTCOMES`
-    outcome_weight: float = 1.0
-    format_weight: float = 0.0  # earned by output in the form that was asked for
-    size_weight: float = 0.0  # what a bank full of memories costs a manager
-    size_free: int = 0  # memories that cost nothing
+    outcome: str = option("exact_match", "What an answer earns.", OUTCOMES, flag="reward")
+    outcome_weight: float = option(1.0, "Weight of --reward.", within=at_least(0))
+    format_weight: float = option(
+        0.0, "Reward of output in the form that was asked for.", within=at_least(0)
+    )
+    size_weight: float = option(
+        0.0, "Penalty of a manager for the filled share of its bank.", within=at_least(0)
+    )
+    size_free: int = option(0, "Memories that cost nothing.", within=at_least(0))
 
     def __post_init__(self):
         """Refuses an outcome that nobody computes."""
@@ -34,7 +39,9 @@ class Reward:
             raise UserError(f"There is no reward named {self.outcome!r}; choose one of {OUTCOMES}.")
 
 
-def answer_reward(reward: Reward, outcome: jax.Array, verdict: Verdict) -> dict[str, jax.Array]:
+def answer_reward(
+    reward: RewardOptions, outcome: jax.Array, verdict: Verdict
+) -> dict[str, jax.Array]:
     """The weighted parts of an answer's reward, which add up to it.
 
     The form is right where the answer was marked as asked for.
@@ -51,7 +58,7 @@ def answer_reward(reward: Reward, outcome: jax.Array, verdict: Verdict) -> dict[
 
 
 def manager_reward(
-    reward: Reward, outcome: jax.Array, report: Report, memories: jax.Array, capacity: int
+    reward: RewardOptions, outcome: jax.Array, report: Report, memories: jax.Array, capacity: int
 ) -> dict[str, jax.Array]:
     """The weighted parts of a manager's reward, which add up to it.
 
@@ -73,7 +80,7 @@ def manager_reward(
 
 
 def episode_reward(
-    reward: Reward,
+    reward: RewardOptions,
     outcome: jax.Array,
     report: Report,
     present: jax.Array,

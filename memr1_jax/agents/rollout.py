@@ -27,7 +27,7 @@ from memr1_jax.agents.manager import (
     grammar_constraint,
     manager_prompt,
 )
-from memr1_jax.agents.reward import Reward, answer_reward, manager_reward
+from memr1_jax.agents.reward import RewardOptions, answer_reward, manager_reward
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
@@ -131,7 +131,7 @@ class Edits:
         """The prompts as a block of the chain."""
         return Block(self.prompts.tokens, self.prompts.length)
 
-    def reward_parts(self, reward: Reward, outcome: jax.Array) -> dict[str, jax.Array]:
+    def reward_parts(self, reward: RewardOptions, outcome: jax.Array) -> dict[str, jax.Array]:
         """The parts of the rewards `[B, G]` of edits with these outcomes `[B, G]`."""
         memories, capacity = bank_size(self.banks), self.banks.alive.shape[-1]
         return manager_reward(reward, outcome, self.report, memories, capacity)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
@@ -80,7 +81,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
       UserError: nothing is there, the download fails, or `strict` refuses the file.
     """
     if path:
-        path = _given(file, local_path(path))
+        path = _given(file, user_path(path))
     else:
         path = cache_folder() / file.name
         if not path.is_file():
@@ -98,16 +99,6 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
             raise UserError(f"{message} {file.advice}")
         warnings.warn(message, stacklevel=2)
     return found
-
-
-def local_path(path: str | os.PathLike) -> Path:
-    """Return a path of this machine, with `~` expanded; UserError for `~` and a name unknown."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: there is no such user on this machine. Name the folder."
-        ) from error
 
 
 def _given(file: PublishedFile, path: Path) -> Path:

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from memr1_jax.data.published import local_path
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 from memr1_jax.run.json_files import read_json
 
 
@@ -16,7 +16,7 @@ def read_question_list(path: str | Path) -> dict[str, list[int]]:
     Raises:
       UserError: the file is missing or is something else, or a question stands in it twice.
     """
-    path = local_path(path)
+    path = user_path(path)
     found = read_json(path, "Check --questions.")
     if not isinstance(found, dict) or not all(_are_indices(value) for value in found.values()):
         raise UserError(

@@ -15,9 +15,10 @@ from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_c
 from memr1_jax.data.own_dialogues import load_own_dialogues
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
-from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find, local_path
+from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 
 PathLike = str | os.PathLike
 
@@ -132,7 +133,7 @@ def read_own(
     del strict
     if not path:
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
-    path = local_path(path)
+    path = user_path(path)
     conversations = load_own_dialogues(path, session_gap, drop_unknown_turns)
     return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
 

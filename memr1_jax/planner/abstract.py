@@ -97,7 +97,7 @@ def _models(options):
             made[name] = _model(name, options)
         return made[name]
 
-    judge = find(options.judge_model) if options.reward == "judge" else None
+    judge = find(options.judge_model) if options.reward.outcome == "judge" else None
     return Models(find(options.model), find(options.answer_model), judge)
 
 

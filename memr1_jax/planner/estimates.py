@@ -51,9 +51,9 @@ class Chain:
 
 def sampled_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
     """The chain of the agent in training in its rollout; of one turn, where there are episodes."""
-    policy, rows = made.policy, (options.batch, options.group)
+    policy, rows = made.policy, (options.batch, options.policy.group)
     if policy.horizon is not None and policy.horizon.scheme == "terminal":
-        rows = (options.batch * options.group, 1)  # trajectories, each with prompts of its own
+        rows = (math.prod(rows), 1)  # trajectories, each with prompts of its own
     return Chain.of(policy.agent, policy.decoder, *rows)
 
 
@@ -84,7 +84,7 @@ def _asked_at_once(made, options):
     if horizon is not None:
         end = _data(made).asked.shape[1]
         questions = end if horizon.scheme == "terminal" else questions + end
-    return options.batch * options.group * questions
+    return options.batch * options.policy.group * questions
 
 
 def _askings(made, options):
@@ -128,7 +128,7 @@ def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> 
     if _has_old_pass(options):
         work["old log-probabilities"] = fixed
     update = roofline.update_work(*chain, remat=options.remat, lora_rank=options.lora_rank)
-    work["update"] = update.times(options.epochs * _networks(options))
+    work["update"] = update.times(options.policy.epochs * _networks(options))
     return work
 
 
@@ -185,9 +185,8 @@ def _update_bytes(made, options, layout):
     """Temporaries of the update: gradients, kept activations, one layer, hidden states, a table."""
     chain = trained_chain(made, options)
     config, lengths = chain.config, chain.lengths
-    part = dataclasses.replace(
-        lengths, prompts=math.ceil(lengths.prompts / layout.micro_batches / options.mini_batches)
-    )
+    parts = layout.micro_batches * options.policy.mini_batches
+    part = dataclasses.replace(lengths, prompts=math.ceil(lengths.prompts / parts))
     # The sum over micro-batches, and what one adds to it.
     gradients = 2 * MASTER * _trained_size(options, config) / layout.shards
     # Hidden states of responses and their gradients meet the vocabulary split over data alone.
@@ -213,7 +212,8 @@ def _sent_bytes(made, options, layout):
     A gather or a scatter of X bytes over n devices sends X (n - 1) / n of them, a sum both.
     """
     config = trained_chain(made, options).config
-    parts = layout.micro_batches * options.mini_batches * options.epochs * _networks(options)
+    steps = options.policy.mini_batches * options.policy.epochs
+    parts = layout.micro_batches * steps * _networks(options)
     # Passes over a micro-batch that read the weights: fixed ones, forward, backward, recomputation.
     fixed = _has_reference(options) + _has_old_pass(options)
     passes = roofline.BACKWARD[options.remat] + fixed
@@ -242,14 +242,14 @@ def _trained_size(options, config):
 
 
 def _has_reference(options):
-    return bool(options.kl_weight) and options.algorithm in ("grpo", "ppo")
+    return bool(options.policy.kl_weight) and options.algorithm in ("grpo", "ppo")
 
 
 def _has_old_pass(options):
     """Tells that the policy before the update is computed by a pass of its own."""
-    several = options.epochs * options.mini_batches > 1
-    penalised = _has_reference(options) and options.kl_placement == "reward"
-    return options.algorithm in ("grpo", "ppo") and (several or penalised)
+    policy = options.policy
+    penalised = _has_reference(options) and policy.penalises_reward
+    return options.algorithm in ("grpo", "ppo") and (not policy.single_step or penalised)
 
 
 def _networks(options):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import with_options
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.step import check_batch, shard_train_step
 from memr1_jax.planner.abstract import AbstractStep, abstract_step
@@ -94,16 +95,16 @@ def fit_step(
     chip = chip_of(devices[0].device_kind)
     if options.mesh:
         mesh = make_mesh(options.mesh, devices)
-        check_batch(mesh, options.batch, options.micro_batches, options.mini_batches)
-        layout = Layout(**mesh.shape, micro_batches=options.micro_batches)
+        check_batch(mesh, options.batch, options.policy.micro_batches, options.policy.mini_batches)
+        layout = Layout(**mesh.shape, micro_batches=options.policy.micro_batches)
         return _fit(abstract_step(options, agent), options, layout, devices, chip)
     made = abstract_step(options, agent)
     candidates, failed = propose(made, options, devices, chip), None
     for candidate in candidates:
         layout = candidate.layout
         say(f"trying {layout}, estimated at {candidate.memory / GIB:.1f} GiB")
-        if layout.micro_batches != options.micro_batches:
-            options = dataclasses.replace(options, micro_batches=layout.micro_batches)
+        if layout.micro_batches != options.policy.micro_batches:
+            options = with_options(options, micro_batches=layout.micro_batches)
             made = abstract_step(options, agent)
         try:
             return _fit(made, options, layout, devices, chip)
@@ -162,10 +163,10 @@ def layouts(options: ExperimentConfig, devices: int, num_heads: int) -> Iterator
     """
     for tensor in _divisors(math.gcd(devices, num_heads)):
         rows = devices // tensor
-        prompts, rest = divmod(options.batch, rows * options.mini_batches)
+        prompts, rest = divmod(options.batch, rows * options.policy.mini_batches)
         if rest:
             continue
-        parts = max(n for n in _divisors(prompts) if n <= options.micro_batches)
+        parts = max(n for n in _divisors(prompts) if n <= options.policy.micro_batches)
         for fsdp in _divisors(rows):
             yield Layout(rows // fsdp, fsdp, tensor, parts)
 

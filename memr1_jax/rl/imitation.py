@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.losses import AGGREGATIONS, LossTerms, aggregate, denominators
+from memr1_jax.options import FINITE, above, option, with_default
+from memr1_jax.rl.losses import LossTerms, aggregate, denominators
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import accumulate_gradients, optimiser_step, run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
+    UpdateOptions,
     all_trained,
     check_names,
     policy_statistics,
@@ -25,40 +27,41 @@ from memr1_jax.rl.trajectories import by_row, returns
 from memr1_jax.rl.update import TrainState
 from memr1_jax.text.grammar import Grammar
 
-KEPT = ("all", "best")
+IMITATED = ("all", "best")
 
 
 @dataclasses.dataclass(frozen=True)
-class Imitation:
-    """Options of supervised fine-tuning; static under `jit`.
+class ImitationOptions(UpdateOptions):
+    """Set which samples best-of-n imitates.
 
-    `keep` "all" learns from every response: behaviour cloning. "best" learns from the one with the
-    highest reward of each group, the first of several, if its reward is above `min_reward`:
-    best-of-n, also called rejection sampling (RAFT, arXiv 2304.06767). `temperature` is that of
-    sampling, `likelihood_temperature` that of the likelihood. The other options are those of
-    `PolicyOptions`.
+    `imitated` "all" learns from every response: behaviour cloning. "best" learns from the one with
+    the highest reward of each group, the first of several, if its reward is above `min_reward`:
+    best-of-n, also called rejection sampling (RAFT, arXiv 2304.06767). It is no flag, as the
+    algorithm says which. `temperature` is that of sampling, `likelihood_temperature` that of the
+    likelihood.
     """
 
-    group: int = 1
-    temperature: float = 1.0
-    likelihood_temperature: float = 1.0
-    keep: str = "all"
-    min_reward: float = 0.0
-    aggregation: str = "token-mean"
-    epochs: int = 1
-    mini_batches: int = 1
-    micro_batches: int = 1
-    logit_chunk: int = 128
+    group: int = with_default(UpdateOptions, "group", 1)
+    imitated: str = "all"
+    min_reward: float = option(
+        0.0, "Reward above which the best sample of a group is imitated.", within=FINITE
+    )
+    likelihood_temperature: float = option(
+        1.0,
+        "SFT and best-of-n: temperature at which responses are made more likely.",
+        within=above(0),
+    )
 
     def __post_init__(self):
         """Refuses names that mean nothing; raises ValueError."""
-        check_names(keep=(self.keep, KEPT), aggregation=(self.aggregation, AGGREGATIONS))
+        super().__post_init__()
+        check_names(imitated=(self.imitated, IMITATED))
 
 
-def kept_samples(algorithm: Imitation, experience: Experience) -> jax.Array:
+def kept_samples(algorithm: ImitationOptions, experience: Experience) -> jax.Array:
     """Which responses are learned from: `[B, G]` bool."""
     valid, trajectories = experience.valid[:, None], experience.trajectories
-    if algorithm.keep == "all":
+    if algorithm.imitated == "all":
         return jnp.broadcast_to(valid, experience.rewards.shape)
     rewards, _ = returns(trajectories, experience.rewards, experience.valid)
     best = jnp.arange(rewards.shape[-1]) == jnp.argmax(rewards, axis=-1, keepdims=True)
@@ -66,7 +69,7 @@ def kept_samples(algorithm: Imitation, experience: Experience) -> jax.Array:
 
 
 def imitation_update(
-    algorithm: Imitation,
+    algorithm: ImitationOptions,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     state: TrainState,
@@ -133,7 +136,7 @@ def imitation_update(
         epochs=algorithm.epochs,
         mini_batches=algorithm.mini_batches,
     )
-    if algorithm.keep == "best":  # else nothing is judged
+    if algorithm.imitated == "best":  # else nothing is judged
         rewards, valid = returns(experience.trajectories, experience.rewards, experience.valid)
         metrics |= {
             "kept": masked_mean(kept, experience.valid[:, None]),

@@ -12,6 +12,7 @@ from flax import struct
 
 from memr1_jax.models.critic import init_critic, response_values
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.options import above, between, option, with_default
 from memr1_jax.rl.advantages import last_token_rewards
 from memr1_jax.rl.gae import centre, generalised_advantages, whiten
 from memr1_jax.rl.losses import denominators, value_loss
@@ -40,19 +41,22 @@ from memr1_jax.text.grammar import Grammar
 
 
 @dataclasses.dataclass(frozen=True)
-class PPO(PolicyOptions):
-    """Options of proximal policy optimisation; static under `jit`.
+class PPOOptions(PolicyOptions):
+    """Set what proximal policy optimisation has alone.
 
-    Defaults beyond `PolicyOptions` are verl's: no discount, lambda 1, values clipped at 0.5,
-    advantages whitened over the rollout (`token_advantages`). A group of one sample per prompt is
-    enough, more are fine. `value_clip` None turns value clipping off.
+    Defaults are verl's: no discount, lambda 1, values clipped at 0.5, advantages whitened over the
+    rollout (`token_advantages`). A group of one sample per prompt is enough, more are fine.
     """
 
-    group: int = 1
-    gamma: float = 1.0
-    gae_lambda: float = 1.0
-    whiten: bool = True
-    value_clip: float | None = 0.5
+    group: int = with_default(PolicyOptions, "group", 1)
+    gamma: float = option(1.0, "Discount a token.", within=between(0, 1))
+    gae_lambda: float = option(
+        1.0, "1 for the least bias, 0 for the least variance.", within=between(0, 1)
+    )
+    whiten: bool = option(True, "Shift and scale advantages over the batch.")
+    value_clip: float | None = option(
+        0.5, "Clip range of a value around its old one; none: no clip.", within=above(0)
+    )
 
 
 class Optimizers(NamedTuple):
@@ -95,7 +99,7 @@ def create_ppo_state(
 
 
 def ppo_update(
-    algorithm: PPO,
+    algorithm: PPOOptions,
     decoder: Decoder,
     optimizers: Optimizers,
     state: PPOState,
@@ -184,7 +188,7 @@ def ppo_update(
 
 
 def token_advantages(
-    algorithm: PPO,
+    algorithm: PPOOptions,
     rewards: jax.Array,
     penalties: jax.Array | None,
     values: jax.Array,
@@ -230,7 +234,7 @@ def token_advantages(
 
 
 def critic_step(
-    algorithm: PPO,
+    algorithm: PPOOptions,
     values: Callable[[dict, Experience], jax.Array],
     optimizer: optax.GradientTransformation,
     params: dict,

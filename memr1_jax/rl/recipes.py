@@ -9,7 +9,7 @@ _PLAIN = {
     "ratio": "token",
     "clip_low": 0.2,
     "clip_high": 0.2,
-    "dual_clip": 0.0,
+    "dual_clip": None,
     "kl_weight": 0.0,
     "entropy_weight": 0.0,
     "mask_truncated": False,

@@ -9,6 +9,7 @@ import optax
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.options import option
 from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
@@ -31,16 +32,21 @@ from memr1_jax.text.grammar import Grammar
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPO(PolicyOptions):
-    """Options of group relative policy optimisation and its relatives; static under `jit`.
+class GRPOOptions(PolicyOptions):
+    """Set what group relative policy optimisation and its relatives have alone.
 
-    `advantage` is one of `ADVANTAGES`. `drop_flat_groups` leaves prompts whose samples all scored
-    the same out of every term and of its denominators: DAPO's dynamic sampling (arXiv 2503.14476)
-    without sampling again, so that shapes stay.
+    `drop_flat_groups` leaves prompts whose samples all scored the same out of every term and of its
+    denominators: DAPO's dynamic sampling (arXiv 2503.14476) without sampling again, so that shapes
+    stay.
     """
 
-    advantage: str = "grpo"
-    drop_flat_groups: bool = False
+    advantage: str = option(
+        "grpo",
+        "How a group's samples are compared. dr_grpo leaves out the deviation alone; for the whole"
+        " method use --recipe=dr_grpo.",
+        tuple(ADVANTAGES),
+    )
+    drop_flat_groups: bool = option(False, "Leave groups of equal rewards out of the loss.")
 
     def __post_init__(self):
         """Refuses names that mean nothing; raises ValueError."""
@@ -89,7 +95,7 @@ def create_optimizer(
 
 
 def update(
-    algorithm: GRPO,
+    algorithm: GRPOOptions,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     state: TrainState,
@@ -152,7 +158,7 @@ def update(
 
 
 def sample_advantages(
-    algorithm: GRPO,
+    algorithm: GRPOOptions,
     experience: Experience,
     old_logp: jax.Array | None,
     ref_logp: jax.Array | None,

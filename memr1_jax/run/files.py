@@ -1,14 +1,17 @@
 """Files of a run: written whole or not at all, in a folder whose contents can be told."""
 
 import contextlib
+import fnmatch
 import json
 import os
 import pathlib
+import tempfile
 import uuid
 from collections.abc import Collection
 from typing import Any, BinaryIO
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 
 # Not what is found by a digest of all that it depends on: replies, verdicts, compiled programs.
 RUN_MARKS = (
@@ -16,6 +19,20 @@ RUN_MARKS = (
     *("evaluation_*.json", "predictions_*.jsonl", "export/*", "rows/*", "results.json"),
     *("measured.json", "report.json", "model/*"),
 )
+_OWN = (  # what the commands write
+    *("metrics.jsonl", "checkpoints", "run.json"),
+    *("flags.txt", "tensorboard", "samples", "export", "training_banks*", "reward.png"),
+    *("evaluation_*", "predictions_*", "replay_*", "report.*", "dialogues*", "settings.json"),
+    *("replies.sqlite*", "results.*", "rows", "verdicts.jsonl", "table.md", "options.json"),
+    *("compiled", "untaught", "model"),
+)
+_SYSTEM = (
+    *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr/bin"),
+    *("/usr/include", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/sbin"),
+    *("/usr/share", "/System", "/Library"),
+)
+_CROWDED = ("/dev", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr")
+_CROWDED += ("/usr/local", "/var", "/Users", "/Volumes")
 
 
 def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
@@ -99,37 +116,91 @@ def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:
 
     Args:
         path: the folder; missing parents are created.
-        resume: whether a run that the folder already holds goes on. An empty folder is fine then
+        resume: whether a run that the folder already holds is resumed. An empty folder is fine then
             too: a run may have been stopped before its first step.
 
     Returns:
         The folder as an absolute path.
 
     Raises:
-        UserError: the path is a file, cannot be written, or holds a run and `resume` is off.
+        UserError: the path is a file or a folder of the system, cannot be written, holds files that
+            are not of a run, or holds a run and `resume` is off.
     """
-    folder = pathlib.Path(path).expanduser().absolute()
+    folder = user_path(path).absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(
             f"The run folder {folder} is a file. Give --output the name of a folder that does not"
             " exist yet, or of an empty one."
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write_test.{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    _refuse_system(folder, "run folder", "output")
+    if folder.is_dir() and (other := _foreign(folder)):
         raise UserError(
-            f"The run folder {folder} cannot be written ({error.strerror or error})."
-            " Give --output a folder in which you may create files."
-        ) from error
+            f"The folder {folder} holds {other}, which no run has written. Give --output the name"
+            " of a folder that does not exist yet, or of an empty one."
+        )
+    _check_writable(folder, "run folder", "output")
     if not resume and holds_run(folder):
         raise UserError(
             f"The folder {folder} already holds a run. Add --resume to continue it, --overwrite to"
             " move it aside, or give --output another folder."
         )
     return folder
+
+
+def writable_file(path: str | os.PathLike, flag: str = "output") -> pathlib.Path:
+    """Check that a file may be written, and create the folders above it.
+
+    Raises:
+        UserError: the path is a folder, or its folder is of the system or cannot be written.
+    """
+    file = user_path(path).absolute()
+    if file.is_dir():
+        raise UserError(f"--{flag}={path} is a folder. Give the name of a file.")
+    _refuse_system(file.parent, "folder", flag)
+    _check_writable(file.parent, "folder", flag)
+    return file
+
+
+def _refuse_system(folder: pathlib.Path, what: str, flag: str) -> None:
+    """Raise UserError for a folder that belongs to the system, or that everything else is in."""
+    real, home = folder.resolve(), pathlib.Path.home()
+    crowded = (real.root, *_CROWDED, str(home), tempfile.gettempdir())
+    below = any(real.is_relative_to(system) for system in _SYSTEM)
+    if below or str(real) in crowded:
+        raise UserError(
+            f"The {what} {folder} cannot be written: it is a folder of the system or of all your"
+            f" files. Give --{flag} a folder below one of your own."
+        )
+
+
+def _check_writable(folder: pathlib.Path, what: str, flag: str) -> None:
+    """Create a folder and write a file into it; UserError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write_test.{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise UserError(
+            f"The {what} {folder} cannot be written ({getattr(error, 'strerror', '') or error})."
+            f" Give --{flag} a folder in which you may create files."
+        ) from error
+
+
+def _foreign(folder: pathlib.Path) -> str:
+    """Name a file that says that a folder is not one of ours; "" where there is none.
+
+    Logs and hidden files say nothing, and beside files of a run others are the user's business.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return ""
+    if any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _OWN):
+        return ""
+    silent = (".*", "*.log", "*.txt", "*.out", "*.err")
+    others = [n for n in names if not any(fnmatch.fnmatch(n, pattern) for pattern in silent)]
+    return others[0] if others else ""
 
 
 def holds_run(folder: pathlib.Path, marks: Collection[str] = RUN_MARKS) -> bool:

@@ -7,6 +7,7 @@ Older versions kept the options alone, in files of other names.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any
 
 from memr1_jax import __version__
 from memr1_jax.errors import UserError
+from memr1_jax.options import current_names, flag_values
 from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
@@ -77,7 +79,8 @@ class RunFolder:
         """
         self.path = pathlib.Path(output).expanduser().absolute()
         self._job, self._marks, self._may_turn_on = job, marks, frozenset(may_turn_on)
-        values = json.loads(json.dumps(option_values(options)))
+        values = json.loads(json.dumps(flag_values(options)))
+        self._current = functools.partial(current_names, options)
         self._options = {name: x for name, x in values.items() if name not in free}
         problem, self.begun = None, False
         if is_main():
@@ -148,7 +151,7 @@ class RunFolder:
                 f"The folder {self.path} holds files of another command ({job}, not {self._job})."
                 " Give --output another folder, or --overwrite, which moves these files aside."
             )
-        was, changed = then.get("options", {}), []
+        was, changed = self._current(then.get("options", {})), []
         for name, now in self._options.items():
             if name not in was or was[name] in (now, str(now)):
                 continue
@@ -188,16 +191,6 @@ class RunFolder:
         }
         if now != then:
             write_json_atomic(self.path / RECORD, now)
-
-
-def option_values(options: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, those of dataclasses that it holds among them."""
-    values = {}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        held = dataclasses.is_dataclass(value)
-        values |= option_values(value) if held else {field.name: value}
-    return values
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:

@@ -26,10 +26,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from memr1_jax.agents.episodes import HORIZONS
 from memr1_jax.errors import UserError
+from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
 from memr1_jax.studies.runner import nano_options
-from memr1_jax.training.config import HORIZONS, OVERWRITE, ExperimentConfig, option
+from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
 TURNS = 32  # of dialogue in a step of the horizon table
 LENGTHS = (8, 16, 32)  # turns that bring facts of a dialogue there
@@ -51,35 +53,48 @@ _FACTS = NANO_DIALOGUES["num_sessions"] * _PER_SESSION  # turns that bring facts
 
 
 @dataclasses.dataclass(frozen=True)
-class AblationsConfig:
-    """Options of the ablations; what is not here is the same for all their runs."""
+class AblationsConfig(OutputConfig):
+    """Set the runs of the ablations; what is not here is the same for all of them."""
 
-    output: str = option("runs/ablations", "Folder; the same command goes on with it.")
-    overwrite: bool = option(False, OVERWRITE)
+    output: str = with_default(OutputConfig, "output", "runs/ablations")
     model: str = option("nano", "Where all runs start; a model of the nano model's sizes.")
     tables: str = option(
         "agents,distillation,reward,algorithms,horizon,window", "Which, separated by commas."
     )
-    seeds: int = option(3, "Runs of each cell, which differ in sampling and order of data.")
-    answer_steps: int = option(30, "Updates of the Answer Agent.")
-    manager_steps: int = option(20, "Updates of the Memory Manager, but see --horizon_steps.")
-    horizon_steps: int = option(12, "Its updates in the tables of horizons and windows.")
-    horizon_group: int = option(4, "Samples of a turn there.")
-    final_questions: int = option(8, "Questions at the end of an episode there.")
-    sft_steps: int = option(80, "Updates of supervised fine-tuning, of either agent.")
-    sft_batch: int = option(32, "Demonstrations a step of it.")
-    batch: int = option(16, "Prompts a step of RL.")
-    group: int = option(8, "Responses sampled to a prompt.")
-    learning_rate: float = option(3e-4, "Learning rate of all policies.")
-    critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.")
+    seeds: int = option(
+        3, "Runs of each cell, which differ in sampling and order of data.", within=at_least(1)
+    )
+    answer_steps: int = option(30, "Updates of the Answer Agent.", within=at_least(1))
+    manager_steps: int = option(
+        20, "Updates of the Memory Manager, but see --horizon_steps.", within=at_least(1)
+    )
+    horizon_steps: int = option(
+        12, "Its updates in the tables of horizons and windows.", within=at_least(1)
+    )
+    horizon_group: int = option(4, "Samples of a turn there.", within=at_least(1))
+    final_questions: int = option(
+        8, "Questions at the end of an episode there.", within=at_least(1)
+    )
+    sft_steps: int = option(
+        80, "Updates of supervised fine-tuning, of either agent.", within=at_least(1)
+    )
+    sft_batch: int = option(32, "Demonstrations a step of it.", within=at_least(1))
+    batch: int = option(16, "Prompts a step of RL.", within=at_least(1))
+    group: int = option(8, "Responses sampled to a prompt.", within=at_least(1))
+    learning_rate: float = option(3e-4, "Learning rate of all policies.", within=at_least(0))
+    critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.", within=at_least(0))
     judge_model: str = option(
         "",
         "Model that judges, with the tokenizer of --model; nano_judge for nano. Empty: the judge's"
         " row is not run.",
     )
-    dialogues: int = option(150, f"Generated dialogues of {_FACTS} turns with facts to learn from.")
-    test_dialogues: int = option(24, "Generated dialogues of that length to measure on.")
-    seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.")
+    dialogues: int = option(
+        150, f"Generated dialogues of {_FACTS} turns with facts to learn from.", within=at_least(1)
+    )
+    test_dialogues: int = option(
+        24, "Generated dialogues of that length to measure on.", within=at_least(1)
+    )
+    seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.", within=SEEDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +128,8 @@ class Cell:
         settings = self.settings
         if settings.algorithm == "sft":
             return 0
-        turns = 1 if settings.horizon == "one_step" else settings.episode_turns
-        return self.steps * settings.batch * turns * settings.group
+        turns = settings.horizon.episode_turns if settings.horizon.episodic else 1
+        return self.steps * settings.batch * turns * settings.policy.group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +149,7 @@ def plan(options: AblationsConfig) -> dict[str, tuple[Row, ...]]:
     chosen = options.tables.split(",")
     if unknown := [name for name in chosen if name not in TABLES]:
         raise UserError(f"--tables={options.tables}: there is no {unknown[0]!r} in {(*TABLES,)}.")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if type(value) is int and field.name != "seed" and value < 1:
-            raise UserError(f"--{field.name}={value} must be at least 1.")
+    check(options)
     return {name: tuple(rows(options)) for name, rows in TABLES.items() if name in chosen}
 
 

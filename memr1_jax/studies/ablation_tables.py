@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memr1_jax.bench.paper import paper_markdown
+from memr1_jax.options import flag_values
 from memr1_jax.run.plots import draw_bars, new_figure, png
 from memr1_jax.run.seeds import interval_text, mean_interval
 from memr1_jax.studies.ablation_cells import Cell, Row, cells_of
@@ -147,7 +148,7 @@ def _figures(shape, row, runs):
 
 def _cell(cell: Cell, runs):
     return {
-        "settings": dataclasses.asdict(cell.settings),
+        "settings": flag_values(cell.settings),
         "answerer": cell.answerer and cell.answerer.name,
         "sampled": cell.sampled,
         "runs": [

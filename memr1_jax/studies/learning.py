@@ -17,6 +17,7 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.bank_health import COMPLAINTS
+from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.run.plots import moving_mean, new_figure, png
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
@@ -28,7 +29,7 @@ from memr1_jax.studies.runner import (
     write_dialogues,
     write_results,
 )
-from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
+from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
 ALGORITHMS = ("grpo", "ppo")
 _AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}
@@ -42,24 +43,27 @@ _WHEN = ("start", "after RL", "gain")
 
 
 @dataclasses.dataclass(frozen=True)
-class LearningConfig:
-    """Options of the study; what is not here is the same for all its runs."""
+class LearningConfig(OutputConfig):
+    """Set the runs that are compared; what is not here is the same for all of them."""
 
-    output: str = option("runs/learning", "Folder; the same command resumes it.")
-    overwrite: bool = option(False, OVERWRITE)
+    output: str = with_default(OutputConfig, "output", "runs/learning")
     model: str = option("nano", "Where both agents start; a model of the nano model's sizes.")
     algorithms: str = option("grpo,ppo", "Which algorithms, separated by commas.")
-    seeds: int = option(3, "Runs of each algorithm, which differ in sampling and order of data.")
-    answer_steps: int = option(60, "Updates of the Answer Agent.")
-    manager_steps: int = option(40, "Updates of the Memory Manager.")
-    batch: int = option(16, "Prompts a step, of either algorithm.")
-    group: int = option(8, "Responses sampled to a prompt, of either algorithm.")
-    grpo_learning_rate: float = option(3e-4, "Learning rate of GRPO.")
-    ppo_learning_rate: float = option(3e-4, "Learning rate of PPO's policy.")
-    critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.")
-    dialogues: int = option(150, "Generated dialogues to learn from.")
-    test_dialogues: int = option(40, "Generated dialogues to measure on.")
-    seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.")
+    seeds: int = option(
+        3, "Runs of each algorithm, which differ in sampling and order of data.", within=at_least(1)
+    )
+    answer_steps: int = option(60, "Updates of the Answer Agent.", within=at_least(1))
+    manager_steps: int = option(40, "Updates of the Memory Manager.", within=at_least(1))
+    batch: int = option(16, "Prompts a step, of either algorithm.", within=at_least(1))
+    group: int = option(
+        8, "Responses sampled to a prompt, of either algorithm.", within=at_least(1)
+    )
+    grpo_learning_rate: float = option(3e-4, "Learning rate of GRPO.", within=at_least(0))
+    ppo_learning_rate: float = option(3e-4, "Learning rate of PPO's policy.", within=at_least(0))
+    critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.", within=at_least(0))
+    dialogues: int = option(150, "Generated dialogues to learn from.", within=at_least(1))
+    test_dialogues: int = option(40, "Generated dialogues to measure on.", within=at_least(1))
+    seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.", within=SEEDS)
 
 
 def learn(options: LearningConfig) -> dict[str, Any]:
@@ -76,10 +80,10 @@ def learn(options: LearningConfig) -> dict[str, Any]:
       UserError: an option makes no sense, or the folder was begun with other settings.
       Preempted: a run was asked to stop; its state is saved.
     """
+    check(options)
     chosen = options.algorithms.split(",")
     if not chosen or set(chosen) - set(ALGORITHMS):
         raise UserError(f"--algorithms={options.algorithms} names others than {ALGORITHMS}.")
-    check_counts(options, ("seeds", "answer_steps", "manager_steps", "dialogues", "test_dialogues"))
     opened = open_folder(options, "learning", {"algorithms", "seeds"})
     folder = opened.path
     counts = {"train": options.dialogues, "test": options.test_dialogues}

@@ -42,14 +42,15 @@ from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.sampler import generate as sample
 from memr1_jax.models.sampler import greedy_sampling
 from memr1_jax.models.small_model import write_small_model
-from memr1_jax.rl.imitation import Imitation, imitation_update
+from memr1_jax.options import at_least, between, check, option, with_default
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.policy import Experience
 from memr1_jax.rl.update import TrainState, create_state
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.text.events import Event
-from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
+from memr1_jax.training.config import ExperimentConfig, OutputConfig
 from memr1_jax.training.loading import Models, load_models
 from memr1_jax.training.sft_step import demonstrate
 from memr1_jax.training.workbench import Workbench, build_workbench
@@ -96,22 +97,37 @@ _AT_ONCE = 250  # dialogues that are turned into demonstrations together
 
 
 @dataclasses.dataclass(frozen=True)
-class NanoConfig:
-    """Options of making the nano model."""
+class NanoConfig(OutputConfig):
+    """Set the lessons of the nano model, which is written to the folder `model` of --output."""
 
-    output: str = option("runs/nano", "Folder; the model is in its folder `model`.")
-    overwrite: bool = option(False, OVERWRITE)
-    clean_steps: int = option(3200, "Steps on right demonstrations.")
-    flawed_steps: int = option(300, "Steps on flawed demonstrations after these.")
-    verbose: float = option(0.55, "Share of flawed answers, which repeat a whole memory.")
-    corrupt: float = option(0.5, "Share of flawed memory operations, which are wrong ones.")
-    dialogues: int = option(2500, "Generated dialogues with the right demonstrations.")
-    flawed_dialogues: int = option(300, "Generated dialogues with the flawed ones.")
-    test_dialogues: int = option(60, "Generated dialogues to test the model on.")
-    batch: int = option(32, "Demonstrations a step.")
-    learning_rate: float = option(4e-3, "Peak learning rate; it falls to a twentieth by a cosine.")
-    flawed_learning_rate: float = option(3e-4, "Learning rate on flawed demonstrations.")
-    seed: int = option(0, "Seed of dialogues, weights and order.")
+    output: str = with_default(OutputConfig, "output", "runs/nano")
+    clean_steps: int = option(3200, "Steps on right demonstrations.", within=at_least(1))
+    flawed_steps: int = option(
+        300, "Steps on flawed demonstrations after these.", within=at_least(1)
+    )
+    verbose: float = option(
+        0.55, "Share of flawed answers, which repeat a whole memory.", within=between(0, 1)
+    )
+    corrupt: float = option(
+        0.5, "Share of flawed memory operations, which are wrong ones.", within=between(0, 1)
+    )
+    dialogues: int = option(
+        2500, "Generated dialogues with the right demonstrations.", within=at_least(1)
+    )
+    flawed_dialogues: int = option(
+        300, "Generated dialogues with the flawed ones.", within=at_least(1)
+    )
+    test_dialogues: int = option(
+        60, "Generated dialogues to test the model on.", within=at_least(1)
+    )
+    batch: int = option(32, "Demonstrations a step.", within=at_least(1))
+    learning_rate: float = option(
+        4e-3, "Peak learning rate; it falls to a twentieth by a cosine.", within=at_least(0)
+    )
+    flawed_learning_rate: float = option(
+        3e-4, "Learning rate on flawed demonstrations.", within=at_least(0)
+    )
+    seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
 
 
 class Lessons(NamedTuple):
@@ -132,7 +148,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     Raises:
       UserError: an option makes no sense, or the folder holds a run.
     """
-    check_counts(options, ("clean_steps", "flawed_steps", "dialogues", "flawed_dialogues", "batch"))
+    check(options)
     opened = RunFolder(
         options.output,
         "nano",
@@ -318,7 +334,7 @@ def _imitate(agent: AnswerAgent | MemoryManager, decoder, optimizer) -> Callable
         )
         instruction = agent.template.instruction_block
         state, metrics = imitation_update(
-            Imitation(), decoder, optimizer, state, None, instruction, experience
+            ImitationOptions(), decoder, optimizer, state, None, instruction, experience
         )
         return state, metrics["loss"].sum / metrics["loss"].weight
 

@@ -28,12 +28,13 @@ from memr1_jax.data.encode import Encoder
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.options import at_least, between, check, option, with_default, with_options
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import NANO_SIZES, falling_rate, nano_dialogues
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.config import OVERWRITE, ExperimentConfig, check_counts, option
+from memr1_jax.training.config import ExperimentConfig, OutputConfig
 from memr1_jax.training.loading import load_models
 from memr1_jax.training.workbench import Workbench, build_workbench
 
@@ -41,17 +42,26 @@ _TEST_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class NanoJudgeConfig:
-    """Options of making the nano model's judge."""
+class NanoJudgeConfig(OutputConfig):
+    """Set the lessons of the nano model's judge, which is written to `model` of --output."""
 
-    output: str = option("runs/nano_judge", "Folder; the judge is in its folder `model`.")
-    overwrite: bool = option(False, OVERWRITE)
-    steps: int = option(1500, "Steps of the optimiser.")
-    dialogues: int = option(1500, "Generated dialogues whose answers are shown.")
-    test_dialogues: int = option(60, "Generated dialogues to test the judge on.")
-    batch: int = option(64, "Shown answers a step, half of them right.")
-    learning_rate: float = option(1e-3, "Peak learning rate; it falls to a twentieth by a cosine.")
-    seed: int = option(50, "Seed of the dialogues and of the order; one more is that of the tests.")
+    output: str = with_default(OutputConfig, "output", "runs/nano_judge")
+    steps: int = option(1500, "Steps of the optimiser.", within=at_least(1))
+    dialogues: int = option(
+        1500, "Generated dialogues whose answers are shown.", within=at_least(1)
+    )
+    test_dialogues: int = option(
+        60, "Generated dialogues to test the judge on.", within=at_least(1)
+    )
+    batch: int = option(64, "Shown answers a step, half of them right.", within=at_least(1))
+    learning_rate: float = option(
+        1e-3, "Peak learning rate; it falls to a twentieth by a cosine.", within=at_least(0)
+    )
+    seed: int = option(
+        50,
+        "Seed of the dialogues and of the order; one more is that of the tests.",
+        within=between(0, 2**31 - 2),
+    )
 
 
 class Shown(NamedTuple):
@@ -87,7 +97,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     Raises:
       UserError: an option makes no sense, or the folder holds a run.
     """
-    check_counts(options, ("steps", "dialogues", "test_dialogues", "batch"))
+    check(options)
     opened = RunFolder(
         options.output,
         "nano_judge",
@@ -98,7 +108,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     )
     opened.record({})
     folder = opened.path
-    settings = ExperimentConfig(model="nano", reward="judge", **NANO_SIZES)
+    settings = with_options(ExperimentConfig(), model="nano", reward="judge", **NANO_SIZES)
     models = load_models(settings)
     dialogues = nano_dialogues(options.seed, options.dialogues)
     bench = build_workbench(settings, models, dialogues)

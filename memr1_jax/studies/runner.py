@@ -13,12 +13,14 @@ from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.options import flags_text, with_options
 from memr1_jax.run.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.markdown import markdown_table
 from memr1_jax.run.metrics_log import read_metrics, records_of
+from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import table
-from memr1_jax.run.run_folder import RECORDS, Input, RunFolder, option_values
+from memr1_jax.run.run_folder import RECORDS, Input, RunFolder
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
 
@@ -68,7 +70,7 @@ def nano_options(**changes: Any) -> ExperimentConfig:
         "samples_every": 20,
         "eval_batch": 32,
     }
-    return ExperimentConfig(**common | changes)
+    return with_options(ExperimentConfig(), **common | changes)
 
 
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
@@ -177,7 +179,10 @@ def _run_to_its_end(title, options, measure):
         print(f"== {title}", flush=True)
         measured.unlink(missing_ok=True)
         experiment = Experiment(options)
-        experiment.run()
+        try:
+            experiment.run()
+        except Preempted as stopped:
+            raise Preempted("Stopped, as asked. The same command resumes here.") from stopped
         write_json_atomic(measured, measure(experiment))
     records = read_metrics(folder / "metrics.jsonl")
     steps = {agent: records_of(records, agent, "train") for agent in AGENTS}
@@ -198,7 +203,7 @@ def held_out(experiment: "Experiment") -> "Yardstick":
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:
     """Whether the folder holds all that the options ask for, made with just these options."""
-    flags = "".join(f"--{name}={value}\n" for name, value in option_values(options).items())
+    flags = flags_text(options)
     if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
         return False  # `Experiment` says what differs
     records = read_metrics(folder / "metrics.jsonl")

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from memr1_jax.errors import UserError
-from memr1_jax.rl.imitation import Imitation, imitation_update
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
-from memr1_jax.rl.update import GRPO, TrainState, create_optimizer, create_state, update
+from memr1_jax.rl.imitation import imitation_update
+from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
+from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.sft_step import make_sft_step
 from memr1_jax.training.step import Policy, compile_step
@@ -51,7 +51,7 @@ def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False)
     names = names if critic else ("warmup_steps", "warmup_ratio")
     steps, ratio = (getattr(options, name) for name in names)
     updates = options.manager_steps if agent == "manager" else options.answer_steps
-    return steps or round(ratio * updates * options.epochs * options.mini_batches)
+    return steps or round(ratio * updates * options.policy.epochs * options.policy.mini_batches)
 
 
 def _optimizer(options, agent):
@@ -64,14 +64,12 @@ def _optimizer(options, agent):
 
 
 def _grpo(options, agent):
-    algorithm = _chosen(GRPO, options, dual_clip=options.dual_clip or None)
-    return _sampling_learner(algorithm, update, options, agent)
+    return _sampling_learner(options.policy, update, options, agent)
 
 
 def _best_of_n(options, agent):
-    return _sampling_learner(
-        _chosen(Imitation, options, keep="best"), imitation_update, options, agent
-    )
+    best = dataclasses.replace(options.policy, imitated="best")
+    return _sampling_learner(best, imitation_update, options, agent)
 
 
 def _sampling_learner(algorithm, update, options, agent):
@@ -84,12 +82,6 @@ def _sampling_learner(algorithm, update, options, agent):
 
 
 def _ppo(options, agent):
-    algorithm = _chosen(
-        PPO,
-        options,
-        dual_clip=options.dual_clip or None,
-        value_clip=options.value_clip or None,
-    )
     critic = create_optimizer(
         options.critic_learning_rate,
         warmup_steps=warmup_steps(options, agent, critic=True),
@@ -98,14 +90,14 @@ def _ppo(options, agent):
     )
     optimizers = Optimizers(_optimizer(options, agent), critic)
     return Learner(
-        algorithm,
+        options.policy,
         lambda params, seed, width: create_ppo_state(params, optimizers, seed, width, agent),
-        lambda policy: compile_step(ppo_update, policy, algorithm, optimizers),
+        lambda policy: compile_step(ppo_update, policy, options.policy, optimizers),
     )
 
 
 def _sft(options, agent):
-    algorithm, optimizer = _chosen(Imitation, options, keep="all"), _optimizer(options, agent)
+    algorithm, optimizer = options.policy, _optimizer(options, agent)
     return Learner(
         algorithm,
         lambda params, seed, width: create_state(params, optimizer, seed, agent),
@@ -114,12 +106,3 @@ def _sft(options, agent):
 
 
 LEARNERS = {"grpo": _grpo, "ppo": _ppo, "sft": _sft, "best_of_n": _best_of_n}
-
-
-def _chosen(kind, options, **changes):
-    """The fields of an algorithm that are options of the same name, with `changes`."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name in names}
-    if "sampler_cap" in values:
-        values["sampler_cap"] = options.sampler_cap or None
-    return kind(**values | changes)

@@ -12,9 +12,7 @@ from memr1_jax.agents.demonstrations import (
     answer_demonstrations,
     manager_demonstrations,
 )
-from memr1_jax.agents.episodes import Horizon
 from memr1_jax.agents.ingest import Ingestion
-from memr1_jax.agents.reward import Reward
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
 from memr1_jax.data.encode import (
     encode_answer_data,
@@ -30,25 +28,25 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.run.streams import run_key
-from memr1_jax.training.config import ExperimentConfig, LoraConfig
+from memr1_jax.training.config import ExperimentConfig, LoRAConfig
 from memr1_jax.training.loading import Model, Models
 from memr1_jax.training.step import Frozen, Policy
 from memr1_jax.training.workbench import Workbench
 
 
-def lora_of(options: LoraConfig) -> LoRA | None:
+def lora_of(options: LoRAConfig) -> LoRA | None:
     """The adapters that are trained, None for full fine-tuning."""
     if not options.lora_rank:
         return None
     return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
 
 
-def untrained(options: LoraConfig, model: Model) -> dict:
+def untrained(options: LoRAConfig, model: Model) -> dict:
     """An agent as it is before training, in the form of `Frozen`: no adapters, or the network."""
     return {} if options.lora_rank else model.params
 
 
-def network(options: LoraConfig, model: Model, params: dict) -> dict:
+def network(options: LoRAConfig, model: Model, params: dict) -> dict:
     """All parameters of an agent from what is trained of it."""
     lora = lora_of(options)
     return params if lora is None else join(model.params, params, lora.scale)
@@ -72,15 +70,9 @@ def make_policy(options: ExperimentConfig, bench: Workbench, models: Models, age
         answerer=FrozenAnswerer(bench.answerer, models.answerer.decoder, options.consult_batch)
         if manager
         else None,
-        reward=Reward(
-            outcome=options.reward,
-            outcome_weight=options.outcome_weight,
-            format_weight=options.format_weight,
-            size_weight=options.size_weight,
-            size_free=options.size_free,
-        ),
+        reward=options.reward,
         judge=bench.judge,
-        horizon=_horizon(options) if manager else None,
+        horizon=options.horizon if manager and options.horizon.episodic else None,
         adapter_scale=1.0 if lora is None else lora.scale,
     )
 
@@ -100,7 +92,7 @@ def make_frozen(
         answerer = seen_from(models.answerer, answer_params)
     if models.judge is not None:
         judge = seen_from(models.judge, untrained(options, models.judge))
-    uses_reference = options.kl_weight and options.algorithm in ("grpo", "ppo")
+    uses_reference = options.policy.kl_weight and options.algorithm in ("grpo", "ppo")
     return Frozen(
         reference=untrained(options, model) if uses_reference else None,
         answerer=answerer,
@@ -126,7 +118,7 @@ def manager_data(
         )
         _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
         return shown
-    if options.horizon != "one_step":
+    if options.horizon.episodic:
         return _episode_data(options, bench, dialogues)
     tuples = [
         item
@@ -153,20 +145,13 @@ def _without_facts(options, dialogues):
     }
 
 
-def _horizon(options):
-    if options.horizon == "one_step":
-        return None
-    weights = options.local_weight, options.final_weight
-    return Horizon(options.horizon, *weights, options.trunk)
-
-
 def _episode_data(options, bench, dialogues):
-    turns, questions = options.episode_turns, options.final_questions
+    turns, questions = options.horizon.episode_turns, options.horizon.final_questions
     made = [
         episode
         for dialogue in dialogues
         for episode in episodes(
-            dialogue, turns, options.facts_per_turn, options.episode_start, options.link
+            dialogue, turns, options.facts_per_turn, options.horizon.episode_start, options.link
         )
     ]
     missing = left_out_of_episodes(bench.encoder, dialogues, made, questions)

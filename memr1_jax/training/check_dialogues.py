@@ -59,10 +59,10 @@ def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], w
             ' its answer, from which the Memory Manager learns. Add "evidence" to the questions, or'
             " train the Answer Agent alone with --agent=answer."
         )
-    if options.horizon == "one_step":
+    if not options.horizon.episodic:
         return
-    sizes = options.episode_turns, options.facts_per_turn
-    if not any(episodes(c, *sizes, options.episode_start, options.link) for c in learned):
+    sizes = options.horizon.episode_turns, options.facts_per_turn
+    if not any(episodes(c, *sizes, options.horizon.episode_start, options.link) for c in learned):
         raise UserError(
             f"{where}: no question of --train_split={options.train_split} can be answered from the"
             " facts of one episode. Raise --episode_turns, or give --horizon=one_step."

@@ -27,6 +27,7 @@ from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
 from memr1_jax.models.precision import cast_weights
+from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import state_shardings
@@ -43,7 +44,6 @@ from memr1_jax.run.metrics_log import (
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
-from memr1_jax.run.run_folder import option_values
 from memr1_jax.training.algorithms import Learner, build_learner, warmup_steps
 from memr1_jax.training.assembly import (
     answer_data,
@@ -89,7 +89,8 @@ class Experiment:
         self.mesh = None
         if options.mesh:
             self.mesh = make_mesh(options.mesh)
-            check_batch(self.mesh, options.batch, options.micro_batches, options.mini_batches)
+            policy = options.policy
+            check_batch(self.mesh, options.batch, policy.micro_batches, policy.mini_batches)
         self.learners = {agent: build_learner(options, agent) for agent in ("manager", "answer")}
         with contextlib.ExitStack() as held:
             opened = held.enter_context(open_run(options, "training", resume=options.resume))
@@ -264,9 +265,7 @@ class Experiment:
         return self.pipeline.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
-        options = option_values(self.options).items()
-        text = "".join(f"--{name}={value}\n" for name, value in options)
-        write_text_atomic(self.folder / "flags.txt", text)
+        write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
 
     def _describe(self, rollout: Rollout) -> list[dict]:
         """The first prompt of a rollout and all its responses, as text."""
@@ -341,7 +340,8 @@ class Experiment:
         if not records and before is None:
             return  # no step and no evaluation: a run that only exports
         if any("reward" in record for record in records):
-            reward_curve(self.folder / "reward.png", records, f"Reward ({self.options.reward})")
+            title = f"Reward ({self.options.reward.outcome})"
+            reward_curve(self.folder / "reward.png", records, title)
         rows = []
         for agent in agents:
             steps = records_of(records, agent, "train")

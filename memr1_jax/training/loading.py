@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
-from memr1_jax.data.published import local_path
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
@@ -21,8 +20,9 @@ from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import load_params, load_sharded
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
+from memr1_jax.options import user_path
 from memr1_jax.parallel.distributed import barrier, is_main
-from memr1_jax.training.config import AgentConfig, DataConfig
+from memr1_jax.training.config import AgentConfig, DataConfig, ExperimentConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ def load_dialogues(
 
 def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
     loaded = load_own_dialogues(
-        local_path(options.data_path), options.session_gap, options.drop_unknown_turns
+        user_path(options.data_path), options.session_gap, options.drop_unknown_turns
     )
     conversations = list(map(turns_as_facts, loaded))
     amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
@@ -189,7 +189,7 @@ def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
         check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
         return loaded[name]
 
-    judged = getattr(options, "reward", "") == "judge"
+    judged = isinstance(options, ExperimentConfig) and options.reward.outcome == "judge"
     return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
 
 

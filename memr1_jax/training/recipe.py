@@ -1,9 +1,9 @@
 """A published method by its name, as options: what it sets, and what wins over it."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import flag_values, with_options
 from memr1_jax.rl.recipes import ABSENT, RECIPES
 from memr1_jax.training.config import ExperimentConfig
 
@@ -33,19 +33,20 @@ def with_recipe(
             f"--recipe={name} sets the loss of --algorithm=grpo, not of {options.algorithm}. Leave"
             " one of them out."
         )
+    values = flag_values(options)
     if given is None:
-        fields = dataclasses.fields(options)
-        given = [f.name for f in fields if getattr(options, f.name) != f.default]
+        defaults = flag_values(type(options)())
+        given = [flag for flag, value in values.items() if value != defaults[flag]]
     parts = RECIPES[name]
-    kept = [part for part in parts if part in given and getattr(options, part) != parts[part]]
+    kept = [part for part in parts if part in given and values[part] != parts[part]]
     chosen = {part: value for part, value in parts.items() if part not in kept}
     say(f"--recipe={name} sets {_as_flags(chosen)}.")
     if kept:
-        kept = {part: getattr(options, part) for part in kept}
+        kept = {part: values[part] for part in kept}
         say(f"Given beside it, and so not the recipe's: {_as_flags(kept)}.")
     if name in ABSENT:
         say(f"Absent from {name} here: {ABSENT[name]}.")
-    return dataclasses.replace(options, recipe="", **chosen)
+    return with_options(options, recipe="", **chosen)
 
 
 def _as_flags(values):

@@ -18,14 +18,14 @@ from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.sampler import Samples
-from memr1_jax.rl.imitation import Imitation, imitation_update
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.metrics import Mean, masked_mean
 from memr1_jax.rl.update import TrainState
 from memr1_jax.training.step import Frozen, Policy, experience_of, joined_metrics
 
 
 def make_sft_step(
-    policy: Policy, algorithm: Imitation, optimizer: optax.GradientTransformation
+    policy: Policy, algorithm: ImitationOptions, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], Rollout]]:
     """Compiles `train_step(state, frozen, tools, data, rows, valid) -> state, metrics, rollout`.
 

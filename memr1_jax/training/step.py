@@ -17,10 +17,10 @@ from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.episodes import Horizon, episode_rollout
+from memr1_jax.agents.episodes import HorizonOptions, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
-from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.rollout import Rollout, answer_rollout, manager_rollout
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import (
@@ -64,9 +64,9 @@ class Policy:
     agent: AnswerAgent | MemoryManager
     decoder: Decoder
     answerer: FrozenAnswerer | None = None  # for a manager
-    reward: Reward = Reward()
+    reward: RewardOptions = RewardOptions()
     judge: Judge | None = None
-    horizon: Horizon | None = None  # for a manager that learns from episodes
+    horizon: HorizonOptions | None = None  # for a manager that learns from episodes
     adapter_scale: float = 1.0  # alpha / rank
 
     def complete(self, frozen: Frozen, params: dict) -> dict:

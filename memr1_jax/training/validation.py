@@ -13,6 +13,7 @@ from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.models.sampler import greedy_sampling
+from memr1_jax.options import with_options
 from memr1_jax.parallel.activations import on_mesh
 from memr1_jax.parallel.rules import replicated
 from memr1_jax.training.config import ExperimentConfig
@@ -23,9 +24,8 @@ from memr1_jax.training.step import Frozen, Policy
 def validation_options(options: ExperimentConfig) -> ExperimentConfig:
     """The options with which held-out data are made: those of single turns and their rewards."""
     algorithm = "grpo" if options.algorithm == "sft" else options.algorithm
-    return dataclasses.replace(
-        options, algorithm=algorithm, horizon="one_step", eval_split="validation", kl_weight=0.0
-    )
+    changes = {"algorithm": algorithm, "horizon": "one_step", "kl_weight": 0.0}
+    return with_options(options, eval_split="validation", **changes)
 
 
 def validation_dialogues(

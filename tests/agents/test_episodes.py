@@ -13,11 +13,11 @@ import pytest
 from tiny_model import episode_data, make_tiny
 
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.episodes import Horizon, branch_outcome, choose_branch, episode_rollout
+from memr1_jax.agents.episodes import HorizonOptions, branch_outcome, choose_branch, episode_rollout
 from memr1_jax.agents.ingest import ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import apply_response, manager_prompt
-from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.rollout import manager_rollout
 from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import ManagerBatch
@@ -29,7 +29,7 @@ from memr1_jax.training.step import experience_of
 GROUP, TURNS = 2, 4
 PRESENT = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
 # Answers are marked by a judge: its odds differ wherever answers do.
-REWARD = Reward("judge", outcome_weight=0.5, size_weight=1.0)
+REWARD = RewardOptions("judge", outcome_weight=0.5, size_weight=1.0)
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -53,7 +53,7 @@ def _program(scheme):
         options = {"marking": Marking(REWARD, judge, params), "group": GROUP}
         if scheme == "one_step":
             return manager_rollout(*shared, **options)
-        return episode_rollout(Horizon(scheme, final_weight=0.5), *shared, **options)
+        return episode_rollout(HorizonOptions(scheme, final_weight=0.5), *shared, **options)
 
     return run
 
@@ -205,7 +205,7 @@ def test_the_trunk_goes_on_with_the_best_branch_or_with_any():
     other = np.asarray(choose_branch("sampled", -many, jax.random.key(0)))
     np.testing.assert_array_equal(chosen, other)  # whatever they earn
     with pytest.raises(ValueError, match="'worst'"):
-        Horizon(trunk="worst")
+        HorizonOptions(trunk="worst")
 
 
 def _first_turn(batch):

@@ -8,7 +8,7 @@ import pytest
 
 from memr1_jax.agents.answer import Verdict
 from memr1_jax.agents.manager import Report
-from memr1_jax.agents.reward import OUTCOMES, Reward, answer_reward, manager_reward
+from memr1_jax.agents.reward import OUTCOMES, RewardOptions, answer_reward, manager_reward
 from memr1_jax.errors import UserError
 
 
@@ -29,15 +29,15 @@ def _total(parts):
 
 def test_the_reward_is_the_outcome_alone_unless_asked_otherwise():
     outcome = jnp.array([1.0, 0.25, 0.0, -3.5])
-    parts = answer_reward(Reward(), outcome, _verdict([1, 0, 1, 0]))
+    parts = answer_reward(RewardOptions(), outcome, _verdict([1, 0, 1, 0]))
     np.testing.assert_array_equal(_total(parts), outcome)
     report = _report(invalid=[0, 1, 0, 1])
-    parts = manager_reward(Reward(), outcome, report, jnp.array([8, 8, 0, 3]), 8)
+    parts = manager_reward(RewardOptions(), outcome, report, jnp.array([8, 8, 0, 3]), 8)
     np.testing.assert_array_equal(_total(parts), outcome)
 
 
 def test_an_answer_earns_the_weighted_sum_and_no_size():
-    reward = Reward("token_f1", outcome_weight=2.0, format_weight=0.1, size_weight=5.0)
+    reward = RewardOptions("token_f1", outcome_weight=2.0, format_weight=0.1, size_weight=5.0)
     parts = answer_reward(reward, jnp.array([0.5, 1.0, 0.0]), _verdict([1, 0, 1]))
     np.testing.assert_allclose(_total(parts), [1.1, 2.0, 0.1], rtol=1e-6)
     np.testing.assert_allclose(parts["reward_outcome"], [1.0, 2.0, 0.0])
@@ -46,7 +46,7 @@ def test_an_answer_earns_the_weighted_sum_and_no_size():
 
 
 def test_a_manager_earns_the_weighted_sum():
-    reward = Reward(outcome_weight=2.0, format_weight=0.1, size_weight=0.4, size_free=2)
+    reward = RewardOptions(outcome_weight=2.0, format_weight=0.1, size_weight=0.4, size_free=2)
     report = _report(invalid=[0, 1, 0], skipped=[0, 0, 1])
     parts = manager_reward(reward, jnp.array([0.5, 0.0, 1.0]), report, jnp.array([6, 2, 10]), 16)
     # 0.4 times (6 - 2) / 16, 0 / 16 and (10 - 2) / 16.
@@ -56,14 +56,14 @@ def test_a_manager_earns_the_weighted_sum():
 
 
 def test_memories_in_the_free_zone_cost_nothing():
-    reward = Reward(outcome_weight=0.0, size_weight=1.0, size_free=4)
+    reward = RewardOptions(outcome_weight=0.0, size_weight=1.0, size_free=4)
     memories = jnp.array([0, 3, 4, 5, 8])
     parts = manager_reward(reward, jnp.zeros(5), _report(invalid=[0] * 5), memories, 8)
     np.testing.assert_allclose(_total(parts), [0.0, 0.0, 0.0, -0.125, -0.5])
 
 
 def test_unread_and_skipped_output_is_no_form_and_other_faults_are():
-    reward = Reward(outcome_weight=0.0, format_weight=1.0)
+    reward = RewardOptions(outcome_weight=0.0, format_weight=1.0)
     for name, earned in {"invalid": 0.0, "skipped": 0.0, "unknown": 1.0, "refused": 1.0}.items():
         parts = manager_reward(reward, jnp.zeros(1), _report(**{name: [1]}), jnp.zeros(1), 8)
         assert float(_total(parts)[0]) == earned, name
@@ -71,5 +71,5 @@ def test_unread_and_skipped_output_is_no_form_and_other_faults_are():
 
 def test_an_unknown_outcome_is_refused_with_the_choices():
     with pytest.raises(UserError, match="There is no reward named 'bleu'; choose one of .*judge"):
-        Reward("bleu")
-    assert [Reward(name).outcome for name in OUTCOMES] == list(OUTCOMES)
+        RewardOptions("bleu")
+    assert [RewardOptions(name).outcome for name in OUTCOMES] == list(OUTCOMES)

@@ -11,7 +11,7 @@ from tiny_model import make_tiny, make_training, stack, word_f1
 from memr1_jax.agents.consult import Marking
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
 from memr1_jax.agents.manager import apply_response, manager_prompt
-from memr1_jax.agents.reward import Reward
+from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.rollout import answer_rollout, manager_rollout
 from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import AnswerBatch
@@ -242,7 +242,7 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
             *(policy.agent, policy.decoder, params, tools, batch),
             *(jax.random.key(3), Sampling.create(1.0)),
             group=2,
-            marking=Marking(Reward("judge", outcome_weight=0.5), judge, judge_params),
+            marking=Marking(RewardOptions("judge", outcome_weight=0.5), judge, judge_params),
         )
 
     batch = _batch(training, [0, 3, 1], [True, True, False])
@@ -271,7 +271,7 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
 def test_a_judge_rewards_edits_beside_form_and_size(tiny, judge, judge_params, odds_of):
     training = make_training("manager")
     policy, tools, params = training.policy, tiny.bench.tools, tiny.model.params
-    reward = Reward("judge", format_weight=0.5, size_weight=2.0, size_free=1)
+    reward = RewardOptions("judge", format_weight=0.5, size_weight=2.0, size_free=1)
 
     @jax.jit
     def rollout(params, judge_params, tools, batch):
@@ -321,6 +321,6 @@ def test_a_judged_reward_needs_a_judge(tiny):
                 *(policy.agent, policy.decoder, tiny.model.params, tiny.bench.tools, batch),
                 *(jax.random.key(3), Sampling.create(1.0)),
                 group=2,
-                marking=Marking(Reward("judge")),
+                marking=Marking(RewardOptions("judge")),
             )
         )

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from experiments.command_line import define_flags, parsed
+from experiments.flag_files import expanded
 from memr1_jax.bench.tables.models import split_name
 from memr1_jax.bench.tables.table_config import TableConfig, check_table
 from memr1_jax.data.benchmarks import BENCHMARKS
@@ -36,7 +37,7 @@ PAPER = [
 def options_of(path: Path, options: type = ExperimentConfig):
     values = flags.FlagValues()
     define_flags(options, values)
-    values(["test", f"--flagfile={path}"])
+    values(["test", *expanded([f"--flagfile={path}"])])
     return parsed(options, values)
 
 
@@ -55,7 +56,7 @@ def test_a_flag_file_of_a_table_is_accepted(path, monkeypatch):
     check_table(options)
     for row in options.rows.split(","):
         split_name(options, row)
-    assert options.benchmark in BENCHMARKS
+    assert options.data in BENCHMARKS
     if not path.stem.startswith("common"):
         assert options.output == f"runs/tables/{path.stem}"
 
@@ -73,9 +74,10 @@ def test_the_settings_of_the_paper(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = options_of(Path("experiments/flags") / f"{name}.flags")
     assert options.algorithm == name.rsplit("_", 1)[1]
-    assert (options.batch, options.learning_rate, options.reward) == (128, 1e-6, "exact_match")
+    assert (options.batch, options.learning_rate) == (128, 1e-6)
+    assert options.reward.outcome == "exact_match"
     assert (options.max_prompt_length, options.answer_response_length) == (4096, 2048)
-    assert options.group == (5 if options.algorithm == "grpo" else 1)
+    assert options.policy.group == (5 if options.algorithm == "grpo" else 1)
     assert options.output == f"runs/{name}"
     lines = (ROOT / "experiments/flags" / f"{name}.flags").read_text().splitlines()
     assert any(line.startswith("#") for line in lines)

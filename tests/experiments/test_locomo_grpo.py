@@ -19,6 +19,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.report.replay import read_replay
 from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.hf.wheels import WHEELS
+from memr1_jax.options import flag_values
 from memr1_jax.rl.update import create_optimizer, create_state
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.metrics_log import read_metrics
@@ -67,7 +68,7 @@ def test_both_agents_from_the_command_line(tmp_path):
     assert "Traceback" not in result.stderr
 
     flags = dict(line[2:].split("=", 1) for line in (folder / "flags.txt").read_text().splitlines())
-    assert flags.keys() == {field.name for field in dataclasses.fields(options())}
+    assert flags.keys() == flag_values(options()).keys()
     assert (flags["agent"], flags["group"], flags["output"]) == ("both", "2", str(folder))
     steps = [(record["agent"], record["step"]) for record in _metrics(folder)]
     assert steps == [("manager", 1), ("manager", 2), ("answer", 1), ("answer", 2)]

@@ -13,6 +13,7 @@ from memr1_jax.bench.judge import endpoint
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
 from memr1_jax.errors import UserError
+from memr1_jax.options import flag_values
 from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.loading import load_dialogues
@@ -104,7 +105,7 @@ def test_the_commands_exist():
     for line in commands:
         module = re.match(r"python -m (\S+)", line)[1]
         assert importlib.util.find_spec(module)
-        known = {field.name for field in dataclasses.fields(fields[module])}
+        known = flag_values(fields[module]())
         for name, value in re.findall(r"--(\w+)=?(\S*)", line):
             if name == "flagfile":
                 assert (ROOT / value).is_file()

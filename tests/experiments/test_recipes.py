@@ -7,8 +7,9 @@ from absl import flags
 
 from experiments.command_line import define_flags, parsed
 from memr1_jax.errors import UserError
+from memr1_jax.options import flag_values, with_options
 from memr1_jax.rl.recipes import ABSENT, RECIPES
-from memr1_jax.rl.update import GRPO
+from memr1_jax.rl.update import GRPOOptions
 from memr1_jax.training.algorithms import build_learner
 from memr1_jax.training.config import ExperimentConfig, PPOConfig
 from memr1_jax.training.recipe import with_recipe
@@ -26,13 +27,15 @@ def test_a_recipe_sets_all_its_parts_and_prints_them(name, capsys):
     options = _parsed(f"--recipe={name}", "--group=3")
     said = capsys.readouterr().out
     for part, value in RECIPES[name].items():
-        assert getattr(options, part) == value and f"--{part}={value}" in said
-    assert options.recipe == "" and options.group == 3
+        assert flag_values(options)[part] == value and f"--{part}={value}" in said
+    assert options.recipe == "" and options.policy.group == 3
     assert ("Absent from" in said) == (name in ABSENT)
     algorithm = build_learner(options, "answer").algorithm
-    assert isinstance(algorithm, GRPO) and algorithm.aggregation == options.aggregation
+    assert (
+        isinstance(algorithm, GRPOOptions) and algorithm.aggregation == options.policy.aggregation
+    )
     # The same from Python, and a second time.
-    again = with_recipe(ExperimentConfig(recipe=name, group=3))
+    again = with_recipe(with_options(ExperimentConfig(), recipe=name, group=3))
     assert again == options and with_recipe(again) is again
 
 
@@ -45,19 +48,22 @@ def test_every_recipe_names_the_same_parts():
 
 def test_the_whole_of_dr_grpo_has_no_length_in_its_denominator():
     options = _parsed("--recipe=dr_grpo")
-    assert (options.advantage, options.aggregation) == ("dr_grpo", "seq-mean-token-sum-norm")
-    assert _parsed("--advantage=dr_grpo").aggregation == "token-mean"
+    assert (options.policy.advantage, options.policy.aggregation) == (
+        "dr_grpo",
+        "seq-mean-token-sum-norm",
+    )
+    assert _parsed("--advantage=dr_grpo").policy.aggregation == "token-mean"
 
 
 def test_what_is_given_beside_a_recipe_wins_and_is_printed(capsys):
     """Also where it is the default of its flag."""
     options = _parsed("--aggregation=token-mean", "--recipe=dr_grpo", "--kl_weight=0.5")
-    assert (options.aggregation, options.kl_weight) == ("token-mean", 0.5)
-    assert options.advantage == "dr_grpo"
+    assert (options.policy.aggregation, options.policy.kl_weight) == ("token-mean", 0.5)
+    assert options.policy.advantage == "dr_grpo"
     said = capsys.readouterr().out
     assert "not the recipe's: --kl_weight=0.5 --aggregation=token-mean." in said
     assert with_recipe(options) is options
-    given = ExperimentConfig(recipe="gspo", clip_high=0.1)
+    given = with_options(ExperimentConfig(), recipe="gspo", clip_high=0.1)
     assert with_recipe(given, say=lambda text: None).clip_high == 0.1
 
 
@@ -73,8 +79,8 @@ def test_a_recipe_is_one_of_grpo_and_known():
 )
 def test_a_name_that_means_nothing_is_refused(field, value):
     with pytest.raises(ValueError, match=f"Unknown {field} '{value}'"):
-        GRPO(**{field: value})
-    assert dataclasses.replace(GRPO(), clip_low=0.1).clip_low == 0.1
+        GRPOOptions(**{field: value})
+    assert dataclasses.replace(GRPOOptions(), clip_low=0.1).clip_low == 0.1
 
 
 def test_an_algorithm_that_there_is_not_is_refused():

@@ -39,8 +39,8 @@ from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding, replicated  # noqa: E402
 from memr1_jax.parallel.step import place, shard_train_step, step_shardings  # noqa: E402
 from memr1_jax.rl.ppo import (  # noqa: E402
-    PPO,
     Optimizers,
+    PPOOptions,
     PPOState,
     create_ppo_state,
     ppo_update,
@@ -87,7 +87,7 @@ def case_of(algorithm, agent):
         # than float32 tells apart, and the parameters by then differ by 3e-8.
         create = functools.partial(create_state, optimizer=OPTIMIZER, seed=1)
     else:
-        options = PPO(group=2, **TERMS, mini_batches=2, logit_chunk=32)
+        options = PPOOptions(group=2, **TERMS, mini_batches=2, logit_chunk=32)
         optimizers = Optimizers(OPTIMIZER, OPTIMIZER)
         step = compile_step(ppo_update, training.policy, options, optimizers)
         width = make_tiny().model.config.model_width

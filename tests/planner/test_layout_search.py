@@ -9,6 +9,7 @@ from tiny_model import options
 from memr1_jax.errors import UserError
 from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Decoder
+from memr1_jax.options import with_options
 from memr1_jax.planner import estimates, layout_search
 from memr1_jax.planner.abstract import abstract_step
 from memr1_jax.planner.chips import CHIPS, GIB
@@ -45,14 +46,14 @@ def test_arguments_of_one_device_are_all_bytes(answer):
 
 def test_phases_follow_the_options(answer, manager):
     base = options()
-    in_loss = dataclasses.replace(base, kl_placement="loss")
+    in_loss = with_options(base, kl_placement="loss")
     assert list(step_work(answer, in_loss, Layout())) == [
         *("prefill", "decode", "reference", "update")
     ]
     assert list(step_work(answer, base, Layout())) == [  # the penalty needs the old policy too
         *("prefill", "decode", "reference", "old log-probabilities", "update")
     ]
-    ppo = dataclasses.replace(base, algorithm="ppo", mini_batches=2, kl_weight=0.0)
+    ppo = with_options(base, algorithm="ppo", mini_batches=2, kl_weight=0.0)
     work = step_work(answer, ppo, Layout())
     assert list(work) == ["prefill", "decode", "values", "old log-probabilities", "update"]
     plain = step_work(answer, base, Layout())["update"]

@@ -10,7 +10,7 @@ import pytest
 from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.imitation import Imitation, imitation_update, kept_samples
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update, kept_samples
 from memr1_jax.rl.update import Experience, create_optimizer, create_state
 
 SMALL = dataclasses.replace(CONFIG, vocab_size=48)
@@ -46,7 +46,7 @@ def experience():
 
 
 def _compiled(optimizer=None, complete=lambda params: params, **options):
-    algorithm = Imitation(**{"group": GROUP, "logit_chunk": 7} | options)
+    algorithm = ImitationOptions(**{"group": GROUP, "logit_chunk": 7} | options)
     instruction = Block(jnp.array(INSTRUCTION), jnp.int32(len(INSTRUCTION)))
     optimizer = optimizer or optax.sgd(1.0)
 
@@ -68,7 +68,7 @@ def cloning():
 
 @pytest.fixture(scope="module")
 def best_of_n():
-    return _compiled(keep="best")
+    return _compiled(imitated="best")
 
 
 def test_likelihoods_are_at_temperature_one_unless_asked(params, experience, cloning):
@@ -141,14 +141,14 @@ def test_best_of_n_learns_from_exactly_the_kept_samples(params, experience, best
 def test_which_samples_are_kept(experience):
     def kept(valid=(True,) * 4, **options):
         rows = experience.replace(valid=jnp.array(valid))
-        return np.asarray(kept_samples(Imitation(**options), rows)).astype(int).tolist()
+        return np.asarray(kept_samples(ImitationOptions(**options), rows)).astype(int).tolist()
 
     one, two, three, none = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]
-    assert kept(keep="best") == [two, one, none, three]
-    assert kept(keep="best", min_reward=-1.0) == [two, one, one, three]
-    assert kept(keep="best", min_reward=0.4) == [two, one, none, none]  # above, not at
-    assert kept(keep="best", valid=(False, True, True, False)) == [none, one, none, none]
-    assert kept(keep="all", valid=(True, True, True, False)) == [[1, 1, 1]] * 3 + [none]
+    assert kept(imitated="best") == [two, one, none, three]
+    assert kept(imitated="best", min_reward=-1.0) == [two, one, one, three]
+    assert kept(imitated="best", min_reward=0.4) == [two, one, none, none]  # above, not at
+    assert kept(imitated="best", valid=(False, True, True, False)) == [none, one, none, none]
+    assert kept(imitated="all", valid=(True, True, True, False)) == [[1, 1, 1]] * 3 + [none]
 
 
 def test_a_batch_of_which_nothing_is_kept_leaves_the_weights(params, experience, best_of_n):
@@ -159,14 +159,14 @@ def test_a_batch_of_which_nothing_is_kept_leaves_the_weights(params, experience,
     assert float(metrics["kept"].value()) == float(metrics["gradient_norm"].value()) == 0
     assert float(metrics["loss"].value()) == 0
 
-    decaying = _compiled(create_optimizer(0.1, weight_decay=0.5), keep="best")
+    decaying = _compiled(create_optimizer(0.1, weight_decay=0.5), imitated="best")
     after, _ = decaying(params, poor)
     _assert_close(jax.tree.map(lambda x: x * (1 - 0.1 * 0.5), params), after, 1e-6)
 
 
 def test_micro_batches_change_nothing(params, experience, best_of_n):
     whole, metrics = best_of_n(params, experience)
-    split, split_metrics = _compiled(keep="best", micro_batches=2)(params, experience)
+    split, split_metrics = _compiled(imitated="best", micro_batches=2)(params, experience)
     _assert_close(_moves(params, whole), _moves(params, split), 1e-4)
     assert metrics.keys() == split_metrics.keys()
     for name in metrics:
@@ -210,6 +210,6 @@ def test_only_what_is_trained_has_a_gradient(params, experience, cloning):
 
 def test_options_that_cannot_work_are_refused(params, experience):
     with pytest.raises(ValueError, match="'worst'"):
-        Imitation(keep="worst")
+        ImitationOptions(imitated="worst")
     with pytest.raises(ValueError, match="4 prompts do not divide into 3"):
         _compiled(micro_batches=3)(params, experience)

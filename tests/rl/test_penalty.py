@@ -12,9 +12,9 @@ from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.precision import cast_weights
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update, token_advantages
+from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_update, token_advantages
 from memr1_jax.rl.trajectories import Trajectories
-from memr1_jax.rl.update import GRPO, Experience, create_state, update
+from memr1_jax.rl.update import Experience, GRPOOptions, create_state, update
 
 SMALL = dataclasses.replace(CONFIG, vocab_size=48)
 DECODER = Decoder(SMALL, jnp.bfloat16, remat="none")
@@ -22,11 +22,11 @@ INSTRUCTION = Block(jnp.array([3, 1, 4]), jnp.int32(3))
 PROMPTS, GROUP, RESPONSE = 4, 4, 6
 SGD = optax.sgd(1.0)
 WAYS = {
-    "grpo": GRPO(group=GROUP),
-    "rloo": GRPO(group=GROUP, advantage="rloo"),
-    "mini_batches": GRPO(group=GROUP, mini_batches=2),
-    "trajectories": GRPO(group=GROUP),
-    "ppo": PPO(group=GROUP),
+    "grpo": GRPOOptions(group=GROUP),
+    "rloo": GRPOOptions(group=GROUP, advantage="rloo"),
+    "mini_batches": GRPOOptions(group=GROUP, mini_batches=2),
+    "trajectories": GRPOOptions(group=GROUP),
+    "ppo": PPOOptions(group=GROUP),
 }
 
 
@@ -116,7 +116,7 @@ def test_ppo_adds_the_penalty_after_whitening():
     rewards = jnp.array([[1.0, 0.0], [0.5, 1.0]])
     costs, values = jnp.array(rng.normal(0, 0.1, (2, 2, 2, 3)), jnp.float32)
     mask = jnp.ones((2, 2, 3), bool).at[0, 1, 2].set(False)
-    plain = PPO(gamma=0.9, gae_lambda=0.8, whiten=False)
+    plain = PPOOptions(gamma=0.9, gae_lambda=0.8, whiten=False)
     white = dataclasses.replace(plain, whiten=True)
     free, returns, _ = token_advantages(plain, rewards, None, values, mask)
     both, penalised, _ = token_advantages(plain, rewards, costs, values, mask)

@@ -13,16 +13,16 @@ from memr1_jax.models.critic import init_critic, response_values
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.rl.ppo import (
-    PPO,
     Optimizers,
+    PPOOptions,
     ValueBatch,
     create_ppo_state,
     critic_step,
     ppo_update,
 )
 from memr1_jax.rl.update import (
-    GRPO,
     Experience,
+    GRPOOptions,
     create_optimizer,
     create_state,
     response_mask,
@@ -85,7 +85,7 @@ def _experience(group):
 
 
 def _compiled(**options):
-    algorithm = PPO(**{"kl_weight": 0.0, "logit_chunk": 7} | options)
+    algorithm = PPOOptions(**{"kl_weight": 0.0, "logit_chunk": 7} | options)
 
     @jax.jit
     def step(params, reference, experience):
@@ -155,12 +155,12 @@ def test_the_first_step_on_policy_is_that_of_grpo(params):
     state = state.replace(critic=state.critic | {"value_head": head})
     ppo, metrics = jax.jit(
         lambda state: ppo_update(
-            PPO(**shared, whiten=False), DECODER, SGD, state, None, INSTRUCTION, experience
+            PPOOptions(**shared, whiten=False), DECODER, SGD, state, None, INSTRUCTION, experience
         )
     )(state)
     grpo, grpo_metrics = jax.jit(
         lambda state: update(
-            GRPO(**shared, advantage="dr_grpo"),
+            GRPOOptions(**shared, advantage="dr_grpo"),
             DECODER,
             SGD.policy,
             state,
@@ -200,7 +200,7 @@ def test_the_critic_learns_a_fixed_target(params, experience):
     @jax.jit
     def step(critic, opt_state):
         batch = ValueBatch(experience, mask, jnp.zeros_like(returns), returns)
-        options = PPO(value_clip=None)
+        options = PPOOptions(value_clip=None)
         critic, opt_state, metrics = critic_step(
             options, values, optimizer, critic, opt_state, batch
         )
@@ -217,7 +217,7 @@ def test_the_critic_learns_a_fixed_target(params, experience):
 def test_a_trivial_reward_is_learned(params):
     """Emit one given token: from a chance of 1 in 24 to nearly always, one sample a prompt."""
     target = 17
-    algorithm = PPO(kl_weight=0.0, epochs=2, mini_batches=2)
+    algorithm = PPOOptions(kl_weight=0.0, epochs=2, mini_batches=2)
     optimizers = Optimizers(*(create_optimizer(rate, weight_decay=0.0) for rate in (1e-2, 1e-2)))
     prompts = 32
     prompt = Block(jnp.tile(jnp.array([[5, 6], [7, 8]]), (prompts // 2, 1)), jnp.full(prompts, 2))

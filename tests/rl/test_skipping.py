@@ -11,21 +11,21 @@ import pytest
 from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.rl.imitation import Imitation, imitation_update
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.losses import LossTerms
 from memr1_jax.rl.metrics import Mean
 from memr1_jax.rl.minibatches import optimiser_step
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
-from memr1_jax.rl.update import GRPO, Experience, create_optimizer, create_state, update
+from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_update
+from memr1_jax.rl.update import Experience, GRPOOptions, create_optimizer, create_state, update
 
 SMALL = dataclasses.replace(CONFIG, vocab_size=48)
 DECODER = Decoder(SMALL, remat="none")
 OPTIMIZER = create_optimizer(1e-3, warmup_steps=2)
 WAYS = {
-    "grpo": (update, GRPO(group=2, kl_weight=0.0, mini_batches=2)),
-    "ppo": (ppo_update, PPO(group=2, kl_weight=0.0)),
-    "sft": (imitation_update, Imitation()),
-    "best_of_n": (imitation_update, Imitation(group=2, keep="best")),
+    "grpo": (update, GRPOOptions(group=2, kl_weight=0.0, mini_batches=2)),
+    "ppo": (ppo_update, PPOOptions(group=2, kl_weight=0.0)),
+    "sft": (imitation_update, ImitationOptions()),
+    "best_of_n": (imitation_update, ImitationOptions(group=2, imitated="best")),
 }
 
 

@@ -12,10 +12,10 @@ from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.advantages import group_advantages
-from memr1_jax.rl.imitation import Imitation, kept_samples
+from memr1_jax.rl.imitation import ImitationOptions, kept_samples
 from memr1_jax.rl.policy import PolicyOptions, group_penalties
 from memr1_jax.rl.trajectories import Trajectories, by_row, by_step, returns
-from memr1_jax.rl.update import GRPO, Experience, create_state, update
+from memr1_jax.rl.update import Experience, GRPOOptions, create_state, update
 
 # Two roots, two trajectories of three steps each; the second root's episode has one step alone.
 LAYOUT = Trajectories(group=2, steps=3)
@@ -89,7 +89,7 @@ def test_a_penalty_in_the_reward_adds_up_over_the_steps():
 
 
 def test_the_best_trajectory_is_kept_whole():
-    kept = kept_samples(Imitation(keep="best"), _experience())[:, 0]
+    kept = kept_samples(ImitationOptions(imitated="best"), _experience())[:, 0]
     assert kept.tolist() == [*[True] * 3, *[False] * 3, *[False] * 3, True, False, False]
 
 
@@ -102,7 +102,7 @@ def step():
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def step(experience):
-        algorithm = GRPO(group=2, kl_weight=0.0, logit_chunk=7)
+        algorithm = GRPOOptions(group=2, kl_weight=0.0, logit_chunk=7)
         state = create_state(params, optimizer, 0)
         after, metrics = update(algorithm, decoder, optimizer, state, None, instruction, experience)
         return jax.tree.map(jnp.subtract, after.params, params), metrics

@@ -12,8 +12,8 @@ from tiny_model import CONFIG, random_params
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.rl.update import (
-    GRPO,
     Experience,
+    GRPOOptions,
     create_optimizer,
     create_state,
     response_mask,
@@ -60,7 +60,7 @@ def experience():
 
 
 def _compiled(optimizer=None, **options):
-    algorithm = GRPO(**{"group": GROUP, "kl_weight": 0.0, "logit_chunk": 7} | options)
+    algorithm = GRPOOptions(**{"group": GROUP, "kl_weight": 0.0, "logit_chunk": 7} | options)
     instruction = Block(jnp.array([3, 1, 4]), jnp.int32(3))
     optimizer = optimizer or optax.sgd(1.0)
 
@@ -207,7 +207,7 @@ def test_masks_end_with_the_response(experience):
 
 def test_a_truncated_response_counts_in_its_group(experience):
     """It is left out of the loss, but what it earned and cost is not forgotten."""
-    options = GRPO(group=GROUP, kl_weight=0.1, kl_placement="reward", advantage="dr_grpo")
+    options = GRPOOptions(group=GROUP, kl_weight=0.1, kl_placement="reward", advantage="dr_grpo")
     old = experience.logprobs
     reference = old - 0.5
     found, metrics = sample_advantages(
@@ -236,7 +236,7 @@ def test_the_rate_climbs_from_the_first_step():
 def test_a_trivial_reward_is_learned(params):
     """Emit one given token: from a chance of 1 in 48 to nearly always."""
     target, optimizer = 17, create_optimizer(1e-2, weight_decay=0.0)
-    algorithm = GRPO(group=16, kl_weight=0.0)
+    algorithm = GRPOOptions(group=16, kl_weight=0.0)
     instruction = Block(jnp.array([3, 1, 4]), jnp.int32(3))
     prompt = Block(jnp.array([[5, 6], [7, 8]]), jnp.array([2, 2]))
 

@@ -11,7 +11,7 @@ from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.losses import denominators, policy_loss, sampler_weights
-from memr1_jax.rl.update import GRPO, Experience, create_state, update
+from memr1_jax.rl.update import Experience, GRPOOptions, create_state, update
 
 NEW = jnp.array([[-0.9, -0.5, -1.5, -1.0], [-0.9, -0.5, 0.5, -1.0]])
 OLD = jnp.full((2, 4), -1.0)
@@ -106,7 +106,7 @@ def test_flat_groups_can_be_left_out():
     )
     decoder, optimizer = Decoder(config, remat="none"), optax.sgd(0.1)
     params = jax.tree.map(jnp.asarray, random_params(config))
-    algorithm = GRPO(
+    algorithm = GRPOOptions(
         group=2,
         kl_weight=0.0,
         entropy_weight=0.1,

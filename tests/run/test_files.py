@@ -110,3 +110,41 @@ def test_an_unwritable_folder_is_named():
     # Nobody may write here, root included.
     with pytest.raises(UserError, match="/proc/self cannot be written.*--output"):
         files.prepare_run_folder("/proc/self", resume=True)
+
+
+@pytest.mark.parametrize("folder", ["/", "/etc", "/etc/absent", "/usr/lib", "/tmp/../etc", "~"])
+def test_a_folder_of_the_system_is_refused_and_left_alone(folder):
+    before = os.path.exists(folder)
+    for resume in (False, True):
+        with pytest.raises(UserError, match="folder of the system or of all your files.*--output"):
+            files.prepare_run_folder(folder, resume)
+    assert os.path.exists(folder) == before
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "run.log").write_text("what the shell wrote")
+    (tmp_path / ".hidden").touch()
+    assert files.prepare_run_folder(tmp_path, resume=False) == tmp_path
+    (tmp_path / "thesis.tex").touch()
+    for resume in (False, True):
+        with pytest.raises(UserError, match="holds thesis.tex, which no run has written"):
+            files.prepare_run_folder(tmp_path, resume)
+    (tmp_path / "flags.txt").touch()  # a run's folder, in which its user keeps more
+    assert files.prepare_run_folder(tmp_path, resume=True) == tmp_path
+
+
+def test_a_home_that_there_is_not_is_named():
+    with pytest.raises(UserError, match="~nosuchuser/x begins with the home of an unknown user"):
+        files.prepare_run_folder("~nosuchuser/x", resume=False)
+
+
+def test_a_file_is_writable_or_refused(tmp_path):
+    path = tmp_path / "sub" / "page.md"
+    assert files.writable_file(path) == path and path.parent.is_dir() and not path.exists()
+    with pytest.raises(UserError, match="--results=.*is a folder"):
+        files.writable_file(tmp_path, "results")
+    with pytest.raises(UserError, match="/etc cannot be written.*--output"):
+        files.writable_file("/etc/page.md")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        files.writable_file(tmp_path / "file" / "page.md")

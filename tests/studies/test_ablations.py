@@ -11,6 +11,7 @@ from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.tuples import turn_of
 from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
+from memr1_jax.options import flag_values
 from memr1_jax.studies import ablation_cells
 from memr1_jax.studies.ablation_cells import (
     LENGTHS,
@@ -44,7 +45,7 @@ def cell_at(table, *labels) -> Cell:
 
 def differing(first: Cell, second: Cell) -> set[str]:
     """The settings that differ, and "answerer" where that does."""
-    one, other = (dataclasses.asdict(cell.settings) for cell in (first, second))
+    one, other = (flag_values(cell.settings) for cell in (first, second))
     names = {name for name in one if one[name] != other[name]}
     return names | ({"answerer"} if first.answerer != second.answerer else set())
 
@@ -113,10 +114,10 @@ def test_all_horizons_sample_as_many_responses_in_as_many_updates():
         assert [cell.sampled for cell in cells] == [12 * 32 * 4] * 3
         assert {cell.steps for cell in cells} == {12}
         one_step, terminal, branches = (cell.settings for cell in cells)
-        assert (one_step.batch, one_step.group) == (32, 4)
+        assert (one_step.batch, one_step.policy.group) == (32, 4)
         for settings in (terminal, branches):
-            assert settings.batch * settings.episode_turns == 32
-            assert settings.episode_turns == facts <= settings.bank_capacity
+            assert settings.batch * settings.horizon.episode_turns == 32
+            assert settings.horizon.episode_turns == facts <= settings.bank_capacity
             check_options(settings)
         assert differing(*cells[1:]) == {"horizon"}
 
@@ -271,7 +272,7 @@ def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
 
     class Noted(experiment.Experiment):
         def __init__(self, options):
-            begun.append((options.agent, options.horizon, options.seed))
+            begun.append((options.agent, options.horizon.scheme, options.seed))
             super().__init__(options)
 
     monkeypatch.setattr(experiment, "Experiment", Noted)

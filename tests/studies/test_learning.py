@@ -9,6 +9,7 @@ import pytest
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
+from memr1_jax.options import flag_values
 from memr1_jax.studies.learning import (
     LearningConfig,
     draw,
@@ -91,7 +92,7 @@ def test_the_curves_are_another_picture_for_other_rewards():
 def test_the_runs_differ_in_algorithm_rates_folder_and_seed_alone(tmp_path):
     options = LearningConfig()
     grpo, ppo = (
-        dataclasses.asdict(run_options(options, tmp_path, name, seed))
+        flag_values(run_options(options, tmp_path, name, seed))
         for name, seed in (("grpo", 0), ("ppo", 1))
     )
     differing = {name for name in grpo if grpo[name] != ppo[name]}

@@ -7,6 +7,7 @@ import pytest
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.options import with_options
 from memr1_jax.studies.ablation_cells import AblationsConfig
 from memr1_jax.studies.learning import LearningConfig
 from memr1_jax.studies.nano import NANO_SIZES, NanoConfig, nano_dialogues
@@ -66,8 +67,8 @@ def test_options_without_any_are_refused(tmp_path):
 def test_the_package_ships_the_judge_and_it_marks_answers(tmp_path):
     folder = resolve_model("nano_judge")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 2e6
-    settings = ExperimentConfig(
-        model="nano", reward="judge", judge_model="nano_judge", **NANO_SIZES
+    settings = with_options(
+        ExperimentConfig(), model="nano", reward="judge", judge_model="nano_judge", **NANO_SIZES
     )
     models = load_models(settings)
     dialogues = nano_dialogues(3, 6, split="validation")

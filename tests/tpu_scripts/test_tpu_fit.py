@@ -31,8 +31,8 @@ def test_every_cell_has_its_own_key_and_usable_options():
     for cell in cells():
         options = cell.options()
         if cell.table != "colab":
-            assert options.batch * options.group == 128
-        assert options.batch % options.micro_batches == 0
+            assert options.batch * options.policy.group == 128
+        assert options.batch % options.policy.micro_batches == 0
         assert options.lora_rank == cell.lora_rank
 
 

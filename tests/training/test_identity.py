@@ -7,9 +7,9 @@ import pytest
 from tiny_model import SIZES, options, tiny_folder, write_model
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import entries
 from memr1_jax.run import lock
 from memr1_jax.run.checksums import file_digest
-from memr1_jax.run.run_folder import option_values
 from memr1_jax.training.config import EvaluationConfig
 from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
@@ -28,10 +28,13 @@ def _resume(folder, **changes):
     open_run(options(folder, resume=True, **changes), "training", resume=True).close()
 
 
-def _other(field, value):
-    if choices := field.metadata.get("choices"):
+def _other(entry):
+    value = entry.value
+    if choices := entry.metadata["choices"]:
         return next(choice for choice in choices if choice != value)
-    return {bool: lambda x: not x, str: lambda x: x + "x"}.get(type(value), lambda x: x + 1)(value)
+    if entry.kind in (bool, str):
+        return not value if entry.kind is bool else value + "x"
+    return (value or 0) + 1
 
 
 def test_every_option_is_part_of_the_identity_but_for_a_short_list(tmp_path):
@@ -40,17 +43,17 @@ def test_every_option_is_part_of_the_identity_but_for_a_short_list(tmp_path):
     _begin(folder)
     before = (folder / "run.json").read_bytes()
     made = options(folder)
-    fields = {field.name: field for field in dataclasses.fields(made)}
+    found = {entry.flag: entry for entry in entries(made)}
     free = may_change(made) | MAY_TURN_ON
-    assert free < option_values(made).keys()
+    assert free < found.keys()
     refused = []
-    for name, field in fields.items():
+    for name, entry in found.items():
         if name in free:
             continue
-        value = _other(field, getattr(made, name))
+        value = _other(entry)
         with pytest.raises(UserError) as error:
             _resume(folder, **{name: value})
-        assert f"--{name}={value} (was {getattr(made, name)})" in str(error.value)
+        assert f"--{name}={value} (was {entry.value})" in str(error.value)
         refused.append(name)
     assert {"synthetic_train", "eval_questions", "eval_split", "bank_builder", "seed", "group"} <= (
         set(refused)

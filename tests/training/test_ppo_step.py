@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny, make_training
 
-from memr1_jax.rl.ppo import PPO, Optimizers, create_ppo_state, ppo_update
+from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_update
 from memr1_jax.rl.update import create_optimizer
 from memr1_jax.training.step import compile_step
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
-ALGORITHM = PPO(group=2, epochs=2, mini_batches=2, logit_chunk=32)
+ALGORITHM = PPOOptions(group=2, epochs=2, mini_batches=2, logit_chunk=32)
 OPTIMIZERS = Optimizers(create_optimizer(1e-3), create_optimizer(1e-2))
 
 

@@ -12,7 +12,7 @@ from tiny_model import make_tiny, make_training
 
 from memr1_jax.agents.demonstrations import answer_demonstrations, manager_demonstrations
 from memr1_jax.agents.ingest import add_everything, ingest
-from memr1_jax.rl.imitation import Imitation, imitation_update
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import create_optimizer, create_state
 from memr1_jax.training.sft_step import make_sft_step
 from memr1_jax.training.step import Frozen, Policy, compile_step
@@ -40,7 +40,7 @@ def _training(agent: str):
         banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
         data, _ = answer_demonstrations(bench.answerer, *shared, banks)
     optimizer = create_optimizer(1e-2, weight_decay=0.0)
-    step = make_sft_step(policy, Imitation(micro_batches=2), optimizer)
+    step = make_sft_step(policy, ImitationOptions(micro_batches=2), optimizer)
     return step, optimizer, (Frozen(None, None), bench.tools, data)
 
 
@@ -98,7 +98,7 @@ def test_one_program_without_the_host(agent):
 
 def test_best_of_n_is_the_same_rollout_with_another_update():
     grpo, optimizer = make_training("answer"), optax.sgd(1e-2)
-    algorithm = Imitation(group=2, keep="best", min_reward=-1.0)
+    algorithm = ImitationOptions(group=2, imitated="best", min_reward=-1.0)
     step = compile_step(imitation_update, grpo.policy, algorithm, optimizer)
     params = make_tiny().model.params
     state = create_state(jax.tree.map(jnp.copy, params), optimizer, 0)

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memr1_jax.bench.harness import asking
-from memr1_jax.bench.tables.table_config import TableConfig
+from memr1_jax.bench.tables.table_config import SYNTHETIC, TableConfig
 from memr1_jax.data.benchmarks import Source, load_benchmark, source_of
-from memr1_jax.data.published import local_path
 from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-
-SYNTHETIC = "synthetic"
-_SYNTHETIC_SPLITS = {"": "test", "train": "train", "validation": "validation", "test": "test"}
+from memr1_jax.options import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +40,7 @@ def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> 
 
     Generated dialogues that `folder` has are read, unless they are to be generated `again`.
     """
-    if options.benchmark == SYNTHETIC:
+    if options.data == SYNTHETIC:
         return _synthetic(options, folder, again)
     given = {
         "captions": options.captions,
@@ -53,14 +50,14 @@ def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> 
         "cleaned_path": options.cleaned_path,
     }
     given = {name: value for name, value in given.items() if value}
-    if options.benchmark == "own":
+    if options.data == "own":
         given["session_gap"] = options.session_gap
         given["drop_unknown_turns"] = options.drop_unknown_turns
     path = options.data_path or None
-    found = load_benchmark(options.benchmark, path, split=options.split, **given)
+    found = load_benchmark(options.data, path, split=options.eval_split, **given)
     conversations = list(found.conversations)
     statistics, summaries = conversations, {}
-    if options.benchmark == "locomo":
+    if options.data == "locomo":
         from memr1_jax.data.locomo import find_locomo
         from memr1_jax.data.locomo_summaries import read_summaries
 
@@ -74,12 +71,10 @@ def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
     from memr1_jax.data.synthetic import write_synthetic
 
     path = folder / "dialogues.json"
-    name = _SYNTHETIC_SPLITS.get(options.split)
-    if name is None:
-        raise UserError(f"--split={options.split} is none of train, validation and test.")
+    name = options.eval_split or "test"
     if again or not path.exists():
         counts = {"train": 1, "validation": 0, "test": 0}
-        counts[name] = options.synthetic_conversations
+        counts[name] = options.synthetic_eval
         write_synthetic(
             path,
             options.seed,
@@ -98,12 +93,12 @@ def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
 def _data(options, title, sha256, conversations, statistics, summaries) -> TableData:
     sha256 = dict(sha256)
     if options.questions:
-        path = local_path(options.questions)
+        path = user_path(options.questions)
         chosen = listed(conversations, read_question_list(path))
         sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         which = f"those of the list {path.name}, of"
     else:
-        chosen, which = asking(conversations, options.max_questions), "evenly spread over"
+        chosen, which = asking(conversations, options.eval_questions), "evenly spread over"
     total = sum(len(conversation.questions) for conversation in conversations)
     asked = sum(len(conversation.questions) for conversation in chosen)
     if not asked:

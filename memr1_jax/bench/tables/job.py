@@ -28,6 +28,7 @@ from memr1_jax.bench.tables.table_config import (
     FREE,
     TableConfig,
     check_table,
+    names_in,
     papers,
     settings,
 )
@@ -47,14 +48,13 @@ def make_table(options: TableConfig) -> list[TableRow]:
     read, replies that are there are not computed again.
 
     Raises:
-      UserError: a row is unknown, or the folder belongs to a table of other options.
+      UserError: a row is unknown, no row could be run, or the folder belongs to a table of other
+        options.
     """
     check_table(options)
-    names = list(dict.fromkeys(filter(None, (n.strip() for n in options.rows.split(",")))))
+    names = names_in(options.rows)
     for name in names:
         split_name(options, name)
-    if options.against and options.against not in names:
-        raise UserError(f"--against={options.against} is none of --rows={options.rows}.")
     with RunFolder(
         options.output,
         "table",
@@ -93,6 +93,9 @@ def _make(
         compared = differences(answered, options.against, options.seed)
         write_table(folder, about, list(rows.values()), compared)
     _print(about, list(rows.values()), folder)
+    if all(row.row is None for row in rows.values()):
+        reasons = "; ".join(f"{row.name}: {row.reason}" for row in rows.values())
+        raise UserError(f"No row of the table in {folder} could be run. {reasons}")
     return list(rows.values())
 
 
@@ -111,7 +114,7 @@ class _Workshop:
     @functools.cached_property
     def engine(self) -> Engine:
         options = self.options
-        limits = Limits(options.batch, options.batch_tokens, options.max_prompt_length)
+        limits = Limits(options.eval_batch, options.batch_tokens, options.max_prompt_length)
         return Engine(self.models, limits=limits, cache=self._cache, mesh=self._mesh)
 
     @functools.cached_property
@@ -171,7 +174,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
             progress.update(done)
 
         def on_batch(done: int, total: int) -> None:
-            if total > 4 * workshop.options.batch:
+            if total > 4 * workshop.options.eval_batch:
                 on_progress("calls of this round", done, total)
 
         engine = workshop.engine
@@ -183,7 +186,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 workshop.data.conversations,
                 engine,
                 workshop.count,
-                score=METRICS[table_source(workshop.options.benchmark).metrics],
+                score=METRICS[table_source(workshop.options.data).metrics],
                 together_at_most=workshop.options.conversations,
                 on_progress=on_progress,
             )

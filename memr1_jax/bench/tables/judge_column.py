@@ -24,7 +24,7 @@ def judging(options: TableConfig, folder: Path) -> Judging | None:
 
     None where no judge is named, or the benchmark has no answers to be judged.
     """
-    prompts = table_source(options.benchmark).judge
+    prompts = table_source(options.data).judge
     if not options.judge_model or not prompts:
         return None
     judge, choose = _judge(options), PROMPTS[prompts]

@@ -10,6 +10,7 @@ from memr1_jax.bench.systems.registry import BASE, split_row
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.options import user_path
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype, load_model
 
@@ -52,7 +53,7 @@ class Models(Mapping):
 
 def exported(folder: str) -> dict[str, Path]:
     """The agents that the run folder of an experiment holds, with their model folders."""
-    found = {agent: Path(folder).expanduser() / "export" / agent for agent in AGENTS}
+    found = {agent: user_path(folder) / "export" / agent for agent in AGENTS}
     return {agent: path for agent, path in found.items() if path.is_dir()}
 
 

@@ -22,7 +22,8 @@ from memr1_jax.evals.report.merged_replays import merge_replays
 from memr1_jax.evals.report.replay import read_replay
 from memr1_jax.evals.report.report import read_evaluation
 from memr1_jax.evals.report.run_charts import agent_charts
-from memr1_jax.run.files import write_text_atomic
+from memr1_jax.options import user_path
+from memr1_jax.run.files import writable_file, write_text_atomic
 from memr1_jax.run.metrics_log import first_and_last, read_metrics, records_of
 
 AGENTS = {"manager": "Memory Manager", "answer": "Answer Agent"}
@@ -58,9 +59,10 @@ def write_report_page(folder: str | os.PathLike) -> Path:
     Raises:
       UserError: the folder holds neither metrics nor an evaluation, or a file in it is damaged.
     """
-    folder = Path(folder).expanduser().absolute()
-    path = folder / "report.html"
-    write_text_atomic(path, report_page(folder))
+    folder = user_path(folder).absolute()
+    text = report_page(folder)
+    path = writable_file(folder / "report.html")
+    write_text_atomic(path, text)
     return path
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 from memr1_jax.run import json_files
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.files import cannot_write
@@ -24,7 +25,7 @@ def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterat
     that has the file `mark` is of the same kind, and is replaced; anything else of that name is
     refused with a UserError, so that a slip of the keyboard deletes nothing.
     """
-    target = Path(folder).expanduser().resolve()
+    target = user_path(folder).resolve()
     if target.exists() and not _replaceable(target, mark):
         kind = "a model folder" if mark == "config.json" else "a folder of the same kind"
         raise UserError(

@@ -17,7 +17,7 @@ from memr1_jax.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 SIZES = {
-    "benchmark": "synthetic",
+    "data": "synthetic",
     "synthetic_sessions": 2,
     "synthetic_facts": 1,
     "answer_prompt": "compact",
@@ -25,9 +25,9 @@ SIZES = {
     "facts": "noted",
     "answer_response_length": 4,
     "manager_response_length": 30,
-    "batch": 1,
+    "eval_batch": 1,
     "features": 64,
-    "max_questions": 1,
+    "eval_questions": 1,
 }
 
 
@@ -156,11 +156,11 @@ def test_another_table_is_not_mixed_in(whole):
     folder, _ = whole
     with pytest.raises(UserError, match="--against=noop is none of --rows=bm25_turns"):
         make_table(options(folder, rows="bm25_turns", against="noop"))
-    with pytest.raises(UserError, match=r"--max_questions=3 \(was 1\)"):
-        make_table(options(folder, rows="noop", max_questions=3))
+    with pytest.raises(UserError, match=r"--eval_questions=3 \(was 1\)"):
+        make_table(options(folder, rows="noop", eval_questions=3))
     with pytest.raises(UserError, match="no row 'magic'"):
         make_table(options(folder, rows="magic"))
     with pytest.raises(UserError, match="backbone '7b'"):
         make_table(options(folder, rows="noop:7b"))
     with pytest.raises(UserError, match="power of two"):
-        make_table(options(folder, batch=3))
+        make_table(options(folder, eval_batch=3))

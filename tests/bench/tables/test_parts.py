@@ -164,7 +164,7 @@ def test_verdicts_join_the_scores(monkeypatch, tmp_path):
     assert judge("row", items)[0] == marked
     assert len(asked) == 2  # nothing twice, nothing adversarial
     assert judging(TableConfig(), tmp_path) is None
-    assert judging(TableConfig(benchmark="personamem_32k", judge_model="x"), tmp_path) is None
+    assert judging(TableConfig(data="personamem_32k", judge_model="x"), tmp_path) is None
 
 
 @pytest.mark.parametrize("name", [*BENCHMARKS, "synthetic"])
@@ -227,11 +227,11 @@ def test_models_are_known_by_their_weights(tmp_path):
 
 
 def test_generated_dialogues_by_split(tmp_path):
-    options = TableConfig(benchmark="synthetic", synthetic_sessions=2, split="validation")
+    options = TableConfig(data="synthetic", synthetic_sessions=2, eval_split="validation")
     data = load_table_data(options, tmp_path)
     assert [c.id.split("-")[0] for c in data.conversations] == ["validation"]
     assert [c.id.split("-")[0] for c in data.statistics] == ["train"]
-    again = load_table_data(dataclasses.replace(options, max_questions=1), tmp_path)
+    again = load_table_data(dataclasses.replace(options, eval_questions=1), tmp_path)
     assert sum(len(c.questions) for c in again.conversations) == 1
     assert "asked here: 1 of the" in again.title
     (talk,) = data.conversations
@@ -241,8 +241,8 @@ def test_generated_dialogues_by_split(tmp_path):
     assert [c.questions for c in named.conversations] == [(talk.questions[1],)]
     assert "those of the list list.json, of 1 of 1 conv" in named.title
     assert named.sha256.keys() == data.sha256.keys() | {"list.json"}
-    with pytest.raises(UserError, match="--split=half"):
-        load_table_data(dataclasses.replace(options, split="half"), tmp_path)
+    with pytest.raises(UserError, match="--eval_split=half must be one of"):
+        check_table(dataclasses.replace(options, eval_split="half"))
 
 
 def test_summaries_of_sessions(tmp_path):

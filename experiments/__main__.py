@@ -1,0 +1,41 @@
+"""The command `memr1`: one word for each job, with the flags of the module that does it."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": ("experiments.locomo_grpo", "Trains both agents with GRPO, or with --algorithm."),
+    "ppo": ("experiments.locomo_ppo", "Trains them with PPO and a critic."),
+    "sft": ("experiments.locomo_sft", "Trains them on demonstrations."),
+    "eval": ("experiments.locomo_eval", "Evaluates a pair of models on whole dialogues."),
+    "table": ("experiments.evaluate", "Compares memory systems on one backbone."),
+    "report": ("experiments.report", "Writes the page of a run again."),
+    "plan": ("tpu_scripts.aot_compile", "Compiles an experiment's step for TPUs; none is needed."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command that the first argument names."""
+    name, *rest = list(sys.argv if argv is None else argv)[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(usage())
+    elif name in COMMANDS:
+        importlib.import_module(COMMANDS[name][0]).command([f"memr1 {name}", *rest])
+    else:
+        print(f"Error: memr1 has no command {name!r}.\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    """Lists the commands with a sentence for each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        ["Usage: memr1 COMMAND --flag=value ...", "", *lines, ""]
+        + ["`memr1 COMMAND --help` lists the flags; `--flagfile=quickstart.flags` reads a set."]
+    )
+
+
+if __name__ == "__main__":
+    main()
