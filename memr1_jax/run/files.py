@@ -20,7 +20,7 @@ RUN_MARKS = (
     *("measured.json", "report.json", "model/*"),
 )
 _OWN = (  # what the commands write
-    *("metrics.jsonl", "checkpoints", "run.json"),
+    *("metrics.jsonl", "checkpoints", "run.json", "run.lock"),
     *("flags.txt", "tensorboard", "samples", "export", "training_banks*", "reward.png"),
     *("evaluation_*", "predictions_*", "replay_*", "report.*", "dialogues*", "settings.json"),
     *("replies.sqlite*", "results.*", "rows", "verdicts.jsonl", "table.md", "options.json"),

@@ -13,6 +13,7 @@ from memr1_jax.bench.tables.models import split_name
 from memr1_jax.bench.tables.table_config import TableConfig, check_table
 from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.errors import UserError
+from memr1_jax.options import with_options
 from memr1_jax.studies.ablation_cells import AblationsConfig, plan
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.algorithms import warmup_steps
@@ -66,7 +67,7 @@ def test_the_flag_file_of_the_ablations_names_every_option_and_the_judge_of_the_
     assert options == AblationsConfig(judge_model="nano_judge")
     assert list(plan(options)) == options.tables.split(",")
     named = {line[2:].split("=")[0] for line in ABLATIONS.read_text().splitlines() if "=" in line}
-    assert {f.name for f in dataclasses.fields(options)} <= named
+    assert {f.name for f in dataclasses.fields(options)} - {"overwrite"} <= named
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -98,7 +99,7 @@ def test_both_agents_leave_their_warm_up(name, monkeypatch):
 def test_a_number_of_warm_up_steps_overrides_the_ratio(monkeypatch):
     monkeypatch.chdir(ROOT)
     options = options_of(Path("experiments/flags/llama31_8b_grpo.flags"))
-    options = dataclasses.replace(options, warmup_steps=3, epochs=2, mini_batches=2)
+    options = with_options(options, warmup_steps=3, epochs=2, mini_batches=2)
     assert warmup_steps(options, "manager") == warmup_steps(options, "answer") == 3
     # Optimiser steps are counted: four follow each rollout.
     options = dataclasses.replace(options, warmup_steps=0)

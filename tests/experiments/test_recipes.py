@@ -64,7 +64,7 @@ def test_what_is_given_beside_a_recipe_wins_and_is_printed(capsys):
     assert "not the recipe's: --kl_weight=0.5 --aggregation=token-mean." in said
     assert with_recipe(options) is options
     given = with_options(ExperimentConfig(), recipe="gspo", clip_high=0.1)
-    assert with_recipe(given, say=lambda text: None).clip_high == 0.1
+    assert with_recipe(given, say=lambda text: None).policy.clip_high == 0.1
 
 
 def test_a_recipe_is_one_of_grpo_and_known():

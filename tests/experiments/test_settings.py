@@ -62,7 +62,7 @@ def settings_of(case: str, arguments: list[str]) -> dict:
     options = parsed(kind, values)
     found = {"options": flag_values(options)}
     if isinstance(options, ExperimentConfig):
-        found["learner"] = dataclasses.asdict(build_learner(options).algorithm)
+        found["learner"] = dataclasses.asdict(build_learner(options, "answer").algorithm)
         found["reward"] = dataclasses.asdict(options.reward)
         found["horizon"] = dataclasses.asdict(options.horizon)
     return found
