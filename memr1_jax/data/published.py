@@ -111,7 +111,7 @@ def local_path(path: str | os.PathLike) -> Path:
 
 
 def _given(file: PublishedFile, path: Path) -> Path:
-    """The file that a user named, by itself or by its folder."""
+    """Find the file that a user named, by itself or by its folder."""
     if path.is_dir():
         named = path / file.name
         if not named.is_file():

@@ -222,7 +222,7 @@ def _check_settings(folder: Path, about: Mapping) -> None:
 
 
 def _begun(path: Path) -> dict:
-    """Reads the settings of a table; UserError where the file was damaged."""
+    """Read the settings of a table; UserError where the file was damaged."""
     advice = "The file was damaged: give --output another folder."
     found = read_json_object(path, advice)
     if not all(isinstance(found.get(name, {}), dict) for name in ("settings", "models")):
