@@ -179,7 +179,7 @@ class _Reader:
     def _named(
         self, item: Node, key: str, nodes: Sequence[Node], order: dict[str, int], left_out: str
     ) -> tuple[str, ...] | None:
-        """The turns that a list names; None where one does not exist, after complaining."""
+        """Find the turns that a list names; complain and return None where one does not exist."""
         named, lost = resolve_all([node.of(str).value for node in nodes], order)
         if not lost:
             return named

@@ -87,7 +87,7 @@ def chat_role(name: str, speakers: Sequence[str]) -> str:
 def _groups(
     line: Node, session_gap: float, notes: list[Note]
 ) -> Iterator[tuple[str, Sequence[Node]]]:
-    """The time and the turns of each session."""
+    """Yield the time and the turns of each session."""
     if ("sessions" in line) == ("turns" in line):
         raise line.error('expected either "sessions", each with "turns", or "turns" alone.')
     if "turns" in line:
@@ -149,7 +149,7 @@ def _turn(node: Node, default_id: str, named: Sequence[str]) -> Turn | None:
 def _speakers(
     line: Node, named: Sequence[str], sessions: Iterable[Session]
 ) -> tuple[tuple[str, str], dict[str, str]]:
-    """The two speakers, and what the names that the file has for them become."""
+    """Find the two speakers, and what the names that the file has for them become."""
     speak = list(dict.fromkeys(turn.speaker for session in sessions for turn in session.turns))
     strangers = [name for name in speak if name not in named] if named else []
     if strangers:

@@ -102,7 +102,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
 
 
 def _given(file: PublishedFile, path: Path) -> Path:
-    """The file that a user named, by itself or by its folder."""
+    """Find the file that a user named, by itself or by its folder."""
     if path.is_dir():
         named = path / file.name
         if not named.is_file():

@@ -159,7 +159,7 @@ def _check(found: Found, counts: Mapping[str, int]) -> None:
 
 
 def _name(title: str, counts: Mapping[str, int], file: PublishedFile, *found: Found) -> str:
-    """The title, with the size where it is not that of the published file, and unknown editions."""
+    """Name a data set: with its size where that is not the published one, and unknown editions."""
     for what, published in _published_counts(file).items():
         if counts[what] != published:
             of = f" of {published:,}" if counts[what] < published else ""
@@ -169,7 +169,7 @@ def _name(title: str, counts: Mapping[str, int], file: PublishedFile, *found: Fo
 
 
 def _unknown(*found: Found) -> str:
-    """The digests of files whose content is no known edition, so that none goes by its name."""
+    """Name the digests of files whose content is no known edition."""
     digests = [file.sha256[:12] for file in found if file.edition == UNKNOWN]
     return f", unknown edition {' and '.join(digests)}" if digests else ""
 

@@ -8,7 +8,7 @@ from memr1_jax.data.episodes import episodes
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.training.assembly import check_gold
-from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.config import DataConfig, ExperimentConfig
 from memr1_jax.training.validation import validation_dialogues
 
 
@@ -31,13 +31,9 @@ def check_dialogues(
     Raises:
       UserError: nothing can be learned from them, or nothing can be evaluated.
     """
-    where = options.data_path or f"--data={options.data}"
-    if options.evaluate and not any(conversation.questions for conversation in evaluated):
-        raise UserError(
-            f"{where}: the conversations of --eval_split={options.eval_split} ask no question, so"
-            ' there is nothing to evaluate on. Add "questions", or give --evaluate=False.'
-        )
-    held_out = []
+    where, held_out = _where(options), []
+    if options.evaluate:
+        check_evaluated(options, evaluated)
     if options.select == "validation":
         held_out = validation_dialogues(options, folder, list(evaluated))
     if options.agent != "answer":
@@ -46,6 +42,19 @@ def check_dialogues(
         _check_questions(options, learned, where)
         if training_banks(options) == "gold":
             check_gold([*learned, *held_out])
+
+
+def check_evaluated(options: DataConfig, evaluated: Sequence[Conversation]) -> None:
+    """Raise UserError where the conversations to evaluate on ask nothing."""
+    if not any(conversation.questions for conversation in evaluated):
+        raise UserError(
+            f"{_where(options)}: the conversations of --eval_split={options.eval_split} ask no"
+            ' question, so there is nothing to evaluate on. Add "questions", or name another split.'
+        )
+
+
+def _where(options: DataConfig) -> str:
+    return options.data_path or f"--data={options.data}"
 
 
 def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], where: str) -> None:

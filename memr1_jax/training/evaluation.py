@@ -9,6 +9,7 @@ from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
+from memr1_jax.training.check_dialogues import check_evaluated
 from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loading import load_dialogues, load_models
@@ -39,8 +40,9 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
 
 
 def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
-    models = load_models(options)
     train, dialogues = load_dialogues(options, options.seed, folder)
+    check_evaluated(options, dialogues)
+    models = load_models(options)
     bench = build_workbench(options, models, train)
     pipeline = Pipeline(options, bench, models)
     what = f"{options.eval_split} split"

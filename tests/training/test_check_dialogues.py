@@ -9,7 +9,8 @@ import pytest
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
 from memr1_jax.training.check_dialogues import check_dialogues, training_banks
-from memr1_jax.training.config import ExperimentConfig, SFTConfig
+from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
+from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.loading import load_dialogues
 
@@ -61,6 +62,19 @@ def test_what_is_missing_is_told(tmp_path, learned, evaluated, changes, complain
     # A whole run says so before it looks for the model, which is not there.
     with pytest.raises(UserError, match=complaint):
         Experiment(dataclasses.replace(options, model=str(tmp_path / "no_model")))
+
+
+def test_an_evaluation_of_nothing_is_refused_before_its_models(tmp_path):
+    made = own(tmp_path, [WHERE], [])
+    options = EvaluationConfig(
+        data="own",
+        data_path=made.data_path,
+        eval_split="validation",
+        model=str(tmp_path / "no_model"),
+        output=str(tmp_path / "evaluated"),
+    )
+    with pytest.raises(UserError, match="nothing to evaluate on"):
+        evaluate(options)
 
 
 def test_what_is_not_needed_may_be_missing(tmp_path):
