@@ -13,6 +13,7 @@ from tiny_model import make_training
 
 from memr1_jax.errors import UserError
 from memr1_jax.rl.metrics import Mean
+from memr1_jax.run import files
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics
 from memr1_jax.run.preemption import Preempted
@@ -89,6 +90,31 @@ def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
     for step in range(1, 6):
         name = f"samples/{agent}/step_{step:06d}.json"
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_run_that_a_full_disk_ended_is_the_uninterrupted_one_when_resumed(tmp_path, monkeypatch):
+    whole, metrics = _run("answer", tmp_path / "whole", 4)
+    for place in (
+        "memr1_jax.run.metrics_log.append_whole",
+        "memr1_jax.training.loop.write_json_atomic",
+    ):
+        folder, calls = tmp_path / place, []
+        name = place.rpartition(".")[2]
+        write = getattr(files, name)
+
+        def full(*arguments, write=write, calls=calls):
+            calls.append(arguments)
+            if len(calls) == 4:
+                raise files.cannot_write("the file", OSError(28, "No space left on device"))
+            return write(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(UserError, match="the file could not be written .No space left"):
+                _run("answer", folder, 4)
+        resumed, again = _run("answer", folder, 4, go_on=True)
+        _assert_same(resumed, whole)
+        assert again == metrics
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
