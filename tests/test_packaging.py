@@ -18,9 +18,8 @@ FOUND = find_packages(str(ROOT), include=TOOL["packages"]["find"]["include"])
 def test_only_these_names_are_installed():
     tops = {name for name in FOUND if "." not in name}
     assert tops == {"memr1_jax", "experiments", "tpu_scripts"}
-    folders = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/**/__init__.py")}
-    assert {name.replace(".", "/") for name in FOUND} == {
-        folder for folder in folders if folder.split("/")[0] in tops
+    assert {ROOT / name.replace(".", "/") for name in FOUND} == {
+        path.parent for top in tops for path in (ROOT / top).rglob("__init__.py")
     }
 
 

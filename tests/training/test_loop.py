@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,20 @@ def test_other_settings_are_named_and_nothing_is_lost(tmp_path):
     assert [record["step"] for record in metrics] == [1, 2, 3, 4]
     with pytest.raises(UserError, match="already learned for 4 steps, more than the 3"):
         _run("answer", tmp_path / "run", 3, go_on=True)
+
+
+def test_what_was_off_as_0_is_off_as_none():
+    """Checkpoints of the version before resume: it wrote 0 where None is written now."""
+
+    def checkpoints(**identity):
+        return types.SimpleNamespace(
+            folder="run", latest_step=lambda: 1, restore=lambda _: ("state", {"identity": identity})
+        )
+
+    now = Stage("answer", 1, 1, 0, 1, 1, identity={"dual_clip": None, "group": 5})
+    assert resume(checkpoints(dual_clip=0.0, group=5), now, None) == "state"
+    with pytest.raises(UserError, match=r"dual_clip \(was 3.0\)"):
+        resume(checkpoints(dual_clip=3.0, group=5), now, None)
 
 
 def test_a_folder_without_checkpoints_starts_anew(tmp_path):
