@@ -149,7 +149,7 @@ def apply_response(
     def count(event):
         return jnp.sum(written & (scanned.event == event)).astype(jnp.float32)
 
-    named = (scanned.event == Event.UPDATE) | (scanned.event == Event.DELETE)
+    named = jnp.asarray([event.names_memory for event in Event])[scanned.event]
     unknown = jnp.sum(written & named & ~known).astype(jnp.float32)
 
     return after, Report(

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 
 from memr1_jax.data.types import Conversation, Fact, Question
-from memr1_jax.text.events import Event
 
 Banks = tuple[tuple[Fact, ...], tuple[Fact, ...]]
 
@@ -127,7 +126,7 @@ def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
     for operation in conversation.operations:
         if turn_of(conversation, facts[operation.fact]) < position:
             held.pop(operation.replaces, None)
-            if operation.event in (Event.ADD, Event.UPDATE):
+            if operation.event.writes:
                 held[operation.fact] = None
     return tuple(facts[index] for index in held)
 

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from memr1_jax.text.events import Event
+
 
 class Node(NamedTuple):
     """A place in the grammar: a body, then one of some literals, each with the node to go on with.
@@ -28,23 +30,30 @@ class Node(NamedTuple):
     body: str = "nothing"
 
 
-def _events(*names: str) -> dict[str, str]:
-    return {f'", "event": "{name}"}}': "more" for name in names}
+_TEXT = (', "text": "', "text")
+_CLOSE = ("}", "end")
+
+
+def _lines() -> dict[str, Node]:
+    """Make the nodes of a line of the compact schema: operations, and the ids that some name."""
+    options, named = {}, {}
+    for event in Event:
+        follows, node = rest = _TEXT if event.writes else _CLOSE
+        if event.names_memory:
+            named[event.key] = Node(dict([rest]), "shown id")
+            follows, node = ', "id": ', event.key
+        options[f'{{"op": "{event.name}"{follows}'] = node
+    return {"line": Node(options), **named}
+
+
+def _events(*events: Event) -> dict[str, str]:
+    return {f'", "event": "{event.name}"}}': "more" for event in events}
 
 
 # The first node is the start; "end" is where a stop token may follow.
 SCHEMAS = {
     "compact": {
-        "line": Node(
-            {
-                '{"op": "ADD", "text": "': "text",
-                '{"op": "UPDATE", "id": ': "update",
-                '{"op": "DELETE", "id": ': "delete",
-                '{"op": "NONE"}': "end",
-            }
-        ),
-        "update": Node({', "text": "': "text"}, "shown id"),
-        "delete": Node({"}": "end"}, "shown id"),
+        **_lines(),
         "text": Node({'"}': "end"}, "text"),
         "end": Node({"\n": "line"}),
     },
@@ -53,9 +62,9 @@ SCHEMAS = {
         "list": Node({'{"id": "': "entry", "]}": "end"}),
         "entry": Node({'"': "known"}, "any id"),
         "known": Node({', "text": "': "known text"}),
-        "known text": Node(_events("ADD", "UPDATE", "DELETE", "NONE"), "text"),
+        "known text": Node(_events(*Event), "text"),
         "new": Node({', "text": "': "new text"}),
-        "new text": Node(_events("ADD", "NONE"), "text"),
+        "new text": Node(_events(*(e for e in Event if not e.names_memory)), "text"),
         "more": Node({', {"id": "': "entry", "]}": "end"}),
         "end": Node({}),
     },

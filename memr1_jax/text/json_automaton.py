@@ -13,17 +13,10 @@ import flax.struct
 import jax
 import numpy as np
 
-from memr1_jax.text.events import Event
+from memr1_jax.text.events import SPELLINGS
 
 _SPACE = " \t\n\r"
 _ESCAPES = dict(zip('"\\/bfnrt', '"\\/\b\f\n\r\t', strict=True))
-_EVENTS = {
-    "add": Event.ADD,
-    "update": Event.UPDATE,
-    "delete": Event.DELETE,
-    "none": Event.NONE,
-    "noop": Event.NONE,
-}
 _ENTRY_KEYS = {"op": "op", "event": "op", "id": "id", "text": "text"}
 # Which keys mean something, by the kind of object; all other keys are skipped.
 _KEYS = {
@@ -180,7 +173,7 @@ def _words(state: State) -> dict:
     """The words that count in this string."""
     if state.where == "key":
         return _KEYS[state.level]
-    return _EVENTS if state.role == "op" else {}
+    return SPELLINGS if state.role == "op" else {}
 
 
 def _string(state: State, character: str) -> tuple[State, int]:

@@ -4,10 +4,9 @@ import json
 import re
 from typing import NamedTuple
 
-from memr1_jax.text.events import Event
+from memr1_jax.text.events import SPELLINGS, Event
 
 _SPACE = " \t\n\r"
-_EVENTS = {event.name: event for event in Event} | {"NOOP": Event.NONE}
 
 
 class _Object(list):
@@ -63,17 +62,17 @@ def _read_entry(pairs: _Object) -> tuple[Event, int, str] | None:
     """The operation of an entry, None if it must be skipped."""
     values = {"op" if key == "event" else key: value for key, value in pairs}
     name, number, text = values.get("op"), values.get("id"), values.get("text")
-    event = _EVENTS.get(name.upper()) if isinstance(name, str) else None
+    event = SPELLINGS.get(name.lower()) if isinstance(name, str) else None
     known = isinstance(number, str) and re.fullmatch("[0-9]{1,9}", number)
     slot = int(number) if known else -1
     if event is None:
         return None
-    if event in (Event.ADD, Event.UPDATE):
+    if event.writes:
         if type(text) is not str or not text:
             return None
     else:
         text = ""
-    if event in (Event.UPDATE, Event.DELETE) and slot < 0:
+    if event.names_memory and slot < 0:
         return None
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return event, slot, whole

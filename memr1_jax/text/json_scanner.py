@@ -205,8 +205,8 @@ def scan_operations(
     number = _read_number(action, jnp.maximum(id_key, 0), place)
     number = jnp.where(id_key > opened, number, -1)
 
-    needs_text = (event == Event.ADD) | (event == Event.UPDATE)
-    needs_id = (event == Event.UPDATE) | (event == Event.DELETE)
+    needs_text = jnp.asarray([e.writes for e in Event])[event]
+    needs_id = jnp.asarray([e.names_memory for e in Event])[event]
     sound = close & known & (has_text | ~needs_text) & ((number >= 0) | ~needs_id)
     acts = sound & (event != Event.NONE)
 

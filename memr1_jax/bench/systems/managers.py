@@ -121,11 +121,11 @@ def apply_written(
     """
     sources = tuple(dict.fromkeys(source for fact in facts for source in fact.sources))
     for event, place, text in operations:
-        counts[event.name.lower()] += 1
+        counts[event.key] += 1
         memory = Memory(" ".join(text.split()), time, facts[0].speaker, sources)
         if event == Event.ADD:
             bank = add(bank, [memory], embed)
-        elif event in (Event.UPDATE, Event.DELETE):
+        elif event.names_memory:
             if not 0 <= place < len(ids):
                 counts["unknown_ids"] += 1
             elif ids[place] not in bank.items:
@@ -183,8 +183,8 @@ def random_operations(
         for fact in facts:
             draw = random.Random(repr((seed, fact)))
             event = draw.choice(list(Event) if ids else [Event.NONE, Event.ADD])
-            place = draw.randrange(len(ids)) if event in (Event.UPDATE, Event.DELETE) else -1
-            text = fact.text if event in (Event.ADD, Event.UPDATE) else ""
+            place = draw.randrange(len(ids)) if event.names_memory else -1
+            text = fact.text if event.writes else ""
             operations.append((event, place, text))
         return apply_written(bank, operations, ids, facts, time, embed, counts)
         yield  # makes it a generator

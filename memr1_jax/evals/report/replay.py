@@ -112,10 +112,11 @@ def outcomes(
     Args:
       operations: as `scan_operations_reference` reads them.
       slots: those of the shown memories, by id.
-      alive: the slots in use before.
+      alive: the slots in use before. An id names the memory that its slot held then; once that is
+        deleted it names nothing, even where an ADD has filled the slot again.
       capacity: slots of the bank.
     """
-    alive, found = set(alive), []
+    alive, named, found = set(alive), set(alive), []
     for event, place, text in operations:
         outcome, slot = "applied", None
         if event == Event.ADD:
@@ -123,12 +124,14 @@ def outcomes(
             slot, outcome = (free[0], "applied") if free else (None, "refused")
         elif not 0 <= place < len(slots):
             outcome = "unknown"
-        elif slots[place] not in alive:
+        elif slots[place] not in named:
             outcome = "gone"
         else:
             slot = slots[place]
         if slot is not None:
             (alive.discard if event == Event.DELETE else alive.add)(slot)
+        if event == Event.DELETE:
+            named.discard(slot)
         number = place if place >= 0 else None
         found.append(Operation(event.name, number, text, outcome, slot))
     return tuple(found)

@@ -106,6 +106,12 @@ FULL = (
         ),
         (
             "compact",
+            '{"op": "DELETE", "id": 0}\n{"op": "ADD", "text": "New."}\n{"op": "DELETE", "id": 0}',
+            {1: TEXTS[1], 2: TEXTS[2], 3: "New."},
+            {"manage_read": 1, "delete": 2, "add": 1, "gone_ids": 1},
+        ),
+        (
+            "compact",
             '{"op": "DELETE", "id": 5}\n{"op": "UPDATE", "id": 3, "text": "x"}',
             dict(enumerate(TEXTS)),
             {"manage_read": 1, "delete": 1, "update": 1, "unknown_ids": 2},
