@@ -113,7 +113,7 @@ def manager_demonstrations(
     slots, shown = by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
 
     def seen(fact: Fact) -> str:
-        return _decode(tokenizer, encoder.tokenize(fact.text)[: encoder.sizes.memory_width])
+        return _decode(tokenizer, encoder.cut(fact.text, encoder.sizes.memory_width))
 
     full = manager.template.name.startswith("manager_full")
     counts = dict.fromkeys(("corrupted", "update_not_shown", "delete_not_shown"), 0)

@@ -106,7 +106,7 @@ def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]
     facts = tuple(
         fact
         for fact in conversation.facts
-        if fact.sources[-1] == turn.dia_id and fact.speaker == turn.speaker
+        if fact.sources[-1] == turn.dia_id and fact.speaker == turn.speaker and fact.text.strip()
     )
     if facts:
         return facts
@@ -132,9 +132,12 @@ def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
 
 
 def banks_before(conversation: Conversation, position: int, window: int | None = None) -> Banks:
-    """Return each speaker's `facts_before` from the last `window` turns; None means from all."""
+    """Return each speaker's `facts_before` from the last `window` turns; None means from all.
+
+    Blank facts are no memories.
+    """
     start = 0 if window is None else position - window
-    held = facts_before(conversation, position)
+    held = [fact for fact in facts_before(conversation, position) if fact.text.strip()]
     recent = [fact for fact in held if turn_of(conversation, fact) >= start]
     first, second = conversation.speakers
     return (

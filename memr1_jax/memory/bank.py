@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.events import Event
 
 
@@ -159,6 +160,7 @@ def bank_from_facts(
     *,
     capacity: int,
     width: int,
+    begins: np.ndarray | None = None,
 ) -> MemoryBank:
     """Builds on the host, with NumPy, the bank that adding the facts one by one would give.
 
@@ -169,16 +171,18 @@ def bank_from_facts(
         sources: n dialogue turns.
         capacity: slots of the bank; facts beyond it are refused and counted.
         width: tokens a slot holds.
+        begins: which tokens begin a character, see `cut_to_width`.
     """
     keys = np.asarray(keys, np.float32)
-    filled = [i for i, fact in enumerate(facts) if len(fact)]
+    held = [cut_to_width(fact, width, begins) for fact in facts]
+    filled = [i for i, fact in enumerate(held) if len(fact)]
     kept = filled[:capacity]
     n = len(kept)
     tokens = np.zeros((capacity, width), np.int32)
     length = np.zeros(capacity, np.int32)
     for row, i in enumerate(kept):
-        length[row] = min(len(facts[i]), width)
-        tokens[row, : length[row]] = facts[i][:width]
+        length[row] = len(held[i])
+        tokens[row, : length[row]] = held[i]
     key = np.zeros((capacity, keys.shape[-1]), np.float32)
     key[:n] = keys[kept]
     time, source = np.zeros((2, capacity), np.int32)

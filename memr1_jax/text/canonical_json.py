@@ -1,12 +1,13 @@
-"""The one spelling of the manager's JSON that constrained decoding allows, as a byte automaton.
+r"""The one spelling of the manager's JSON that constrained decoding allows, as a byte automaton.
 
 - compact, one object a line: `{"op": "ADD", "text": "..."}`, `{"op": "UPDATE", "id": 3, "text":
   "..."}`, `{"op": "DELETE", "id": 3}`, `{"op": "NONE"}`; ids must be shown ones.
 - full: `{"memory": [{"id": "0", "text": "...", "event": "ADD"}, ...]}`; an entry with an id that
   was not shown can only be ADD or NONE.
 
-Texts are not empty, are UTF-8, hold no control characters and no escapes but of the quote, the
-slash and the backslash. `json_scanner` reads all of this, and more.
+Texts are not blank, are UTF-8, hold no control characters, no escapes but of the quote, the slash
+and the backslash, and no `</think>`, before which nothing is read (`<\/think>` says the same).
+`json_scanner` reads all of this, and more.
 
 How many memories are shown is known only at run time, so every transition carries the number it
 needs. What happens with fewer depends on the schema: see `grammar.Grammar`.
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memr1_jax.text.events import Event
+from memr1_jax.text.reasoning import END
 
 
 class Node(NamedTuple):
@@ -73,11 +75,21 @@ SCHEMAS = {
 TWINS = {"known": "new", "known text": "new text"}
 
 
+class Tail(NamedTuple):
+    """The middle of a character: ranges of the bytes to come, and its bytes while it may be space.
+
+    `space` is empty where the text is not blank, or the character is none of the wide spaces.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    space: bytes = b""
+
+
 class State(NamedTuple):
     """A node, what was read of its body (None: the body is over), and of its literal."""
 
     node: str
-    body: str | tuple | None
+    body: str | Tail | None
     literal: str = ""
 
 
@@ -85,24 +97,50 @@ class State(NamedTuple):
 _CONTINUATION = (0x80, 0xBF)
 _SECOND = {0xC2: (0xA0, 0xBF), 0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F)}
 _SECOND |= {0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+_WIDE_SPACES = [chr(code).encode() for code in range(0xA0, 0x3001) if chr(code).isspace()]
 
 
-def _read_text(body: str | tuple, byte: int) -> str | tuple | None:
-    r"""Read one byte of a text: "" none yet, "x" whole characters, "\\" an escape, or a tuple.
+def _read_text(body: str | Tail, byte: int) -> str | Tail | None:
+    r"""Read one byte of a text: "" blank so far, "x" not so, "\\" an escape, or within a character.
 
-    The tuple holds the ranges of the continuation bytes still to come.
+    A beginning of `</think>` stands in the place of "x".
     """
-    if isinstance(body, tuple):
-        low, high = body[0]
-        return (body[1:] or "x") if low <= byte <= high else None
+    if isinstance(body, Tail):
+        return _read_tail(body, byte)
     if body == "\\":
         return "x" if byte in b'"\\/' else None
     if byte == ord("\\"):
         return "\\"
     if 0xC2 <= byte <= 0xF4:
         tail = 1 + (byte >= 0xE0) + (byte >= 0xF0)
-        return (_SECOND.get(byte, _CONTINUATION), *[_CONTINUATION] * (tail - 1))
-    return "x" if 0x20 <= byte < 0x7F and byte != ord('"') else None
+        ranges = (_SECOND.get(byte, _CONTINUATION), *[_CONTINUATION] * (tail - 1))
+        return Tail(ranges, _may_be_space(bytes([byte])) if body == "" else b"")
+    if not 0x20 <= byte < 0x7F or byte == ord('"'):
+        return None
+    mark = chr(byte) if body in ("", "x") else body + chr(byte)
+    mark = mark if END.startswith(mark) else chr(byte)
+    if END.startswith(mark):
+        return mark if mark != END else None
+    return "" if body == "" and byte == ord(" ") else "x"
+
+
+def _read_tail(body: Tail, byte: int) -> str | Tail | None:
+    (low, high), *rest = body.ranges
+    if not low <= byte <= high:
+        return None
+    space = _may_be_space(body.space + bytes([byte])) if body.space else b""
+    if rest:
+        return Tail(tuple(rest), space)
+    return "" if space else "x"
+
+
+def _may_be_space(data: bytes) -> bytes:
+    return data if any(space.startswith(data) for space in _WIDE_SPACES) else b""
+
+
+def _is_complete(body: str | Tail) -> bool:
+    """Tell whether a text may end here."""
+    return body not in ("", "\\") and not isinstance(body, Tail)
 
 
 def _read_id(body: str, byte: int, max_entries: int) -> str | None:
@@ -117,7 +155,7 @@ def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State
     node, need = nodes[state.node], 0
     if state.body is not None:
         if node.body == "text":
-            body, complete = _read_text(state.body, byte), state.body == "x"
+            body, complete = _read_text(state.body, byte), _is_complete(state.body)
         else:
             body, complete = _read_id(state.body, byte, max_entries), bool(state.body)
         if body is not None:

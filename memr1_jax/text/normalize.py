@@ -95,6 +95,12 @@ def _mix(code, position, seed):
     return value ^ (value >> 16)
 
 
+def is_space(code: jax.Array) -> jax.Array:
+    """Mark the code points that `str.isspace` calls white space."""
+    spaces = [c for c in range(0x3001) if chr(c).isspace()]  # there are none above
+    return jnp.isin(code, jnp.asarray(spaces, code.dtype))
+
+
 def decode_utf8(text: jax.Array, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Decode the bytes `text [C]` uint8 in `[start, end)` as `bytes.decode("utf-8", "replace")`.
 

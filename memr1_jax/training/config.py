@@ -69,6 +69,11 @@ class AgentConfig:
     manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
     answer_prompt: str = option("compact", "Prompt file answer_<name>.txt.")
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
+    salvage: bool = option(
+        False,
+        "Of a manager's response that is broken keep the operations that were written whole before"
+        " the fault; in the compact schema also those after it, each object standing for itself.",
+    )
     memories: int = option(30, "Memories retrieved for each speaker for an answer.")
     neighbours: int = option(5, "Similar memories retrieved for each new fact.")
     memories_shown: int = option(20, "Memories that the manager is shown at most.")

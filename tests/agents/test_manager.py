@@ -166,6 +166,22 @@ CASES = {
         {"delete": 1, "add": 1, "update": 1, "gone": 1},
     ),
     "no text": (_entry("ADD"), NOTHING, {"skipped": 1}),
+    "blank text": (_entry("ADD", None, " \t\u3000"), NOTHING, {"skipped": 1}),
+    "prose in braces": (
+        "Using {ids} as shown:\n" + _entry("ADD", None, "Rex is ill."),
+        {2: " Rex is ill."},
+        {"add": 1},
+    ),
+    "reasoning": (
+        f"<think>{_entry('DELETE', 1)}? No.</think>\n" + _entry("ADD", None, "Rex is ill."),
+        {2: " Rex is ill."},
+        {"add": 1},
+    ),
+    "one object is broken": (
+        _entry("ADD", None, "Rex is ill.") + '\n{"op": "DELETE", "id": [1]}\n' + _entry("NONE"),
+        {2: " Rex is ill."},
+        {"add": 1, "salvaged": 1},
+    ),
     "no id": (_entry("DELETE"), NOTHING, {"skipped": 1}),
     "prose": ("I would add this fact.", NOTHING, {"invalid": 1}),
     "cut off": ('{"op": "ADD", "text": "Rex is', NOTHING, {"invalid": 1}),
@@ -222,6 +238,21 @@ def test_a_response_edits_the_right_slots_and_is_counted(tiny, shown, outcomes, 
     if not changes:
         jax.tree.map(np.testing.assert_array_equal, before.tokens, after.tokens)
         np.testing.assert_array_equal(before.alive, after.alive)
+
+
+def test_what_was_whole_of_a_broken_response_is_kept_on_request(tiny, shown):
+    before, facts, prompt = shown
+    prompt = prompt.replace(slots=prompt.slots.at[:2].set(jnp.array([0, 1])))
+    cut_off = _full(("9", "Rex is ill.", "ADD"), ("1", "Ana lives in Oslo.", "UPDATE"))[:-30]
+    rows = [row_of(tiny, cut_off, WIDTH)] * len(CASES)
+    tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
+    manager = dataclasses.replace(_reader(tiny), salvage=True)
+    banks, reports = _apply()(manager, tiny.bench.tools, before, prompt, facts, tokens, length)
+    after, report = jax.tree.map(lambda x: x[0], (banks, reports))
+    assert (float(report.add), float(report.salvaged), float(report.invalid)) == (1, 1, 0)
+    found = {m: text.strip() for m, text in texts_of(tiny, after).items()}
+    kept = {m: text.strip() for m, text in texts_of(tiny, before).items()}
+    assert found == kept | {2: "Rex is ill."}
 
 
 def test_an_add_to_a_full_bank_is_refused_and_counted(tiny, shown):

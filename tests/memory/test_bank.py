@@ -162,6 +162,17 @@ def test_a_bank_from_facts_equals_adding_them():
     assert (int(bank.refused), int(bank.overflowed)) == (1, 1)
 
 
+def test_a_cut_fact_ends_at_a_whole_character():
+    begins = np.array([True] * 5 + [False] * 3)  # tokens 5 to 7 go on with a character
+    facts = [[1, 2, 4, 5], [1, 2, 3, 4], [4, 5, 6, 7], [4, 5, 6]]
+    bank = bank_from_facts(
+        facts, np.zeros((4, 2)), [0] * 4, [0] * 4, capacity=4, width=3, begins=begins
+    )
+    held = [row[:n].tolist() for row, n in zip(bank.tokens, bank.length, strict=True)]
+    assert held == [[1, 2], [1, 2, 3], [4, 5, 6], []]  # of the third nothing is left
+    assert int(bank.overflowed) == 2
+
+
 def branches(edit):
     """Whether the traced and the compiled program of an edit of one bank hold a branch."""
     operations = Operations(*(jnp.zeros(shape, jnp.int32) for shape in (5, 5, (5, 4), 5)))

@@ -38,6 +38,7 @@ def language_model_manager(
     shown: int = SHOWN,
     room: int | None = None,
     count: Callable[[str], int] = len,
+    salvage: bool = False,
 ) -> Manager:
     """The Memory Manager: similar memories, numbered from 0, and the facts, in one call.
 
@@ -54,6 +55,7 @@ def language_model_manager(
       shown: memories shown at most, the best of all.
       room: the tokens that the list of memories may take; the least similar go, and are counted.
       count: tells the tokens of a text.
+      salvage: whether what was whole of a broken response counts.
     """
     template = read_prompt(f"manager_{prompt}")
 
@@ -74,10 +76,11 @@ def language_model_manager(
         )
         call = Call("manage", messages, max_tokens, model, schema, len(ids) if schema else 0)
         reply = yield from ask(call)
-        scan = scan_operations_reference(reply.text, _MOST_OPERATIONS)
+        scan = scan_operations_reference(reply.text, _MOST_OPERATIONS, salvage)
         outcome = "read" if scan.strict else "recovered" if scan.valid else "failed"
         counts[f"manage_{outcome}"] += 1
         counts["manage_cut"] += not reply.stopped
+        counts["salvaged"] += scan.salvaged
         counts["skipped"] += scan.skipped
         counts["dropped"] += scan.dropped
         counts["none"] += scan.none

@@ -18,6 +18,7 @@ _COUNTS = {
     **{event.key: event.label for event in REPORTED},
     "invalid": "responses that could not be read",
     "responses_cut": "responses that were cut off",
+    "salvaged": "broken responses of which something was kept",
     "skipped": "entries without a usable event, id or text",
     "unknown": "ids that were not shown",
     "gone": "ids that the same response had deleted",
@@ -27,6 +28,7 @@ _COUNTS = {
     "overflowed": "memories that were cut",
     "unread": "responses longer than what is read",
     "facts_cut": "noted facts that were cut",
+    "facts_skipped": "noted facts without text",
 }
 _ALWAYS = ("turns", *(event.key for event in REPORTED), "invalid")  # the others where not 0
 

@@ -52,9 +52,10 @@ class TurnRecord:
     """One turn of one speaker's stream.
 
     `speaker` is whose bank it is, `said_by` who spoke; `size` counts the memories after the turn.
-    `output` and all that follows from it keep their defaults where no manager was asked. `skipped`
-    counts entries without a usable event, id or text, `dropped` operations beyond those that are
-    read. `questions` are the indices of those whose last evidence this turn is.
+    `output` and all that follows from it keep their defaults where no manager was asked. `salvaged`
+    says that entries were kept though others were broken, `skipped` counts entries without a usable
+    event, id or text, `dropped` operations beyond those that are read. `questions` are the indices
+    of those whose last evidence this turn is.
     """
 
     speaker: str
@@ -69,6 +70,7 @@ class TurnRecord:
     output: str | None = None
     stopped: bool = True
     valid: bool = True
+    salvaged: bool = False
     operations: tuple[Operation, ...] = ()
     none: int = 0
     skipped: int = 0

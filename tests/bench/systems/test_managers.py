@@ -102,7 +102,7 @@ FULL = (
             "compact",
             '{"op": "ADD", "text": "One."}\n{"op": "ADD", "text": "Two<cut>',
             {**dict(enumerate(TEXTS)), 3: "One."},
-            {"manage_recovered": 1, "manage_cut": 1, "add": 1},
+            {"manage_recovered": 1, "manage_cut": 1, "add": 1, "salvaged": 1},
         ),
         (
             "compact",
