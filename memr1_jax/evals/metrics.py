@@ -65,21 +65,22 @@ def bleu1(prediction: str, gold: str) -> float:
     return float(sentence_bleu([second], first, weights, smoothing_function=smoothing))
 
 
-def exact_match(prediction: str, gold: str) -> float:
+def exact_match(prediction: str, gold: str, plain_marks: bool = False) -> float:
     """Return 1 if both are equal under SQuAD's normalisation (arXiv 1606.05250), else 0.
 
-    An answer that normalises to nothing scores 0; without this guard "the the" would equal "the".
+    An empty answer scores 0. With `plain_marks` typographic marks equal those of ASCII, as in the
+    reward.
     """
-    first, second = normalize_text(prediction), normalize_text(gold)
+    first, second = (normalize_text(text, plain_marks) for text in (prediction, gold))
     return float(first == second and first != "")
 
 
-def f1_squad(prediction: str, gold: str) -> float:
+def f1_squad(prediction: str, gold: str, plain_marks: bool = False) -> float:
     """Return SQuAD's F1 (arXiv 1606.05250), in [0, 1]: multisets of normalised words.
 
-    As for `exact_match`, an answer that normalises to nothing scores 0.
+    As for `exact_match`, an empty answer scores 0, and marks may equal those of ASCII.
     """
-    first, second = (normalize_text(text).split() for text in (prediction, gold))
+    first, second = (normalize_text(text, plain_marks).split() for text in (prediction, gold))
     return _multiset_f1(first, second)
 
 
@@ -111,18 +112,19 @@ def f1_locomo_official(prediction: str, gold: str, category: int) -> float:
     return _stemmed_f1(prediction, gold.split(";")[0] if category == 3 else gold)
 
 
-def score(prediction: str, question: Question) -> dict[str, float]:
+def score(prediction: str, question: Question, plain_marks: bool = False) -> dict[str, float]:
     """Return every variant in `METRICS` for one answer, and its `category`.
 
-    Category 5 has no gold, so only the official score applies to it.
+    With `plain_marks` typographic marks equal those of ASCII in exact match and in SQuAD's F1; the
+    other variants are as published. Category 5 has no gold, so only the official score applies.
     """
     gold, category = question.answer, question.category
     row = {"category": category}
     if category != 5:
         row["f1_set_of_words"] = f1_set_of_words(prediction, gold)
         row["bleu1_method1"] = bleu1(prediction, gold)
-        row["exact_match"] = exact_match(prediction, gold)
-        row["f1_squad"] = f1_squad(prediction, gold)
+        row["exact_match"] = exact_match(prediction, gold, plain_marks)
+        row["f1_squad"] = f1_squad(prediction, gold, plain_marks)
     row["f1_locomo_official"] = f1_locomo_official(prediction, gold, category)
     return row
 

@@ -247,6 +247,11 @@ class EvalConfig:
     )
     eval_questions: int = option(0, "Questions to evaluate on, evenly spread; 0: all.")
     eval_batch: int = option(8, "Questions answered together.")
+    plain_marks: bool = option(
+        False,
+        "In exact match and SQuAD's F1 let typographic apostrophes, quotes and dashes equal plain"
+        " ones, as they always do in the reward.",
+    )
     replay_dialogues: int = option(
         2, "Dialogues of the evaluation that are written down turn by turn, for report.html."
     )

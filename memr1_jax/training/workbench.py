@@ -52,6 +52,7 @@ class Pipeline:
             models.answerer.tokenizer,
             batch=options.eval_batch,
             limit=options.eval_questions,
+            plain_marks=options.plain_marks,
         )
 
     def banks(
