@@ -143,7 +143,7 @@ def _question(
     evidence = [reference.of(str).value for reference in item["evidence"].items()]
     return Question(
         question=item.text("question"),
-        answer="" if invites else str(item["answer"].of(str, int).value),
+        answer="" if invites else _answer(item),
         category=category,
         evidence=_resolve(evidence, order, irregular),
         index=index,
@@ -152,6 +152,13 @@ def _question(
         abstain=invites,
         distractor=item.text("adversarial_answer") if invites else "",
     )
+
+
+def _answer(item: Node) -> str:
+    answer = str(item["answer"].of(str, int).value)
+    if not answer.strip():
+        raise item["answer"].error("the answer is empty, so that no answer can be right.")
+    return answer
 
 
 def _session(record: Node, number: int, speakers: tuple[str, str], captions: bool) -> Session:

@@ -162,7 +162,7 @@ def _question(item: Node, index: int, order: dict[str, int]) -> Question:
         raise item["after"].error(f"{after} is not between 0 and the {len(order)} turns.")
     return Question(
         question=item.text("question"),
-        answer="" if abstain and "answer" not in item else item.written("answer"),
+        answer="" if abstain and "answer" not in item else _answer(item),
         category=category,
         evidence=tuple(sorted(set(evidence), key=order.__getitem__)),
         index=index,
@@ -173,6 +173,16 @@ def _question(item: Node, index: int, order: dict[str, int]) -> Question:
         abstain=abstain,
         after=after,
     )
+
+
+def _answer(item: Node) -> str:
+    answer = item.written("answer")
+    if not answer.strip():
+        raise item["answer"].error(
+            "the answer is empty, so that no answer can be right. Say what is right, or"
+            ' "abstain": true where the dialogue does not say.'
+        )
+    return answer
 
 
 def _fact(

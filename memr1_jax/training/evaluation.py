@@ -25,7 +25,7 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     check_options(options)
     folder = prepare_run_folder(options.output, resume=True)
     models = load_models(options)
-    train, dialogues = load_dialogues(options, options.seed, folder)
+    train, dialogues = load_dialogues(options, options.seed, folder, learn=False)
     bench = build_workbench(options, models, train)
     pipeline = Pipeline(options, bench, models)
     what = f"{options.eval_split} split"
