@@ -156,9 +156,7 @@ def apply_response(
     unknown = jnp.sum(written & named & ~known).astype(jnp.float32)
 
     return after, Report(
-        add=count(Event.ADD),
-        update=count(Event.UPDATE),
-        delete=count(Event.DELETE),
+        **{event.key: count(event) for event in Event if event != Event.NONE},
         none=scanned.none.astype(jnp.float32),
         invalid=(~scanned.valid).astype(jnp.float32),
         salvaged=scanned.salvaged.astype(jnp.float32),

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from memr1_jax.text.byte_table import begins_character, cut_to_width
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_automaton import scanner_tables
 from memr1_jax.text.json_reference import scan_operations_reference
@@ -226,6 +227,9 @@ def test_a_cut_ends_at_a_whole_character(byte_table):
         assert text.decode() == ("x" * size + "🎈" * 25)[: len(text.decode())]
         assert (result.length[0], result.cut) == (kept, 1)
         assert not result.tokens[0, kept:].any()
+        whole = letters[[*b"x" * size, *("🎈" * 25).encode()]].tolist()
+        on_the_host = cut_to_width(whole, MAX_TEXT, begins_character(byte_table))
+        assert result.tokens[0, :kept].tolist() == on_the_host
 
 
 def test_whole_tokens_are_copied_and_broken_ones_spelled(byte_table):
