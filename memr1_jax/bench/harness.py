@@ -64,6 +64,7 @@ def run_row(
     count: Callable[[str], int],
     *,
     together_at_most: int = 16,
+    plain_marks: bool = False,
     on_progress: Progress = lambda what, done, total: None,
 ) -> RowRun:
     """Has a system read all conversations and answer all their questions.
@@ -77,6 +78,7 @@ def run_row(
       run: answers lists of calls.
       count: tells the tokens of a text, for the size of banks.
       together_at_most: conversations that advance together.
+      plain_marks: see `metrics.score`.
       on_progress: told what is going on.
     """
     made: list[tuple[Call, Reply]] = []
@@ -108,7 +110,8 @@ def run_row(
             answers = together([stores[p].answer(question) for p, question in asked], recorded)
             held = {place: stores[place].memories() for place in at}
             for (place, question), answer in zip(asked, answers, strict=True):
-                found[place].append(_answered(wave[place], question, answer, held[place]))
+                row = _answered(wave[place], question, answer, held[place], plain_marks)
+                found[place].append(row)
                 searches.append(answer.search_seconds)
                 without_room += answer.without_room
             progress.answered(len(asked))
@@ -128,7 +131,11 @@ def _read(store: Store, stage, progress: "_Progress") -> Steps[None]:
 
 
 def _answered(
-    conversation: Conversation, question: Question, answer: Answer, held: Sequence[Memory]
+    conversation: Conversation,
+    question: Question,
+    answer: Answer,
+    held: Sequence[Memory],
+    plain_marks: bool,
 ) -> Answered:
     gold = question.answer if question.corrected is None else question.corrected
     asked = dataclasses.replace(question, answer=gold)
@@ -144,7 +151,7 @@ def _answered(
         answer=answer.answer,
         rule=answer.rule,
         abstain=question.abstain,
-        scores=score_answer(answer.answer, asked),
+        scores=score_answer(answer.answer, asked, plain_marks),
         evidence=find_evidence(question.evidence, held, answer.memories),
         memories=tuple(dataclasses.asdict(memory) for memory in answer.memories),
     )

@@ -39,14 +39,14 @@ class Answered:
     memories: tuple[dict, ...]  # those that were shown
 
 
-def score_answer(answer: str, question: Question) -> dict[str, float]:
-    """The metrics of one answer, by the names of their variants."""
+def score_answer(answer: str, question: Question, plain_marks: bool = False) -> dict[str, float]:
+    """Compute the metrics of one answer, by their variants' names; `plain_marks`: see `score`."""
     if question.options:
         return score_multiple_choice(answer, question.answer)
     if question.category:
-        scores = score(answer, question)
+        scores = score(answer, question, plain_marks)
         return {name: value for name, value in scores.items() if name != "category"}
-    return score_msc(answer, question.answer)
+    return score_msc(answer, question.answer, plain_marks)
 
 
 def headline(metrics: Iterable[str]) -> str:

@@ -129,18 +129,18 @@ def score(prediction: str, question: Question, plain_marks: bool = False) -> dic
     return row
 
 
-def score_msc(prediction: str, gold: str) -> dict[str, float]:
+def score_msc(prediction: str, gold: str, plain_marks: bool = False) -> dict[str, float]:
     """Return the scores of one answer to a question of MSC-Self-Instruct, each by its variant.
 
     `rouge_l_recall` is what MemGPT (arXiv 2310.08560) reports, the others are Memory-R1's and
-    SQuAD's.
+    SQuAD's; `plain_marks` as in `score`.
     """
     recall, f1 = rouge_l(prediction, gold)
     return {
         "f1_set_of_words": f1_set_of_words(prediction, gold),
         "bleu1_method1": bleu1(prediction, gold),
-        "exact_match": exact_match(prediction, gold),
-        "f1_squad": f1_squad(prediction, gold),
+        "exact_match": exact_match(prediction, gold, plain_marks),
+        "f1_squad": f1_squad(prediction, gold, plain_marks),
         "rouge_l_recall": recall,
         "rouge_l_f1": f1,
     }

@@ -55,6 +55,9 @@ class TableConfig:
     features: int = option(1024, "Width of the hashed TF-IDF embedding.")
 
     salvage: bool = option(False, "Keep what was whole of a manager's broken response.")
+    plain_marks: bool = option(
+        False, "Exact match, SQuAD's F1: typographic apostrophes and dashes equal plain ones."
+    )
     memories: int = option(30, "Memories retrieved for each speaker for an answer.")
     neighbours: int = option(5, "Similar memories retrieved for each new fact.")
     memories_shown: int = option(20, "Memories that a manager is shown at most.")

@@ -170,6 +170,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 generator,
                 workshop.count,
                 together_at_most=workshop.options.conversations,
+                plain_marks=workshop.options.plain_marks,
                 on_progress=on_progress,
             )
         )
