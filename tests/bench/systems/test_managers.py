@@ -129,6 +129,15 @@ def test_what_is_written_is_done_or_counted(bank, prompt, written, expected, cou
     assert found == counts
 
 
+def test_what_was_whole_of_a_broken_response_is_kept_on_request(bank):
+    facts = [Fact("Ann", "Ann has a dog who plays chess.", 2, ("D2:1",))]
+    manager = language_model_manager(embed, "full", salvage=True)
+    after, counts = run(manager, bank, Script(lambda _: FULL[:-12]), facts)
+    assert texts(after) == {1: "Ann plays go.", 2: "She owns a canoe."}
+    found = {"manage_recovered": 1, "salvaged": 1, "delete": 2, "update": 2}
+    assert counts == found | {"gone_ids": 1, "unknown_ids": 1, "skipped": 1}
+
+
 def test_calls_name_weights_and_grammar(bank):
     script = Script(lambda call: '{"op": "NONE"}')
     options = {"model": "manager", "schema": "compact", "max_tokens": 99, "shown": 2}
