@@ -109,7 +109,7 @@ def manager_demonstrations(
     slots, shown = by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
 
     def seen(fact: Fact) -> str:
-        return _decode(tokenizer, encoder.tokenize(fact.text)[: encoder.sizes.memory_width])
+        return _decode(tokenizer, encoder.cut(fact.text, encoder.sizes.memory_width))
 
     full = manager.template.name.startswith("manager_full")
     counts = dict.fromkeys(("corrupted", "update_not_shown", "delete_not_shown"), 0)
@@ -243,14 +243,14 @@ def _written(
 ) -> Written:
     """A gold operation under the ids of the prompt, which lists the facts `listed`."""
     event, place = operation.event, -1
-    if event in (Event.UPDATE, Event.DELETE):
+    if event.names_memory:
         old = conversation.facts[operation.replaces]
         if old in listed:
             place = listed.index(old)
         else:
-            counts[f"{event.name.lower()}_not_shown"] += 1
-            event = Event.ADD if event == Event.UPDATE else Event.NONE
-    if event not in (Event.ADD, Event.UPDATE):
+            counts[f"{event.key}_not_shown"] += 1
+            event = Event.ADD if event.writes else Event.NONE
+    if not event.writes:
         return Written(event, place, "")
     fact = conversation.facts[operation.fact]
     return Written(event, place, seen(dataclasses.replace(fact, text=operation.text or fact.text)))

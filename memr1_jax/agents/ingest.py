@@ -114,7 +114,9 @@ def ingest(
         for conversation in conversations
         for fact in conversation.facts
     )
+    blank = sum(not f.text.strip() for conversation in conversations for f in conversation.facts)
     counts: dict[str, float] = {"turns": 0.0, "responses_cut": 0.0, "facts_cut": float(long)}
+    counts["facts_skipped"] = float(blank)
     for index in range(total):
         facts, active = [], []
         for conversation, stream in streams:

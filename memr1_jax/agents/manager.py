@@ -35,6 +35,7 @@ class MemoryManager:
     operations: int  # O, read of one response
     neighbours: int = 5  # similar memories retrieved for each fact
     shown: int = 20  # memories shown at most
+    salvage: bool = False  # whether what was whole of a broken response counts
 
 
 @struct.dataclass
@@ -58,6 +59,7 @@ class Report:
     delete: jax.Array
     none: jax.Array
     invalid: jax.Array  # 1 where the output was not readable: no operation
+    salvaged: jax.Array  # 1 where entries were kept though others were broken
     skipped: jax.Array  # entries without a usable event, id or text
     unknown: jax.Array  # ids that were not shown
     gone: jax.Array  # ids that the same response had deleted before
@@ -131,6 +133,7 @@ def apply_response(
         max_operations=manager.operations,
         max_text=width,
         capacity=bytes_read(tools, tokens.shape[-1]),
+        salvage=manager.salvage,
     )
     known = (scanned.id >= 0) & (scanned.id < prompt.shown)
     slot = prompt.slots[jnp.clip(scanned.id, 0, manager.shown - 1)]
@@ -149,15 +152,14 @@ def apply_response(
     def count(event):
         return jnp.sum(written & (scanned.event == event)).astype(jnp.float32)
 
-    named = (scanned.event == Event.UPDATE) | (scanned.event == Event.DELETE)
+    named = jnp.asarray([event.names_memory for event in Event])[scanned.event]
     unknown = jnp.sum(written & named & ~known).astype(jnp.float32)
 
     return after, Report(
-        add=count(Event.ADD),
-        update=count(Event.UPDATE),
-        delete=count(Event.DELETE),
+        **{event.key: count(event) for event in Event if event != Event.NONE},
         none=scanned.none.astype(jnp.float32),
         invalid=(~scanned.valid).astype(jnp.float32),
+        salvaged=scanned.salvaged.astype(jnp.float32),
         skipped=scanned.skipped.astype(jnp.float32),
         unknown=unknown,
         gone=(after.unknown - bank.unknown) - unknown,

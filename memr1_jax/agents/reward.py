@@ -108,7 +108,7 @@ def episode_reward(
 
 
 def _readable(report):
-    return (report.invalid == 0) & (report.skipped == 0)
+    return (report.invalid == 0) & (report.skipped == 0) & (report.salvaged == 0)
 
 
 def _excess(reward, memories, capacity):

@@ -65,6 +65,7 @@ def run_row(
     *,
     score: Score = score_by_question,
     together_at_most: int = 16,
+    plain_marks: bool = False,
     on_progress: Progress = lambda what, done, total: None,
 ) -> RowRun:
     """Has a system read all conversations and answer all their questions.
@@ -79,6 +80,7 @@ def run_row(
       count: tells the tokens of a text, for the size of banks.
       score: of the benchmark, from `scoring.METRICS`.
       together_at_most: conversations that advance together.
+      plain_marks: see `metrics.score`.
       on_progress: told what is going on.
     """
     made: list[tuple[Call, Reply]] = []
@@ -110,7 +112,8 @@ def run_row(
             answers = together([stores[p].answer(question) for p, question in asked], recorded)
             held = {place: stores[place].memories() for place in at}
             for (place, question), answer in zip(asked, answers, strict=True):
-                found[place].append(_answered(wave[place], question, answer, held[place], score))
+                row = _answered(wave[place], question, answer, held[place], score, plain_marks)
+                found[place].append(row)
                 searches.append(answer.search_seconds)
                 without_room += answer.without_room
             progress.answered(len(asked))
@@ -135,6 +138,7 @@ def _answered(
     answer: Answer,
     held: Sequence[Memory],
     score: Score,
+    plain_marks: bool,
 ) -> Answered:
     gold = question.answer if question.corrected is None else question.corrected
     asked = dataclasses.replace(question, answer=gold)
@@ -150,7 +154,7 @@ def _answered(
         answer=answer.answer,
         rule=answer.rule,
         abstain=question.abstain,
-        scores=score(answer.answer, asked),
+        scores=score(answer.answer, asked, plain_marks),
         evidence=find_evidence(question.evidence, held, answer.memories),
         memories=tuple(dataclasses.asdict(memory) for memory in answer.memories),
     )

@@ -35,29 +35,33 @@ class Answered:
     memories: tuple[dict, ...]  # those that were shown
 
 
-def _locomo(answer: str, question: Question) -> dict[str, float]:
-    scores = score(answer, question)
+def _locomo(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
+    scores = score(answer, question, plain_marks)
     return {name: value for name, value in scores.items() if name != "category"}
 
 
-def _short(answer: str, question: Question) -> dict[str, float]:
-    return score_msc(answer, question.answer)
+def _short(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
+    return score_msc(answer, question.answer, plain_marks)
 
 
-def _choice(answer: str, question: Question) -> dict[str, float]:
+def _choice(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
+    del plain_marks  # a label has none
     return score_multiple_choice(answer, question.answer)
 
 
-def score_by_question(answer: str, question: Question) -> dict[str, float]:
+def score_by_question(
+    answer: str, question: Question, plain_marks: bool = False
+) -> dict[str, float]:
     """Scores an answer as its question asks, in a data set that mixes kinds of questions.
 
     Options make it multiple choice, a category LoCoMo's; all others are short free answers.
     """
     metrics = _choice if question.options else _locomo if question.category else _short
-    return metrics(answer, question)
+    return metrics(answer, question, plain_marks)
 
 
-Score = Callable[[str, Question], dict[str, float]]  # scores of one answer by variant of a metric
+# Scores of one answer by variant of a metric; the flag is `plain_marks` of `metrics.score`.
+Score = Callable[[str, Question, bool], dict[str, float]]
 
 METRICS: dict[str, Score] = {
     "locomo": _locomo,

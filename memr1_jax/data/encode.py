@@ -20,6 +20,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.memory.embedder import Embedder, embed
 from memr1_jax.models.hf.tokenizer import inner_encoder
+from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.normalize import words_of_text
 
 
@@ -41,19 +42,25 @@ class Encoder:
     """Turns texts into token rows.
 
     `tokenize` maps a text to token ids, with one space in front: the form that a text has after a
-    colon or a dash in running text.
+    colon or a dash in running text. `begins` `[V]` tells which tokens begin a character, so that
+    a cut text ends with a whole one; None stands for all.
     """
 
     tokenize: Callable[[str], list[int]]
     embedder: Embedder
     sizes: Sizes
+    begins: np.ndarray | None = None
+
+    def cut(self, text: str, width: int) -> list[int]:
+        """Return the tokens of a text, at most `width` of them."""
+        return cut_to_width(self.tokenize(text), width, self.begins)
 
     def rows(self, texts: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token rows `[len(texts), width]`, cut at the width, and their lengths."""
+        """Return token rows `[len(texts), width]`, cut at the width, and their lengths."""
         tokens = np.zeros((len(texts), width), np.int32)
         length = np.zeros(len(texts), np.int32)
         for row, text in enumerate(texts):
-            ids = self.tokenize(text)[:width]
+            ids = self.cut(text, width)
             tokens[row, : len(ids)] = ids
             length[row] = len(ids)
         return tokens, length
@@ -63,14 +70,16 @@ class Encoder:
         return _embed_rows(self.embedder, *self.rows(texts, self.sizes.memory_width))
 
 
-def create_encoder(tokenizer, embedder: Embedder, sizes: Sizes) -> Encoder:
-    """An encoder over a `transformers` tokenizer."""
+def create_encoder(
+    tokenizer, embedder: Embedder, sizes: Sizes, begins: np.ndarray | None = None
+) -> Encoder:
+    """Make an encoder over a `transformers` tokenizer; `begins` as in `Encoder`."""
     encode = inner_encoder(tokenizer)
 
     def tokenize(text):
         return encode(" " + text.strip())
 
-    return Encoder(tokenize, embedder, sizes)
+    return Encoder(tokenize, embedder, sizes, begins)
 
 
 def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Scene:
@@ -114,6 +123,7 @@ def encode_bank(
         turns,
         capacity=sizes.bank_capacity,
         width=sizes.memory_width,
+        begins=encoder.begins,
     )
 
 
@@ -188,7 +198,7 @@ def encode_facts(
     texts = [fact.text for fact in facts[: sizes.facts]]
     texts += [""] * (sizes.facts - len(texts))
     tokens, length = encoder.rows(texts, sizes.memory_width)
-    length = np.where([bool(text) for text in texts], length, 0).astype(np.int32)
+    length = np.where([bool(text.strip()) for text in texts], length, 0).astype(np.int32)
     time = conversation.date_of_turn[turn]
     return Facts(tokens, length, np.int32(time), np.int32(turn))
 
@@ -219,11 +229,12 @@ def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
     """For each speaker, what there is to remember, in order: `[(turn, session, facts), ...]`.
 
     A turn with more than `most` facts comes as several items. Turns of which nobody noted any fact
-    are left out.
+    are left out, as are facts that say nothing.
     """
     streams = [], []
     for stream, name in zip(streams, conversation.speakers, strict=True):
-        own = (fact for fact in conversation.facts if fact.speaker == name)
+        told = (fact for fact in conversation.facts if fact.text.strip())
+        own = (fact for fact in told if fact.speaker == name)
         for turn, facts in itertools.groupby(own, key=lambda fact: turn_of(conversation, fact)):
             facts = tuple(facts)
             for start in range(0, len(facts), most):

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 
 from memr1_jax.data.types import Conversation, Fact, Question
-from memr1_jax.text.events import Event
 
 Banks = tuple[tuple[Fact, ...], tuple[Fact, ...]]
 
@@ -96,7 +95,9 @@ def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]
     other speaker do not count.
     """
     turn = conversation.turns[position]
-    told = [fact for fact in conversation.facts if fact.sources[-1] == turn.dia_id]
+    told = [
+        fact for fact in conversation.facts if fact.sources[-1] == turn.dia_id and fact.text.strip()
+    ]
     own = tuple(fact for fact in told if fact.speaker == turn.speaker)
     return own or tuple(told)
 
@@ -113,15 +114,18 @@ def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
     for operation in conversation.operations:
         if turn_of(conversation, facts[operation.fact]) < position:
             held.pop(operation.replaces, None)
-            if operation.event in (Event.ADD, Event.UPDATE):
+            if operation.event.writes:
                 held[operation.fact] = None
     return tuple(facts[index] for index in held)
 
 
 def banks_before(conversation: Conversation, position: int, window: int | None = None) -> Banks:
-    """Return each speaker's `facts_before` from the last `window` turns; None means from all."""
+    """Return each speaker's `facts_before` from the last `window` turns; None means from all.
+
+    Blank facts are no memories.
+    """
     start = 0 if window is None else position - window
-    held = facts_before(conversation, position)
+    held = [fact for fact in facts_before(conversation, position) if fact.text.strip()]
     recent = [fact for fact in held if turn_of(conversation, fact) >= start]
     first, second = conversation.speakers
     return (

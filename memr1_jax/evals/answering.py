@@ -66,6 +66,7 @@ def predict(
     *,
     batch: int,
     rows: Sequence[int] | None = None,
+    plain_marks: bool = False,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Prediction]:
     """Answers questions and scores them.
@@ -79,6 +80,7 @@ def predict(
       tokenizer: turns responses into text for the metrics and for readers.
       batch: B, questions answered together.
       rows: which questions; all by default.
+      plain_marks: see `metrics.score`.
       on_batch: called with the number of questions answered and their total.
     """
     rows = np.arange(data.rows) if rows is None else np.asarray(rows)
@@ -105,7 +107,7 @@ def predict(
                     rule=rule.name.lower(),
                     tokens=int(length[place]),
                     stopped=bool(stopped[place]),
-                    scores=score(found, question),
+                    scores=score(found, question, plain_marks),
                 )
             )
         on_batch(len(predictions), len(rows))

@@ -66,21 +66,22 @@ def bleu1(prediction: str, gold: str) -> float:
     return float(sentence_bleu([second], first, weights, smoothing_function=smoothing))
 
 
-def exact_match(prediction: str, gold: str) -> float:
+def exact_match(prediction: str, gold: str, plain_marks: bool = False) -> float:
     """Return 1 if both are equal under SQuAD's normalisation (arXiv 1606.05250), else 0.
 
-    An answer that normalises to nothing scores 0; without this guard "the the" would equal "the".
+    An empty answer scores 0. With `plain_marks` typographic marks equal those of ASCII, as in the
+    reward.
     """
-    first, second = normalize_text(prediction), normalize_text(gold)
+    first, second = (normalize_text(text, plain_marks) for text in (prediction, gold))
     return float(first == second and first != "")
 
 
-def f1_squad(prediction: str, gold: str) -> float:
+def f1_squad(prediction: str, gold: str, plain_marks: bool = False) -> float:
     """Return SQuAD's F1 (arXiv 1606.05250), in [0, 1]: multisets of normalised words.
 
-    As for `exact_match`, an answer that normalises to nothing scores 0.
+    As for `exact_match`, an empty answer scores 0, and marks may equal those of ASCII.
     """
-    first, second = (normalize_text(text).split() for text in (prediction, gold))
+    first, second = (normalize_text(text, plain_marks).split() for text in (prediction, gold))
     return _multiset_f1(first, second)
 
 
@@ -112,34 +113,35 @@ def f1_locomo_official(prediction: str, gold: str, category: int) -> float:
     return _stemmed_f1(prediction, gold.split(";")[0] if category == 3 else gold)
 
 
-def score(prediction: str, question: Question) -> dict[str, float]:
+def score(prediction: str, question: Question, plain_marks: bool = False) -> dict[str, float]:
     """Return every variant in `METRICS` for one answer, and its `category`.
 
-    Category 5 has no gold, so only the official score applies to it.
+    With `plain_marks` typographic marks equal those of ASCII in exact match and in SQuAD's F1; the
+    other variants are as published. Category 5 has no gold, so only the official score applies.
     """
     gold, category = question.answer, question.category
     row = {"category": category}
     if category != 5:
         row["f1_set_of_words"] = f1_set_of_words(prediction, gold)
         row["bleu1_method1"] = bleu1(prediction, gold)
-        row["exact_match"] = exact_match(prediction, gold)
-        row["f1_squad"] = f1_squad(prediction, gold)
+        row["exact_match"] = exact_match(prediction, gold, plain_marks)
+        row["f1_squad"] = f1_squad(prediction, gold, plain_marks)
     row["f1_locomo_official"] = f1_locomo_official(prediction, gold, category)
     return row
 
 
-def score_msc(prediction: str, gold: str) -> dict[str, float]:
+def score_msc(prediction: str, gold: str, plain_marks: bool = False) -> dict[str, float]:
     """Return the scores of one answer to a question of MSC-Self-Instruct, each by its variant.
 
     `rouge_l_recall` is what MemGPT (arXiv 2310.08560) reports, the others are Memory-R1's and
-    SQuAD's.
+    SQuAD's; `plain_marks` as in `score`.
     """
     recall, f1 = rouge_l(prediction, gold)
     return {
         "f1_set_of_words": f1_set_of_words(prediction, gold),
         "bleu1_method1": bleu1(prediction, gold),
-        "exact_match": exact_match(prediction, gold),
-        "f1_squad": f1_squad(prediction, gold),
+        "exact_match": exact_match(prediction, gold, plain_marks),
+        "f1_squad": f1_squad(prediction, gold, plain_marks),
         "rouge_l_recall": recall,
         "rouge_l_f1": f1,
     }

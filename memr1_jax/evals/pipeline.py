@@ -39,11 +39,12 @@ def make_evaluator(
     *,
     batch: int,
     limit: int = 0,
+    plain_marks: bool = False,
 ) -> Callable[..., Evaluation]:
     """Returns `evaluate(params, conversations, ingestion, on_batch) -> Evaluation`.
 
     The compiled program is shared by all calls. `limit` bounds the number of questions, which are
-    then evenly spread; `batch` of them are answered together.
+    then evenly spread; `batch` of them are answered together; `plain_marks` as in `metrics.score`.
     """
     answer = make_answer_questions(agent, decoder)
 
@@ -64,6 +65,7 @@ def make_evaluator(
             tokenizer,
             batch=batch,
             rows=spread(len(questions), limit),
+            plain_marks=plain_marks,
             on_batch=on_batch,
         )
         return Evaluation(summarise(predictions), predictions, ingestion.counts)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.events import Event
 
 
@@ -30,7 +31,7 @@ class MemoryBank:
     source: jax.Array  # [M] int32, dialogue turn of the last write
     alive: jax.Array  # [M] bool
     refused: jax.Array  # [] int32, ADDs into a full bank
-    unknown: jax.Array  # [] int32, UPDATEs and DELETEs of a slot that is dead or out of range
+    unknown: jax.Array  # [] int32, UPDATEs and DELETEs of a slot that names no memory
     overflowed: jax.Array  # [] int32, written texts that were longer than W and were cut
 
 
@@ -39,7 +40,7 @@ class Operations:
     """What a manager asks of a bank, in order; padding is `Event.NONE`."""
 
     event: jax.Array  # [O] int32, see `Event`
-    slot: jax.Array  # [O] int32, the row that UPDATE and DELETE mean; ADD ignores it
+    slot: jax.Array  # [O] int32, the row of the memory that UPDATE and DELETE mean; ADD ignores it
     tokens: jax.Array  # [O, W] int32
     length: jax.Array  # [O] int32; a length above W says that the text was cut
 
@@ -65,7 +66,7 @@ def add(bank: MemoryBank, tokens, length, key, time, source) -> MemoryBank:
 
     Shapes: tokens [W], length [], key [E], time [], source []. An empty text does nothing.
     """
-    return _apply(bank, Event.ADD, 0, tokens, length, key, time, source)
+    return _apply(bank, bank.alive, Event.ADD, 0, tokens, length, key, time, source)[0]
 
 
 def update(bank: MemoryBank, slot, tokens, length, key, time, source) -> MemoryBank:
@@ -74,13 +75,13 @@ def update(bank: MemoryBank, slot, tokens, length, key, time, source) -> MemoryB
     Shapes: slot [], tokens [W], length [], key [E], time [], source []. An empty text does nothing;
     a slot that is dead or out of range is counted as unknown.
     """
-    return _apply(bank, Event.UPDATE, slot, tokens, length, key, time, source)
+    return _apply(bank, bank.alive, Event.UPDATE, slot, tokens, length, key, time, source)[0]
 
 
 def delete(bank: MemoryBank, slot) -> MemoryBank:
     """Clears `alive` of a slot []; one that is dead or out of range is counted as unknown."""
     nothing = jnp.zeros_like(bank.tokens[0]), 0, jnp.zeros_like(bank.key[0]), 0, 0
-    return _apply(bank, Event.DELETE, slot, *nothing)
+    return _apply(bank, bank.alive, Event.DELETE, slot, *nothing)[0]
 
 
 def apply_operations(
@@ -90,7 +91,8 @@ def apply_operations(
 
     Args:
         bank: the bank before.
-        operations: events, slots and texts; slots refer to the bank as it is when their turn comes.
+        operations: events, slots and texts. A slot names the memory that it held before the first
+            operation: once that is deleted it names nothing, whatever an ADD puts there since.
         keys: [O, E] embeddings of the texts.
         time: [] int32 index of the time stamp.
         source: [] int32 dialogue turn.
@@ -99,19 +101,22 @@ def apply_operations(
         The bank after. Map with `vmap` over batch, group and speaker.
     """
 
-    def step(bank, item):
+    def step(carry, item):
         operation, key = item
         text = operation.tokens, operation.length
-        return _apply(bank, operation.event, operation.slot, *text, key, time, source), None
+        return _apply(*carry, operation.event, operation.slot, *text, key, time, source), None
 
-    return jax.lax.scan(step, bank, (operations, keys))[0]
+    return jax.lax.scan(step, (bank, bank.alive), (operations, keys))[0][0]
 
 
-def _apply(bank, event, slot, tokens, length, key, time, source) -> MemoryBank:
+def _apply(
+    bank, named, event, slot, tokens, length, key, time, source
+) -> tuple[MemoryBank, jax.Array]:
+    """Apply one operation; `named [M]` marks the slots that still hold what an id was shown for."""
     capacity, width = bank.tokens.shape
     full = jnp.all(bank.alive)
     # A negative index would wrap around, so the range is checked before the gather.
-    known = (slot >= 0) & (slot < capacity) & bank.alive[jnp.clip(slot, 0, capacity - 1)]
+    known = (slot >= 0) & (slot < capacity) & named[jnp.clip(slot, 0, capacity - 1)]
     has_text = length > 0
     wants_add = (event == Event.ADD) & has_text
     wants_update = (event == Event.UPDATE) & has_text
@@ -127,7 +132,7 @@ def _apply(bank, event, slot, tokens, length, key, time, source) -> MemoryBank:
     def put(array, row, value):
         return array.at[row].set(value, mode="drop")
 
-    return MemoryBank(
+    edited = MemoryBank(
         tokens=put(bank.tokens, written, tokens),
         length=put(bank.length, written, jnp.minimum(length, width)),
         key=put(bank.key, written, key),
@@ -139,6 +144,7 @@ def _apply(bank, event, slot, tokens, length, key, time, source) -> MemoryBank:
         unknown=bank.unknown + ((wants_update | wants_delete) & ~known),
         overflowed=bank.overflowed + ((adds | updates) & (length > width)),
     )
+    return edited, put(named, deleted, False)
 
 
 def bank_size(bank: MemoryBank) -> jax.Array:
@@ -154,6 +160,7 @@ def bank_from_facts(
     *,
     capacity: int,
     width: int,
+    begins: np.ndarray | None = None,
 ) -> MemoryBank:
     """Builds on the host, with NumPy, the bank that adding the facts one by one would give.
 
@@ -164,16 +171,18 @@ def bank_from_facts(
         sources: n dialogue turns.
         capacity: slots of the bank; facts beyond it are refused and counted.
         width: tokens a slot holds.
+        begins: which tokens begin a character, see `cut_to_width`.
     """
     keys = np.asarray(keys, np.float32)
-    filled = [i for i, fact in enumerate(facts) if len(fact)]
+    held = [cut_to_width(fact, width, begins) for fact in facts]
+    filled = [i for i, fact in enumerate(held) if len(fact)]
     kept = filled[:capacity]
     n = len(kept)
     tokens = np.zeros((capacity, width), np.int32)
     length = np.zeros(capacity, np.int32)
     for row, i in enumerate(kept):
-        length[row] = min(len(facts[i]), width)
-        tokens[row, : length[row]] = facts[i][:width]
+        length[row] = len(held[i])
+        tokens[row, : length[row]] = held[i]
     key = np.zeros((capacity, keys.shape[-1]), np.float32)
     key[:n] = keys[kept]
     time, source = np.zeros((2, capacity), np.int32)

@@ -123,7 +123,7 @@ class Yardstick:
     def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:
         """The gold event of every turn, and whether the manager did what it should."""
         tokenizer, shown = self._models.manager.tokenizer, self._shown
-        most = self._bench.manager.operations
+        agent = self._bench.manager
         found = []
         for rows, valid in row_batches(shown.rows, _BATCH):
             written, length = jax.device_get(
@@ -131,7 +131,7 @@ class Yardstick:
             )
             for place, row in enumerate(rows[: int(valid.sum())]):
                 gold, did = (
-                    _acts(tokenizer, tokens[:count], most)
+                    _acts(tokenizer, tokens[:count], agent)
                     for tokens, count in (
                         (np.asarray(shown.tokens[row]), int(shown.length[row])),
                         (written[place], int(length[place])),
@@ -149,10 +149,10 @@ def _score(predictions: list[Prediction], metric: str) -> float:
     return float(np.mean([prediction.scores[metric] for prediction in predictions]))
 
 
-def _acts(tokenizer, tokens, most) -> list[tuple[Event, int]] | None:
+def _acts(tokenizer, tokens, agent) -> list[tuple[Event, int]] | None:
     """Events and memories of a response, without those of NONE; None where it cannot be read."""
     text = tokenizer.decode(tokens, skip_special_tokens=True).encode()
-    scan = scan_operations_reference(text, most)
+    scan = scan_operations_reference(text, agent.operations, agent.salvage)
     if not scan.valid or scan.skipped:
         return None
     return [(event, -1 if event == Event.ADD else place) for event, place, _ in scan.operations]

@@ -235,7 +235,7 @@ def tokenizer_texts() -> Iterator[str]:
             yield f" {item['question']} **Answer:** {item['answer']}"
         for operation in record["gold_operations"]:
             event = Event[operation["event"]]
-            place = 0 if event in (Event.UPDATE, Event.DELETE) else -1
+            place = 0 if event.names_memory else -1
             yield compact_response([Written(event, place, operation["text"])])
 
 

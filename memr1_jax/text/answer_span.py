@@ -6,11 +6,14 @@ import re
 import jax
 import jax.numpy as jnp
 
-_STRIPPED = " \t\n\r\v\f*"
+from memr1_jax.text.reasoning import SPACE, after_reasoning, occurrences, one_of, reasoning_end
+
+_STRIPPED = SPACE + "*"
+_BULLET = re.compile(rf"\A(?:[-+•]+(?:[{re.escape(_STRIPPED)}]+|\Z))+")  # or a ruled line
 
 
 class AnswerRule(enum.IntEnum):
-    """Which rule found the answer; the first that matches wins, in this order."""
+    """Name the rule that found the answer; the first that matches wins, in this order."""
 
     TAG = 0  # <answer>x</answer>, any case, across lines
     BOLD_LABEL = 1  # **Answer:** x  or  **Answer**: x, to the end of the line
@@ -19,32 +22,38 @@ class AnswerRule(enum.IntEnum):
     WHOLE = 4  # the whole text
 
 
-_PATTERNS = {
-    AnswerRule.TAG: re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL | re.ASCII),
-    AnswerRule.BOLD_LABEL: re.compile(r"\*\*Answer(?::\*\*|\*\*:)([^\n]*)"),
-    AnswerRule.BOLD_LINE: re.compile(r"\*\*Answer:([^\n]*?)\*\*"),
-    AnswerRule.LABEL: re.compile(r"Answer:([^\n]*)"),
-}
+# In all of them the last match counts: what was written later takes back what was written before.
+_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL | re.ASCII)
+_BOLD_LABEL = re.compile(r"(?=(\*\*Answer(?::\*\*|\*\*:)))")
+_BOLD_LINE = re.compile(r"(?=\*\*Answer:([^\n]*?)\*\*)")
+_LABEL = re.compile(r"(Answer:)")
 
 
 def extract_answer(text: str) -> tuple[str, AnswerRule]:
     """Return the answer in `text`, without ASCII white space and asterisks around it, and the rule.
 
+    Reasoning is not read. Of several labels of a kind the last counts; where nothing follows it on
+    its line, the first line below that is not empty is the answer, without a bullet.
+
     Source: Memory-R1 (arXiv 2508.19828), which asks for the answer after `**Answer:**`; the other
     rules catch what small models write instead.
     """
-    for rule, pattern in _PATTERNS.items():
-        if match := pattern.search(text):
-            return match.group(1).strip(_STRIPPED), rule
+    text = after_reasoning(text)
+    if tagged := _TAG.findall(text):
+        return tagged[-1].strip(_STRIPPED), AnswerRule.TAG
+    if labels := [*_BOLD_LABEL.finditer(text)]:
+        return _after_label(text[labels[-1].end(1) :]), AnswerRule.BOLD_LABEL
+    if lines := [line for line in _BOLD_LINE.findall(text) if line.strip(_STRIPPED)]:
+        return lines[-1].strip(_STRIPPED), AnswerRule.BOLD_LINE
+    if labels := [*_LABEL.finditer(text)]:
+        return _after_label(text[labels[-1].end(1) :]), AnswerRule.LABEL
     return text.strip(_STRIPPED), AnswerRule.WHOLE
 
 
-def _occurrences(text: jax.Array, inside: jax.Array, pattern: str) -> jax.Array:
-    """Where `pattern` begins: `[C]` bool."""
-    size = len(pattern)
-    padded = jnp.concatenate([jnp.where(inside, text, 0), jnp.zeros(size, text.dtype)])
-    hits = [padded[k : k + text.shape[0]] == ord(character) for k, character in enumerate(pattern)]
-    return jnp.all(jnp.stack(hits), axis=0)
+def _after_label(text: str) -> str:
+    first, *below = (line.strip(_STRIPPED) for line in text.split("\n"))
+    below = (_BULLET.sub("", line) for line in below)
+    return first or next(filter(None, below), "")
 
 
 def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -54,47 +63,76 @@ def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Arra
     """
     capacity = text.shape[0]
     place = jnp.arange(capacity, dtype=jnp.int32)
-    inside = place < length
+    begin = reasoning_end(text, length)
+    inside = (place >= begin) & (place < length)
     lower = jnp.where((text >= ord("A")) & (text <= ord("Z")), text + 32, text)
+    written = inside & ~one_of(text, _STRIPPED)
+    newline = occurrences(text, inside, "\n")
 
-    def first(where: jax.Array) -> jax.Array:
-        return jnp.min(jnp.where(where, place, capacity))
+    def last(where: jax.Array) -> jax.Array:
+        return jnp.max(jnp.where(where, place, -1))
 
     def following(where: jax.Array, default: jax.Array) -> jax.Array:
-        """The next place at or after each place where `where` holds: `[C + 1]`."""
+        """Return the next place at or after each place where `where` holds: `[C + 1]`."""
         marked = jnp.append(jnp.where(where, place, default), default)
         return jax.lax.cummin(marked, reverse=True)
 
-    def after(table: jax.Array, index: jax.Array, skip: int) -> jax.Array:
+    def after(table: jax.Array, index: jax.Array, skip: int = 0) -> jax.Array:
         return table[jnp.minimum(index + skip, capacity)]
 
-    line_end = following(_occurrences(text, inside, "\n"), length)
-    stars = following(_occurrences(text, inside, "**"), capacity)
-    closing = following(_occurrences(lower, inside, "</answer>"), capacity)
+    line_end = following(newline, length)
+    next_written = following(written, capacity)
+    bullets = _bullets(text, inside, written, newline, following)
+    next_below = following(written & ~bullets, capacity)
+    stars = following(occurrences(text, inside, "**"), capacity)
+    closing = following(occurrences(lower, inside, "</answer>"), capacity)
 
-    tag = first(_occurrences(lower, inside, "<answer>"))
-    tag_end = after(closing, tag, 8)
-    bold_label = first(
-        _occurrences(text, inside, "**Answer:**") | _occurrences(text, inside, "**Answer**:")
-    )
-    opened = _occurrences(text, inside, "**Answer:")
-    bold_line = first(opened & (after(stars, place, 9) < after(line_end, place, 9)))
-    label = first(_occurrences(text, inside, "Answer:"))
+    def after_label(label: jax.Array, skip: int) -> tuple[jax.Array, jax.Array]:
+        start, end = label + skip, after(line_end, label, skip)
+        below = after(next_below, end)
+        found_below = (after(next_written, label, skip) >= end) & (below < capacity)
+        return jnp.where(found_below, below, start), jnp.where(
+            found_below, after(line_end, below), end
+        )
 
-    found = jnp.stack([tag_end, bold_label, bold_line, label, 0]) < capacity
-    start = jnp.stack([tag + 8, bold_label + 11, bold_line + 9, label + 7, 0])
-    end = jnp.stack(
-        [
-            tag_end,
-            after(line_end, bold_label, 11),
-            after(stars, bold_line, 9),
-            after(line_end, label, 7),
-            length,
-        ]
+    opening = occurrences(lower, inside, "<answer>")
+    tag = last(opening & (after(closing, place, 8) < capacity))
+    bold_label = last(
+        occurrences(text, inside, "**Answer:**") | occurrences(text, inside, "**Answer**:")
     )
+    shut = jnp.minimum(after(stars, place, 9), after(line_end, place, 9))
+    bold_line = occurrences(text, inside, "**Answer:") & (shut == after(stars, place, 9))
+    bold_line = last(bold_line & (after(next_written, place, 9) < shut))
+    label = last(occurrences(text, inside, "Answer:"))
+
+    spans = [
+        (tag + 8, after(closing, tag, 8)),
+        after_label(bold_label, 11),
+        (bold_line + 9, after(stars, bold_line, 9)),
+        after_label(label, 7),
+        (begin, length),
+    ]
+    found = jnp.stack([tag, bold_label, bold_line, label, 0]) >= 0
     rule = jnp.argmax(found).astype(jnp.int32)
-    stripped = jnp.isin(text, jnp.asarray([ord(c) for c in _STRIPPED], text.dtype))
-    kept = (place >= start[rule]) & (place < end[rule]) & ~stripped
-    begin = jnp.where(jnp.any(kept), first(kept), start[rule])
-    stop = jnp.where(jnp.any(kept), jnp.max(jnp.where(kept, place, -1)) + 1, begin)
+    start, end = (jnp.stack(side)[rule] for side in zip(*spans, strict=True))
+    kept = written & (place >= start) & (place < end)
+    first = jnp.min(jnp.where(kept, place, capacity))
+    begin = jnp.where(jnp.any(kept), first, start)
+    stop = jnp.where(jnp.any(kept), last(kept) + 1, begin)
     return begin.astype(jnp.int32), stop.astype(jnp.int32), rule
+
+
+def _bullets(text, inside, written, newline, following) -> jax.Array:
+    """Mark the bytes of bullets: first on their line, with white space or nothing after them."""
+    place = jnp.arange(text.shape[0], dtype=jnp.int32)
+    wide = occurrences(text, inside, "•")
+    mark = inside & one_of(text, "-+") | wide
+    for step in (1, 2):  # the other bytes of the wide one
+        mark = mark | jnp.append(jnp.zeros(step, bool), wide)[: len(text)]
+
+    def latest(where):
+        return jax.lax.cummax(jnp.where(where, place, -1))
+
+    leads = mark & (latest(written & ~mark) < latest(newline))
+    ends = following(~mark, len(text))[: len(text)]
+    return leads & ~jnp.append(written, False)[ends]

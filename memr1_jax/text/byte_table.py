@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.errors import UserError
+from memr1_jax.text.reasoning import END
 from memr1_jax.text.segments import lay_out
 
 
@@ -17,10 +19,10 @@ class ByteTable:
     """What each token spells.
 
     `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
-    marks what is no text: special and added tokens, and ids that the tokenizer does not use.
-    `byte_token [256]` int32 is the id of the token that spells just this byte, -1 where none does;
-    of several the usual one: rather a piece than what stands in for bytes without one, then the
-    lowest.
+    marks what is no text: special and added tokens but the end of reasoning, and ids that the
+    tokenizer does not use. `byte_token [256]` int32 is the id of the token that spells just this
+    byte, -1 where none does; of several the usual one: rather a piece than what stands in for bytes
+    without one, then the lowest.
     """
 
     bytes: jax.Array
@@ -115,6 +117,8 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
     added = backend.get_added_tokens_decoder()
     spelled = {i: spell(token) for token, i in vocabulary.items() if i not in added}
     stand_ins = {i for token, i in vocabulary.items() if _BYTE_FALLBACK.fullmatch(token)}
+    # Nothing before it is read, so that this mark, where it is one token, must be seen.
+    spelled |= {i: END.encode() for i, token in added.items() if token.content == END}
     table = np.zeros((vocab_size, max(map(len, spelled.values()), default=1)), np.uint8)
     length = np.zeros(vocab_size, np.int32)
     byte_token = np.full(256, -1, np.int32)
@@ -126,6 +130,24 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
         if len(text) == 1:
             byte_token[text[0]] = i
     return ByteTable(bytes=table, length=length, byte_token=byte_token)
+
+
+def begins_character(table: ByteTable) -> jax.Array:
+    """Tell for each token whether its first byte begins a character of UTF-8: `[V]` bool."""
+    return table.bytes[:, 0] >> 6 != 0b10
+
+
+def cut_to_width(
+    tokens: Sequence[int], width: int, begins: np.ndarray | None = None
+) -> Sequence[int]:
+    """Return the first `width` tokens of a text, or up to three fewer, so that no character is cut.
+
+    `begins` is that of `begins_character`, in NumPy; without it tokens are taken to be whole.
+    """
+    if len(tokens) <= width or begins is None:
+        return tokens[:width]
+    ends = (end for end in range(width, max(width - 4, -1), -1) if begins[tokens[end]])
+    return tokens[: next(ends, width)]
 
 
 def tokens_to_bytes(

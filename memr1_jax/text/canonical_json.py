@@ -1,12 +1,13 @@
-"""The one spelling of the manager's JSON that constrained decoding allows, as a byte automaton.
+r"""The one spelling of the manager's JSON that constrained decoding allows, as a byte automaton.
 
 - compact, one object a line: `{"op": "ADD", "text": "..."}`, `{"op": "UPDATE", "id": 3, "text":
   "..."}`, `{"op": "DELETE", "id": 3}`, `{"op": "NONE"}`; ids must be shown ones.
 - full: `{"memory": [{"id": "0", "text": "...", "event": "ADD"}, ...]}`; an entry with an id that
   was not shown can only be ADD or NONE.
 
-Texts are not empty, are UTF-8, hold no control characters and no escapes but of the quote, the
-slash and the backslash. `json_scanner` reads all of this, and more.
+Texts are not blank, are UTF-8, hold no control characters, no escapes but of the quote, the slash
+and the backslash, and no `</think>`, before which nothing is read (`<\/think>` says the same).
+`json_scanner` reads all of this, and more.
 
 How many memories are shown is known only at run time, so every transition carries the number it
 needs. What happens with fewer depends on the schema: see `grammar.Grammar`.
@@ -16,6 +17,9 @@ import collections
 from typing import NamedTuple
 
 import numpy as np
+
+from memr1_jax.text.events import Event
+from memr1_jax.text.reasoning import END
 
 
 class Node(NamedTuple):
@@ -28,23 +32,30 @@ class Node(NamedTuple):
     body: str = "nothing"
 
 
-def _events(*names: str) -> dict[str, str]:
-    return {f'", "event": "{name}"}}': "more" for name in names}
+_TEXT = (', "text": "', "text")
+_CLOSE = ("}", "end")
+
+
+def _lines() -> dict[str, Node]:
+    """Make the nodes of a line of the compact schema: operations, and the ids that some name."""
+    options, named = {}, {}
+    for event in Event:
+        follows, node = rest = _TEXT if event.writes else _CLOSE
+        if event.names_memory:
+            named[event.key] = Node(dict([rest]), "shown id")
+            follows, node = ', "id": ', event.key
+        options[f'{{"op": "{event.name}"{follows}'] = node
+    return {"line": Node(options), **named}
+
+
+def _events(*events: Event) -> dict[str, str]:
+    return {f'", "event": "{event.name}"}}': "more" for event in events}
 
 
 # The first node is the start; "end" is where a stop token may follow.
 SCHEMAS = {
     "compact": {
-        "line": Node(
-            {
-                '{"op": "ADD", "text": "': "text",
-                '{"op": "UPDATE", "id": ': "update",
-                '{"op": "DELETE", "id": ': "delete",
-                '{"op": "NONE"}': "end",
-            }
-        ),
-        "update": Node({', "text": "': "text"}, "shown id"),
-        "delete": Node({"}": "end"}, "shown id"),
+        **_lines(),
         "text": Node({'"}': "end"}, "text"),
         "end": Node({"\n": "line"}),
     },
@@ -53,9 +64,9 @@ SCHEMAS = {
         "list": Node({'{"id": "': "entry", "]}": "end"}),
         "entry": Node({'"': "known"}, "any id"),
         "known": Node({', "text": "': "known text"}),
-        "known text": Node(_events("ADD", "UPDATE", "DELETE", "NONE"), "text"),
+        "known text": Node(_events(*Event), "text"),
         "new": Node({', "text": "': "new text"}),
-        "new text": Node(_events("ADD", "NONE"), "text"),
+        "new text": Node(_events(*(e for e in Event if not e.names_memory)), "text"),
         "more": Node({', {"id": "': "entry", "]}": "end"}),
         "end": Node({}),
     },
@@ -64,11 +75,21 @@ SCHEMAS = {
 TWINS = {"known": "new", "known text": "new text"}
 
 
+class Tail(NamedTuple):
+    """The middle of a character: ranges of the bytes to come, and its bytes while it may be space.
+
+    `space` is empty where the text is not blank, or the character is none of the wide spaces.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    space: bytes = b""
+
+
 class State(NamedTuple):
     """A node, what was read of its body (None: the body is over), and of its literal."""
 
     node: str
-    body: str | tuple | None
+    body: str | Tail | None
     literal: str = ""
 
 
@@ -76,24 +97,50 @@ class State(NamedTuple):
 _CONTINUATION = (0x80, 0xBF)
 _SECOND = {0xC2: (0xA0, 0xBF), 0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F)}
 _SECOND |= {0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+_WIDE_SPACES = [chr(code).encode() for code in range(0xA0, 0x3001) if chr(code).isspace()]
 
 
-def _read_text(body: str | tuple, byte: int) -> str | tuple | None:
-    r"""Read one byte of a text: "" none yet, "x" whole characters, "\\" an escape, or a tuple.
+def _read_text(body: str | Tail, byte: int) -> str | Tail | None:
+    r"""Read one byte of a text: "" blank so far, "x" not so, "\\" an escape, or within a character.
 
-    The tuple holds the ranges of the continuation bytes still to come.
+    A beginning of `</think>` stands in the place of "x".
     """
-    if isinstance(body, tuple):
-        low, high = body[0]
-        return (body[1:] or "x") if low <= byte <= high else None
+    if isinstance(body, Tail):
+        return _read_tail(body, byte)
     if body == "\\":
         return "x" if byte in b'"\\/' else None
     if byte == ord("\\"):
         return "\\"
     if 0xC2 <= byte <= 0xF4:
         tail = 1 + (byte >= 0xE0) + (byte >= 0xF0)
-        return (_SECOND.get(byte, _CONTINUATION), *[_CONTINUATION] * (tail - 1))
-    return "x" if 0x20 <= byte < 0x7F and byte != ord('"') else None
+        ranges = (_SECOND.get(byte, _CONTINUATION), *[_CONTINUATION] * (tail - 1))
+        return Tail(ranges, _may_be_space(bytes([byte])) if body == "" else b"")
+    if not 0x20 <= byte < 0x7F or byte == ord('"'):
+        return None
+    mark = chr(byte) if body in ("", "x") else body + chr(byte)
+    mark = mark if END.startswith(mark) else chr(byte)
+    if END.startswith(mark):
+        return mark if mark != END else None
+    return "" if body == "" and byte == ord(" ") else "x"
+
+
+def _read_tail(body: Tail, byte: int) -> str | Tail | None:
+    (low, high), *rest = body.ranges
+    if not low <= byte <= high:
+        return None
+    space = _may_be_space(body.space + bytes([byte])) if body.space else b""
+    if rest:
+        return Tail(tuple(rest), space)
+    return "" if space else "x"
+
+
+def _may_be_space(data: bytes) -> bytes:
+    return data if any(space.startswith(data) for space in _WIDE_SPACES) else b""
+
+
+def _is_complete(body: str | Tail) -> bool:
+    """Tell whether a text may end here."""
+    return body not in ("", "\\") and not isinstance(body, Tail)
 
 
 def _read_id(body: str, byte: int, max_entries: int) -> str | None:
@@ -108,7 +155,7 @@ def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State
     node, need = nodes[state.node], 0
     if state.body is not None:
         if node.body == "text":
-            body, complete = _read_text(state.body, byte), state.body == "x"
+            body, complete = _read_text(state.body, byte), _is_complete(state.body)
         else:
             body, complete = _read_id(state.body, byte, max_entries), bool(state.body)
         if body is not None:

@@ -1,12 +1,42 @@
-"""The four memory operations, as integers that live in arrays."""
+"""The four memory operations: integers that live in arrays, with all that is said of each."""
 
 import enum
 
 
 class Event(enum.IntEnum):
-    """What an operation does to the bank; NONE (the paper's NOOP) is 0, so padding does nothing."""
+    """Name what an operation does to the bank; NONE is 0, so that padding does nothing.
 
-    NONE = 0
-    ADD = 1
-    UPDATE = 2
-    DELETE = 3
+    This is the one table of operations. A member holds its number; its `label` in reports; the
+    further `aliases` under which it is read, in lower case; whether it `names_memory`, an id that
+    was shown; whether it `writes` a text; and its `colours` in pictures on light and dark paper.
+    """
+
+    NONE = 0, "NOOP", ("noop",), False, False, ("#7b8490", "#8d96a2")
+    ADD = 1, "ADD", (), False, True, ("#1a7f4b", "#5fcf94")
+    UPDATE = 2, "UPDATE", (), True, True, ("#9a6700", "#e5b84a")
+    DELETE = 3, "DELETE", (), True, False, ("#b3261e", "#f4877e")
+
+    label: str
+    aliases: tuple[str, ...]
+    names_memory: bool
+    writes: bool
+    colours: tuple[str, str]
+
+    def __new__(cls, number, label, aliases, names_memory, writes, colours):
+        """Make a member that is its number."""
+        event = int.__new__(cls, number)
+        event._value_ = number
+        event.label, event.aliases, event.colours = label, aliases, colours
+        event.names_memory, event.writes = names_memory, writes
+        return event
+
+    @property
+    def key(self) -> str:
+        """Return the name that counters, metrics and styles use."""
+        return self.name.lower()
+
+
+# How a response may write an operation, in lower case.
+SPELLINGS = {word: event for event in Event for word in (event.key, *event.aliases)}
+# Operations in the order of reports: what changes the bank first.
+REPORTED = (*(event for event in Event if event), Event.NONE)

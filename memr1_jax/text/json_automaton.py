@@ -1,7 +1,8 @@
 """The byte automaton behind `json_scanner`: a transition function, enumerated into tables.
 
 A state says where in the JSON the reader stands; a transition takes one byte to the next state and
-names an action. The rules of the language are in `json_scanner`.
+names an action. The rules of the language are in `json_scanner`. A byte that fits nowhere is a
+fault, from which `_recover` leads on.
 """
 
 import collections
@@ -13,20 +14,14 @@ import flax.struct
 import jax
 import numpy as np
 
-from memr1_jax.text.events import Event
+from memr1_jax.text.events import SPELLINGS
 
 _SPACE = " \t\n\r"
 _ESCAPES = dict(zip('"\\/bfnrt', '"\\/\b\f\n\r\t', strict=True))
-_EVENTS = {
-    "add": Event.ADD,
-    "update": Event.UPDATE,
-    "delete": Event.DELETE,
-    "none": Event.NONE,
-    "noop": Event.NONE,
-}
 _ENTRY_KEYS = {"op": "op", "event": "op", "id": "id", "text": "text"}
 # Which keys mean something, by the kind of object; all other keys are skipped.
 _KEYS = {
+    "opening": _ENTRY_KEYS | {"memory": "memory"},  # a brace, maybe of prose, until its first colon
     "first": _ENTRY_KEYS | {"memory": "memory"},  # the first object may follow either schema
     "top": {"memory": "memory"},  # it held a memory list, so it follows the full one
     "entry": _ENTRY_KEYS,  # an object of the memory list
@@ -64,6 +59,8 @@ class Action(enum.IntEnum):
     SIMPLE_ESCAPE = 11  # the last byte of an escape like \n
     UNICODE_ESCAPE = 12  # the last byte of an escape like \u00e9
     NOT_A_DIGIT = 13  # the id is no number
+    REOPEN = 14  # an object opens right after a brace that was prose
+    FAULT = 15  # an object is broken
     DIGIT = 20
     EVENT = 30
 
@@ -88,7 +85,38 @@ BROKEN = State("broken")
 
 def step(state: State, byte: int) -> tuple[State, int]:
     """Read one byte."""
-    character = chr(byte)
+    if state == BROKEN:
+        return BROKEN, Action.NOTHING
+    following, action = _read_byte(state, chr(byte))
+    return _recover(state, chr(byte)) if following == BROKEN else (following, action)
+
+
+def _recover(state: State, character: str) -> tuple[State, int]:
+    """Lead on from a byte that fits nowhere.
+
+    A brace without a key and its colon was prose, and reading goes on at this byte. Another broken
+    object of the compact schema ends with its line; in a memory list nothing more can be read.
+    """
+    if state.level == "opening":
+        following, action = _outside(START, character)
+        return following, Action.REOPEN if action == Action.OPEN else Action.JUNK
+    if state.level in ("first", "line"):
+        return _skip(State("skip", state.level), character)[0], Action.FAULT
+    return BROKEN, Action.FAULT
+
+
+def _skip(state: State, character: str) -> tuple[State, int]:
+    """Look for a line that begins with an object."""
+    if character == "\n":
+        return state._replace(where="line start"), Action.NOTHING
+    if character == "{" and state.where == "line start":
+        return State("open", "opening" if state.level == "first" else "line"), Action.OPEN
+    return state._replace(where="skip"), Action.NOTHING
+
+
+def _read_byte(state: State, character: str) -> tuple[State, int]:
+    if state.where in ("skip", "line start"):
+        return _skip(state, character)
     if state.where in ("before", "between", "after"):
         return _outside(state, character)
     if state.where in ("key", "string"):
@@ -108,7 +136,7 @@ def step(state: State, byte: int) -> tuple[State, int]:
 def _outside(state: State, character: str) -> tuple[State, int]:
     """Before the first object, between compact objects, after the end."""
     if character == "{" and state.where != "after":
-        level = "first" if state.where == "before" else "line"
+        level = "opening" if state.where == "before" else "line"
         return State("open", level), Action.OPEN
     if character in _SPACE or (character == "," and state.where == "between"):
         return state, Action.NOTHING
@@ -126,7 +154,8 @@ def _structure(state: State, character: str) -> tuple[State, int]:
             return State("comma", state.level), Action.NOTHING
         case "colon", ":":
             keys = {"op": Action.OP_KEY, "id": Action.ID_KEY, "text": Action.TEXT_KEY}
-            return state._replace(where="value"), keys.get(state.role, Action.NOTHING)
+            level = "first" if state.level == "opening" else state.level
+            return State("value", level, state.role), keys.get(state.role, Action.NOTHING)
         case "value", _:
             return _value(state, character)
         case (("array" | "list comma"), "{"):
@@ -139,6 +168,8 @@ def _structure(state: State, character: str) -> tuple[State, int]:
 
 
 def _close_object(level: str) -> tuple[State, int]:
+    if level == "opening":  # an empty object says nothing
+        return START, Action.JUNK
     if level == "top":
         return State("after"), Action.NOTHING
     return State("list next" if level == "entry" else "between"), Action.CLOSE
@@ -168,7 +199,7 @@ def _number(state: State, character: str) -> tuple[State, int]:
     phase = _NUMBER[state.progress].get(kind)
     if phase is None:
         complete = state.progress in _COMPLETE_NUMBERS
-        return step(_done(state), ord(character)) if complete else (BROKEN, Action.NOTHING)
+        return _read_byte(_done(state), character) if complete else (BROKEN, Action.NOTHING)
     action = Action.NOTHING
     if state.role == "id":
         integer = phase in ("zero", "digits")
@@ -180,7 +211,7 @@ def _words(state: State) -> dict:
     """The words that count in this string."""
     if state.where == "key":
         return _KEYS[state.level]
-    return _EVENTS if state.role == "op" else {}
+    return SPELLINGS if state.role == "op" else {}
 
 
 def _string(state: State, character: str) -> tuple[State, int]:

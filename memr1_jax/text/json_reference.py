@@ -4,14 +4,10 @@ import json
 import re
 from typing import NamedTuple
 
-from memr1_jax.text.events import Event
+from memr1_jax.text.events import SPELLINGS, Event
+from memr1_jax.text.reasoning import after_reasoning
 
 _SPACE = " \t\n\r"
-_EVENTS = {event.name: event for event in Event} | {"NOOP": Event.NONE}
-
-
-class _Object(list):
-    """The pairs of a JSON object, in their order."""
 
 
 class _Number(str):
@@ -27,89 +23,113 @@ class ReferenceScan(NamedTuple):
     none: int = 0
     skipped: int = 0
     dropped: int = 0
+    salvaged: bool = False
 
 
 def _refuse(constant: str):
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_Object, parse_int=_Number, parse_float=_Number, parse_constant=_refuse
-)
+_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_refuse)
+_Pairs = list[tuple[str, object]]
 
 
-def _is_flat(pairs) -> bool:
-    return isinstance(pairs, _Object) and not any(isinstance(value, list) for _, value in pairs)
+class _Fault(Exception):
+    """An object is broken, or the text ends within it."""
 
 
-def _decode(text: str, start: int) -> tuple[_Object | None, int]:
-    try:
-        return _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return None, start
+class _Reader:
+    """Reads flat objects and memory lists from a place in a text, up to the first fault."""
+
+    def __init__(self, text: str):
+        self.text, self.place = text, 0
+        self.opened = False  # whether the object has a key and its colon; else it is prose
+        self.entries: list[_Pairs] | None = None  # those of the latest memory list
+
+    def object(self, lists: bool = False) -> _Pairs:
+        """Read a flat object; with `lists` a key `memory` begins a list of such objects."""
+        self.opened, pairs = False, []
+        self._take("{")
+        if self._next() == "}":
+            self._take("}")
+            return pairs
+        while True:
+            key = self._scalar('"')
+            self._take(":")
+            self.opened = True
+            if lists and key == "memory":
+                self._list()
+            else:
+                pairs.append((key, self._scalar('"-0123456789tfn')))
+            if self._take(",}") == "}":
+                return pairs
+
+    def _list(self) -> None:
+        self._take("[")
+        self.entries = []
+        if self._next() == "]":
+            self._take("]")
+            return
+        while True:
+            self.entries.append(self.object())
+            if self._take(",]") == "]":
+                return
+
+    def _next(self) -> str:
+        """Pass over white space."""
+        while self.text[self.place : self.place + 1] in [*_SPACE]:
+            self.place += 1
+        return self.text[self.place : self.place + 1]
+
+    def _take(self, characters: str) -> str:
+        found = self._next()
+        if not found or found not in characters:
+            raise _Fault
+        self.place += 1
+        return found
+
+    def _scalar(self, begins: str) -> object:
+        if not self._next() or self._next() not in begins:
+            raise _Fault
+        try:
+            value, self.place = _DECODER.raw_decode(self.text, self.place)
+        except ValueError as error:
+            # The place of the fault, as far as lines and braces are concerned.
+            self.place = getattr(error, "pos", self.place)
+            raise _Fault from error
+        return value
 
 
-def _memory_lists(pairs: _Object) -> list | None:
-    """The values of `memory` in an object of the full schema, None if it breaks the schema."""
-    lists = [value for key, value in pairs if key == "memory"]
-    others = _Object(pair for pair in pairs if pair[0] != "memory")
-    sound = _is_flat(others) and all(
-        type(entries) is list and all(map(_is_flat, entries)) for entries in lists
-    )
-    return lists if sound else None
-
-
-def _read_entry(pairs: _Object) -> tuple[Event, int, str] | None:
-    """The operation of an entry, None if it must be skipped."""
+def _read_entry(pairs: _Pairs) -> tuple[Event, int, str] | None:
+    """Return the operation of an entry, None if it must be skipped."""
     values = {"op" if key == "event" else key: value for key, value in pairs}
     name, number, text = values.get("op"), values.get("id"), values.get("text")
-    event = _EVENTS.get(name.upper()) if isinstance(name, str) else None
+    event = SPELLINGS.get(name.lower()) if type(name) is str else None
     known = isinstance(number, str) and re.fullmatch("[0-9]{1,9}", number)
     slot = int(number) if known else -1
-    if event is None:
+    if event is None or (event.names_memory and slot < 0):
         return None
-    if event in (Event.ADD, Event.UPDATE):
-        if type(text) is not str or not text:
-            return None
-    else:
-        text = ""
-    if event in (Event.UPDATE, Event.DELETE) and slot < 0:
+    if not event.writes:
+        return event, slot, ""
+    if type(text) is not str or not text.strip():
         return None
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return event, slot, whole
 
 
-def scan_operations_reference(text: str | bytes, max_operations: int) -> ReferenceScan:
+def scan_operations_reference(
+    text: str | bytes, max_operations: int, salvage: bool = False
+) -> ReferenceScan:
     """Read the manager's response; the rules are those of `json_scanner`.
 
     Bytes are decoded with U+FFFD for what is no UTF-8; a lone surrogate escape becomes U+FFFD.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    start = text.find("{")
-    first, end = _decode(text, start) if start >= 0 else (None, 0)
-    if first is None:
+    text = after_reasoning(text)
+    entries, strict, broken = _entries(text, salvage)
+    if entries is None:
         return ReferenceScan([], valid=False, strict=False)
-    strict = not text[:start].strip(_SPACE)
-
-    if any(key == "memory" for key, _ in first):
-        lists = _memory_lists(first)
-        if lists is None:
-            return ReferenceScan([], valid=False, strict=False)
-        entries = lists[-1]
-        strict = strict and not text[end:].strip(_SPACE)
-    else:
-        entries = []
-        pairs = first
-        while pairs is not None and _is_flat(pairs):
-            entries.append(pairs)
-            rest = text[end:].lstrip(_SPACE + ",")
-            start = len(text) - len(rest)
-            pairs, end = _decode(text, start) if rest.startswith("{") else (None, start)
-        strict = strict and not text[start:]
-        if not entries:
-            return ReferenceScan([], valid=False, strict=False)
-
     read = [_read_entry(pairs) for pairs in entries]
     operations = [entry for entry in read if entry and entry[0] != Event.NONE]
     return ReferenceScan(
@@ -119,4 +139,42 @@ def scan_operations_reference(text: str | bytes, max_operations: int) -> Referen
         none=sum(entry is not None and entry[0] == Event.NONE for entry in read),
         skipped=read.count(None),
         dropped=max(len(operations) - max_operations, 0),
+        salvaged=broken,
     )
+
+
+def _entries(text: str, salvage: bool) -> tuple[list[_Pairs] | None, bool, bool]:
+    """Return the entries, None of an invalid response; whether it is strict, and broken."""
+    found: list[_Pairs] = []
+    reader, broken = _Reader(text), False
+    place = text.find("{")
+    strict = not text[: max(place, 0)].strip(_SPACE)
+    while place >= 0:
+        reader.place = place
+        try:
+            pairs = reader.object(lists=not found)
+        except _Fault:
+            strict = False
+            if reader.entries is not None:
+                return (reader.entries or None) if salvage else None, False, True
+            if not found and not reader.opened:  # prose
+                place = text.find("{", max(reader.place, place + 1))
+                continue
+            broken = True
+            if found and not salvage:
+                break
+            line = text.find("\n{", reader.place)
+            place = line + 1 if line >= 0 else -1
+            continue
+        if reader.entries is not None:
+            return reader.entries, strict and not text[reader.place :].strip(_SPACE), broken
+        if not pairs and not found:  # an empty object says nothing
+            strict, place = False, text.find("{", reader.place)
+            continue
+        found.append(pairs)
+        rest = text[reader.place :].lstrip(_SPACE + ",")
+        place = len(text) - len(rest)
+        if not rest.startswith("{"):
+            strict = strict and not rest
+            break
+    return found or None, strict, broken

@@ -3,9 +3,15 @@
 Two schemas, told apart by what is read:
 
 - full: `{"memory": [{"id": "0", "text": "...", "event": "ADD"}, ...]}`. Anything malformed or
-  missing up to the last brace means no operation at all.
+  missing up to the last brace means no operation at all; with `salvage` the entries of the list
+  that are complete before the fault count.
 - compact: objects `{"op": "UPDATE", "id": 0, "text": "..."}` with white space and commas between.
-  Those complete before the first fault count; without any, the response is invalid.
+  Those complete before the first fault count; with `salvage` each object stands for itself, and
+  after a broken one reading resumes at the next line that begins with a brace. Without any
+  complete object the response is invalid.
+
+What a model thought first is not read (`reasoning`). A brace that no key and its colon follow is
+prose, an object that breaks off before any other is complete may be, and both are passed over.
 
 In both, `op` and `event` mean the same, keys come in any order, the last of equal keys wins, and
 unknown keys are skipped. A regular language cannot count brackets, so a nested value under any key
@@ -13,10 +19,10 @@ but `memory` of the first object is malformed, as are a `memory` that is no list
 and Infinity. Otherwise the language is that of Python's json module. Text around the JSON is
 ignored, but clears `strict`, and so does a fault.
 
-One entry is skipped, and counted, if its event is unknown, if an ADD or UPDATE has no text, or if
-an UPDATE or DELETE has no id. An id is one to nine digits, as a number or as a string; whether it
-was shown is for the bank to check. An event NONE is counted but takes no place among the
-operations. `json_reference` states the same in plain Python.
+One entry is skipped, and counted, if its event is unknown, if an ADD or UPDATE has no text or one
+of white space alone, or if an UPDATE or DELETE has no id. An id is one to nine digits, as a number
+or as a string; whether it was shown is for the bank to check. An event NONE is counted but takes no
+place among the operations. `json_reference` states the same in plain Python.
 
 The automaton runs in a scan over bytes that carries nothing but its state. Everything else follows
 from where its actions fell, by cumulative sums and maxima.
@@ -26,9 +32,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.text.byte_table import ByteTable, ByteText, tokens_to_bytes
+from memr1_jax.text.byte_table import ByteTable, ByteText, begins_character, tokens_to_bytes
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_automaton import Action, ScannerTables
+from memr1_jax.text.normalize import decode_utf8, is_space
+from memr1_jax.text.reasoning import reasoning_end
 
 _ID_DIGITS = 9
 
@@ -38,10 +46,11 @@ class ScannedOperations:
     """The operations of one response; rows at and after `count` are zero, `id` is -1 there.
 
     `event [O]`, `id [O]` (-1: none), `tokens [O, W]`, `length [O]`, `count`, all int32. `valid`
-    bool: the schema was met; `strict` bool: and nothing stood around it. Counters, int32: `none`
-    events NONE; `skipped` faulty entries; `dropped` operations beyond O; `cut` texts longer than
-    W; `unspelled` bytes without a token of their own. `overflow` bool: the response had more than
-    C bytes and the rest was not read.
+    bool: the schema was met; `strict` bool: and nothing stood around it; `salvaged` bool: objects
+    were kept though another one is broken. Counters, int32: `none` events NONE; `skipped` faulty
+    entries; `dropped` operations beyond O; `cut` texts longer than W, which end at a whole
+    character; `unspelled` bytes without a token of their own. `overflow` bool: the response had
+    more than C bytes and the rest was not read.
     """
 
     event: jax.Array
@@ -51,6 +60,7 @@ class ScannedOperations:
     count: jax.Array
     valid: jax.Array
     strict: jax.Array
+    salvaged: jax.Array
     none: jax.Array
     skipped: jax.Array
     dropped: jax.Array
@@ -61,7 +71,8 @@ class ScannedOperations:
 
 def _run(tables: ScannerTables, text: ByteText) -> tuple[jax.Array, jax.Array]:
     """Return the action at each byte `[C]` and the last state."""
-    inside = jnp.arange(text.bytes.shape[0]) < text.length
+    place = jnp.arange(text.bytes.shape[0])
+    inside = (place >= reasoning_end(text.bytes, text.length)) & (place < text.length)
     table = jnp.asarray(tables.next)
 
     def read(state, step):
@@ -94,12 +105,13 @@ def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Arr
     return jnp.where(sound, value, -1)
 
 
-def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The UTF-8 bytes that each byte of a string literal stands for.
+def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Decode the UTF-8 bytes that each byte of a string literal stands for.
 
     Returns `[C, 4]` uint8 and their number `[C]`: a raw byte stands for itself, the last byte of
     an escape for the whole character, the other bytes of an escape for nothing. The second half
-    of a surrogate pair stands for the pair, a lone half for U+FFFD.
+    of a surrogate pair stands for the pair, a lone half for U+FFFD. Also returns `[C]` bool, where
+    a character begins that is no white space.
     """
     value = text.bytes.astype(jnp.int32)
 
@@ -132,20 +144,22 @@ def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array]:
     raw = action == Action.RAW
     spelled = jnp.where(raw[:, None], value[:, None], jnp.stack(spelled, axis=1))
     written = (action == Action.SIMPLE_ESCAPE) | (unicode & ~paired_high)
-    return spelled.astype(jnp.uint8), jnp.where(raw, 1, jnp.where(written, size, 0))
+    character, begins = decode_utf8(text.bytes, jnp.int32(0), text.length)
+    visible = (raw & begins & ~is_space(character)) | (written & ~is_space(code))
+    return spelled.astype(jnp.uint8), jnp.where(raw, 1, jnp.where(written, size, 0)), visible
 
 
-def _texts_as_tokens(table, tokens, text, action, owner, inside, operations, width):
+def _texts_as_tokens(table, tokens, text, decoded, action, owner, inside, operations, width):
     """Write the text bytes (`inside [C]`, of operation `owner [C]`) as tokens `[O, W]`.
 
     A token all of whose bytes are text is copied; other bytes become single-byte tokens. Returns
-    the tokens, the full lengths `[O]`, and how many bytes have no token.
+    the tokens, their number `[O]`, that of the whole texts, and how many bytes have no token.
     """
     plain = inside & (action == Action.RAW)
     counted = jnp.zeros(tokens.shape[0], jnp.int32).at[text.token].add(plain)
     whole = (counted == jnp.asarray(table.length)[tokens])[text.token] & plain
 
-    spelled, size = _decoded(text, action)
+    spelled, size = decoded
     size = jnp.where(inside, size, 0)
     single = jnp.asarray(table.byte_token)[spelled]
     written = jnp.arange(4) < size[:, None]
@@ -161,8 +175,23 @@ def _texts_as_tokens(table, tokens, text, action, owner, inside, operations, wid
     before = jnp.cumsum(number) - number - start[jnp.minimum(owner, operations - 1)]
     column = before[:, None] + jnp.cumsum(written, axis=1) - 1
     row = jnp.where(written, owner[:, None], operations)
-    result = jnp.zeros((operations, width), jnp.int32)
-    return result.at[row, column].set(output, mode="drop"), length, unspelled
+    result = jnp.zeros((operations, width + 1), jnp.int32)
+    result = result.at[row, column].set(output, mode="drop")
+    kept = jnp.where(length > width, _whole_characters(table, result), length)
+    result = jnp.where(jnp.arange(width) < kept[:, None], result[:, :width], 0)
+    return result, kept, length, unspelled
+
+
+def _whole_characters(table: ByteTable, tokens: jax.Array) -> jax.Array:
+    """Count the first W of `tokens [O, W + 1]` that end at a whole character: `[O]`.
+
+    Where none of the last tokens begins a character the text is no UTF-8, and all W are kept.
+    """
+    width = tokens.shape[1] - 1
+    nearest = [width - k for k in range(min(4, width + 1))]
+    begins = begins_character(table)[tokens[:, jnp.asarray(nearest)]]
+    found = jnp.asarray(nearest)[jnp.argmax(begins, axis=1)]
+    return jnp.where(jnp.any(begins, axis=1), found, width)
 
 
 def scan_operations(
@@ -174,39 +203,50 @@ def scan_operations(
     max_operations: int,
     max_text: int,
     capacity: int,
+    salvage: bool = False,
 ) -> ScannedOperations:
     """Read a response: `tokens [R]` int32, of which the first `length` count.
 
-    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes. `tables` come from
-    `scanner_tables()`. Source: the rules of Memory-R1 (arXiv 2508.19828) for the full schema.
+    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes; `salvage` keeps what was
+    whole of a broken response. `tables` come from `scanner_tables()`. Source: the rules of
+    Memory-R1 (arXiv 2508.19828) for the full schema.
     """
     text = tokens_to_bytes(table, tokens, length, capacity)
     action, last = _run(tables, text)
     place = jnp.arange(capacity, dtype=jnp.int32)
 
     # The document as a whole. Of several memory lists the last one counts.
-    close = action == Action.CLOSE
+    opened = _latest((action == Action.OPEN) | (action == Action.REOPEN))
     list_start = _latest(action == Action.ARRAY)[-1]
     full = list_start >= 0
     after, between = jnp.asarray(tables.after)[last], jnp.asarray(tables.between)[last]
-    valid = jnp.where(full, after, jnp.any(close))
-    strict = valid & (after | between) & ~jnp.any(action == Action.JUNK)
-    close = close & valid & (place > list_start)
+    close = (action == Action.CLOSE) & (place > list_start)
+    unfinished = jnp.where(full, ~after, opened[-1] > _latest(close)[-1])
+    fault = action == Action.FAULT
+    broken = unfinished | jnp.any(fault)
+    if not salvage:
+        faults = jnp.cumsum(fault & (jnp.cumsum(close) > 0))
+        close = close & jnp.where(full, after, faults == 0)
+    valid = jnp.any(close) | (full & after)
+    junk = (action == Action.JUNK) | (action == Action.REOPEN) | fault
+    strict = valid & (after | between) & ~jnp.any(junk)
 
     # Each entry, judged at its closing brace: what came last, and after its opening brace?
-    opened = _latest(action == Action.OPEN)
+    *decoded, visible = _decoded(text, action)
+    seen = jnp.cumsum(visible)
     op_key, id_key = _latest(action == Action.OP_KEY), _latest(action == Action.ID_KEY)
     text_key, begin = _latest(action == Action.TEXT_KEY), _latest(action == Action.TEXT_BEGIN)
     named = _latest(action >= Action.EVENT)
     known = (named > op_key) & (op_key > opened)
     event = jnp.where(known, action[named] - Action.EVENT, Event.NONE)
     end = _latest(action == Action.TEXT_END)
-    has_text = (begin > text_key) & (text_key > opened) & (end > begin + 1)
+    has_text = (begin > text_key) & (text_key > opened) & (end > begin)
+    has_text = has_text & (seen[end] > seen[jnp.maximum(begin, 0)])
     number = _read_number(action, jnp.maximum(id_key, 0), place)
     number = jnp.where(id_key > opened, number, -1)
 
-    needs_text = (event == Event.ADD) | (event == Event.UPDATE)
-    needs_id = (event == Event.UPDATE) | (event == Event.DELETE)
+    needs_text = jnp.asarray([e.writes for e in Event])[event]
+    needs_id = jnp.asarray([e.names_memory for e in Event])[event]
     sound = close & known & (has_text | ~needs_text) & ((number >= 0) | ~needs_id)
     acts = sound & (event != Event.NONE)
 
@@ -222,17 +262,18 @@ def scan_operations(
     # A byte belongs to the next operation that closes, if it lies in the text that counts there.
     owner = jnp.minimum(rank + 1 - acts, max_operations - 1)
     inside = spelled[owner] & (place > begin[closes][owner]) & (place < end[closes][owner])
-    written, sizes, unspelled = _texts_as_tokens(
-        table, tokens, text, action, owner, inside, max_operations, max_text
+    written, kept, sizes, unspelled = _texts_as_tokens(
+        table, tokens, text, decoded, action, owner, inside, max_operations, max_text
     )
     return ScannedOperations(
         event=jnp.where(used, event[closes], Event.NONE),
         id=jnp.where(used, number[closes], -1),
         tokens=written,
-        length=jnp.minimum(sizes, max_text),
+        length=kept,
         count=count,
         valid=valid,
         strict=strict,
+        salvaged=valid & broken,
         none=jnp.sum(sound & ~acts, dtype=jnp.int32),
         skipped=jnp.sum(close & ~sound, dtype=jnp.int32),
         dropped=found - count,

@@ -19,8 +19,8 @@ def _valid(words: Words) -> jax.Array:
 def exact_match(prediction: Words, gold: Words) -> jax.Array:
     """1.0 if both are the same sequence of words, else 0.0; a float32 scalar.
 
-    If either side is empty after normalisation the score is 0, otherwise "the the" would match
-    "the". A text with more words than its array holds matches nothing.
+    If either side is empty the score is 0. A text with more words than its array holds matches
+    nothing.
     """
     size = min(prediction.hash.shape[-2], gold.hash.shape[-2])
     same = jnp.all(prediction.hash[:size] == gold.hash[:size], axis=-1)

@@ -1,11 +1,14 @@
 """SQuAD normalisation on the device: bytes to code points to words to hashes.
 
 The rule, in this order (SQuAD, arXiv 1606.05250; the reward of Search-R1): lower-case, delete ASCII
-punctuation, delete the words a, an, the, split at white space. `normalize_text` is the rule in
-plain Python. The array form works with tables of single code points, so it differs where
-`str.lower` does not: a capital sigma (U+03A3) at the end of a word becomes the medial form, and the
-dotted capital I (U+0130) becomes a plain i instead of i with a combining dot. Both array forms, on
-the device and on the host, agree with each other everywhere.
+punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as of
+the answer "A" or "(a)", the articles are kept, and where there is punctuation alone, that. Other
+than in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to the array forms.
+
+`normalize_text` is the rule in plain Python. The array form works with tables of single code
+points, so it differs where `str.lower` does not: a capital sigma (U+03A3) at the end of a word
+becomes the medial form, and the dotted capital I (U+0130) becomes a plain i instead of i with a
+combining dot. Both array forms, on the device and on the host, agree with each other everywhere.
 """
 
 import functools
@@ -19,6 +22,9 @@ import numpy as np
 
 _REMOVED, _SPACE, _LETTER, _OTHER = range(4)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PLAIN_MARKS = str.maketrans(
+    dict.fromkeys("‘’‚‛ʼ′", "'") | dict.fromkeys("“”„‟″", '"') | dict.fromkeys("‐‑‒–—―−", "-")
+)
 _REPLACEMENT = 0xFFFD
 _SEEDS = np.array([0x9E3779B9, 0x7F4A7C15], np.uint32)
 
@@ -49,10 +55,15 @@ class UnicodeTables:
     kind: jax.Array
 
 
-def normalize_text(text: str) -> str:
-    """Apply the rule in plain Python."""
-    kept = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(_ARTICLES.sub(" ", kept).split())
+def normalize_text(text: str, plain_marks: bool = False) -> str:
+    """Apply the rule in plain Python; with `plain_marks` to the text with ASCII's marks."""
+    return " ".join(_split(text.translate(_PLAIN_MARKS).lower() if plain_marks else text.lower()))
+
+
+def _split(lowered: str) -> list[str]:
+    """Return the words of a text in lower case; all of them where nothing else would be left."""
+    kept = "".join(c for c in lowered if c not in string.punctuation)
+    return _ARTICLES.sub(" ", kept).split() or kept.split() or lowered.split()
 
 
 def _kind(character: str) -> int:
@@ -70,7 +81,7 @@ def unicode_tables() -> UnicodeTables:
     lower = np.arange(0x110000, dtype=np.int32)
     kind = np.full(0x110000, _OTHER, np.uint8)
     for code in range(known):
-        character = chr(code).lower()[0]
+        character = chr(code).translate(_PLAIN_MARKS).lower()[0]
         lower[code] = ord(character)
         kind[code] = _kind(character)
     shift = lower - np.arange(0x110000, dtype=np.int32)
@@ -93,6 +104,12 @@ def _mix(code, position, seed):
     value = (value ^ (value >> 16)) * np.uint32(0x85EBCA6B)
     value = (value ^ (value >> 13)) * np.uint32(0xC2B2AE35)
     return value ^ (value >> 16)
+
+
+def is_space(code: jax.Array) -> jax.Array:
+    """Mark the code points that `str.isspace` calls white space."""
+    spaces = [c for c in range(0x3001) if chr(c).isspace()]  # there are none above
+    return jnp.isin(code, jnp.asarray(spaces, code.dtype))
 
 
 def decode_utf8(text: jax.Array, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -171,12 +188,15 @@ def words_of_bytes(
     page = jnp.asarray(tables.page)[code >> 8]
     kind = jnp.asarray(tables.kind)[page, code & 0xFF]
     code = code + jnp.asarray(tables.shift)[page, code & 0xFF]
-    keep = begins & (kind != _REMOVED)
+    said = begins & (kind != _REMOVED)
+    keep = jnp.where(jnp.any(said & (kind != _SPACE)), said, begins)
     code, total = _compact(code, keep)
     kind, _ = _compact(kind, keep)
 
     place = jnp.arange(capacity, dtype=jnp.int32)
-    inside = (place < total) & (kind != _SPACE) & ~_articles(code, kind == _LETTER)
+    written = (place < total) & (kind != _SPACE)
+    inside = written & ~_articles(code, kind == _LETTER)
+    inside = jnp.where(jnp.any(inside), inside, written)
     starts = inside & ~jnp.append(jnp.zeros(1, bool), inside)[:capacity]
     word = jnp.cumsum(starts) - 1
     position = place - jax.lax.cummax(jnp.where(starts, place, 0))
@@ -195,8 +215,7 @@ def words_of_text(text: str, max_words: int) -> Words:
     code = np.array([ord(c) for c in text], np.int32).reshape(-1)
     code = np.where((code >= 0xD800) & (code < 0xE000), _REPLACEMENT, code)
     code = code + tables.shift[tables.page[code >> 8], code & 0xFF]
-    lowered = "".join(chr(c) for c in code if chr(c) not in string.punctuation)
-    words = _ARTICLES.sub(" ", lowered).split()
+    words = _split("".join(map(chr, code)))
     hashes = np.zeros((max_words, 2), np.uint32)
     for i, word in enumerate(words[:max_words]):
         letters = np.array([ord(c) for c in word], np.uint32)[:, None]

@@ -97,6 +97,11 @@ class AgentConfig:
     manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
     answer_prompt: str = option("compact", "Prompt file answer_<name>.txt.")
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
+    salvage: bool = option(
+        False,
+        "Of a manager's response that is broken keep the operations that were written whole before"
+        " the fault; in the compact schema also those after it, each object standing for itself.",
+    )
     memories: int = option(
         30, "Memories retrieved for each speaker for an answer.", within=at_least(1)
     )
@@ -269,6 +274,11 @@ class EvalConfig:
         0, "Questions to evaluate on, evenly spread; 0: all.", within=at_least(0)
     )
     eval_batch: int = option(8, "Questions answered together.", within=at_least(1))
+    plain_marks: bool = option(
+        False,
+        "In exact match and SQuAD's F1 let typographic apostrophes, quotes and dashes equal plain"
+        " ones, as they always do in the reward.",
+    )
     replay_dialogues: int = option(
         2,
         "Dialogues of the evaluation that are written down turn by turn, for report.html.",

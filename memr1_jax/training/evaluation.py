@@ -40,7 +40,7 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
 
 
 def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
-    train, dialogues = load_dialogues(options, options.seed, folder)
+    train, dialogues = load_dialogues(options, options.seed, folder, learn=False)
     check_evaluated(options, dialogues)
     models = load_models(options)
     bench = build_workbench(options, models, train)

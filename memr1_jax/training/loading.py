@@ -122,15 +122,20 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
 
 
 def load_dialogues(
-    options: DataConfig, seed: int, folder: Path
+    options: DataConfig, seed: int, folder: Path, *, learn: bool = True
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; generated ones are written to the run folder.
+    """Load training and evaluation conversations; generated ones are written to the run folder.
 
-    Where one's own dialogues note no facts, their turns stand for them.
+    Where dialogues note no facts, their turns stand for them. With `learn`, one's own training
+    conversations keep the questions that have an answer: no reward tells how to abstain.
+
+    Raises:
+      UserError: the data cannot be read, or with `learn` all training questions abstain.
     """
     path = find_dialogues(options, seed, folder)
     if options.data == "own":
-        return _own_dialogues(options)
+        train, evaluation = _own_dialogues(options)
+        return _answerable(options, train) if learn else train, evaluation
     conversations = load_conversations(path)
     if unnoted := sum(not conversation.facts for conversation in conversations):
         warnings.warn(
@@ -168,6 +173,29 @@ def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conver
         )
         return conversations, conversations
     return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def _answerable(options: DataConfig, train: list[Conversation]) -> list[Conversation]:
+    """Leave out questions whose right answer is that the dialogue does not say."""
+    kept = [
+        dataclasses.replace(c, questions=tuple(q for q in c.questions if not q.abstain))
+        for c in train
+    ]
+    left_out = sum(q.abstain for c in train for q in c.questions)
+    if left_out and not any(conversation.questions for conversation in kept):
+        raise UserError(
+            f"{options.data_path}: there is nothing to learn from. All {left_out} questions of the"
+            ' training conversations abstain ("abstain" or category 5): their right answer is that'
+            " the dialogue does not say. Add questions with an answer, or choose another"
+            " --train_split."
+        )
+    if left_out:
+        warnings.warn(
+            f"Questions of {options.data_path} whose right answer is that the dialogue does not say"
+            f" are left out of training: {left_out}.",
+            stacklevel=3,
+        )
+    return kept
 
 
 def _asked_at_the_end(conversation: Conversation, question: Question) -> bool:

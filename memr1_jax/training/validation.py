@@ -39,7 +39,7 @@ def validation_dialogues(
     if options.eval_split == "validation":
         found = evaluated
     else:
-        _, found = load_dialogues(validation_options(options), options.seed, folder)
+        _, found = load_dialogues(validation_options(options), options.seed, folder, learn=False)
     if not any(dialogue.questions for dialogue in found):
         raise UserError(
             "--select=validation needs dialogues of the validation split, and there are none"

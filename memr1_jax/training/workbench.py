@@ -19,7 +19,7 @@ from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.progress import progress_bar
-from memr1_jax.text.byte_table import build_byte_table
+from memr1_jax.text.byte_table import begins_character, build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
 from memr1_jax.training.config import AgentConfig, EvalConfig
 from memr1_jax.training.loading import Model, Models
@@ -52,6 +52,7 @@ class Pipeline:
             models.answerer.tokenizer,
             batch=options.eval_batch,
             limit=options.eval_questions,
+            plain_marks=options.plain_marks,
         )
 
     def banks(
@@ -152,6 +153,7 @@ def build_workbench(
         operations=options.facts_per_turn + listed,
         neighbours=options.neighbours,
         shown=options.memories_shown,
+        salvage=options.salvage,
     )
     answerer = AnswerAgent(
         template=answer_template,
@@ -163,7 +165,7 @@ def build_workbench(
         memories=options.memories,
     )
     tools = create_tools(table, embedder, grammar)
-    encoder = create_encoder(model.tokenizer, tools.embedder, sizes)
+    encoder = create_encoder(model.tokenizer, tools.embedder, sizes, begins_character(table))
     judge = None
     if models.judge is not None:
         template = load_template(f"judge_{options.judge_prompt}", models.judge.tokenizer)

@@ -60,6 +60,19 @@ def test_without_a_manager_a_bank_is_the_list_of_facts(tiny):
     assert ingestion.counts["refused"] == 0
 
 
+def test_facts_that_say_nothing_are_no_memories(tiny):
+    conversation = tiny.conversations[1]
+    first = conversation.facts[0]
+    blank = dataclasses.replace(first, text=" \u3000")
+    changed = dataclasses.replace(conversation, facts=(blank, *conversation.facts, blank))
+    whole, without = (
+        ingest(add_everything, None, tiny.bench.tools, tiny.bench.encoder, [c])
+        for c in (changed, conversation)
+    )
+    assert (whole.counts["facts_skipped"], without.counts["facts_skipped"]) == (2, 0)
+    jax.tree.map(np.testing.assert_array_equal, whole.banks, without.banks)
+
+
 def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
     turn = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
     reports, actives = [], []

@@ -93,6 +93,11 @@ def test_an_empty_bank_says_so(tiny):
     assert int(prompt.shown) == 0
 
 
+def _reader(tiny):
+    """The manager, who reads up to four operations of a response."""
+    return dataclasses.replace(tiny.bench.manager, operations=4)
+
+
 @functools.cache
 def _apply():
     def apply(manager, *arguments):
@@ -145,7 +150,38 @@ CASES = {
         {0: None},
         {"delete": 2, "gone": 1},
     ),
+    "an id names what was shown, not what an add put in its place": (
+        _entry("DELETE", 0) + _entry("ADD", None, "Rex is ill.") + _entry("DELETE", 0),
+        {0: " Rex is ill."},
+        {"delete": 2, "add": 1, "gone": 1},
+    ),
+    "nor does an update overwrite it": (
+        _entry("DELETE", 0) + _entry("ADD", None, "Rex is ill.") + _entry("UPDATE", 0, "No."),
+        {0: " Rex is ill."},
+        {"delete": 1, "add": 1, "update": 1, "gone": 1},
+    ),
+    "full schema, an id names what was shown": (
+        _full(("0", "x", "DELETE"), ("9", "Rex is ill.", "ADD"), ("0", "No.", "UPDATE")),
+        {0: " Rex is ill."},
+        {"delete": 1, "add": 1, "update": 1, "gone": 1},
+    ),
     "no text": (_entry("ADD"), NOTHING, {"skipped": 1}),
+    "blank text": (_entry("ADD", None, " \t\u3000"), NOTHING, {"skipped": 1}),
+    "prose in braces": (
+        "Using {ids} as shown:\n" + _entry("ADD", None, "Rex is ill."),
+        {2: " Rex is ill."},
+        {"add": 1},
+    ),
+    "reasoning": (
+        f"<think>{_entry('DELETE', 1)}? No.</think>\n" + _entry("ADD", None, "Rex is ill."),
+        {2: " Rex is ill."},
+        {"add": 1},
+    ),
+    "one object is broken": (
+        _entry("ADD", None, "Rex is ill.") + '\n{"op": "DELETE", "id": [1]}\n' + _entry("NONE"),
+        {2: " Rex is ill."},
+        {"add": 1, "salvaged": 1},
+    ),
     "no id": (_entry("DELETE"), NOTHING, {"skipped": 1}),
     "prose": ("I would add this fact.", NOTHING, {"invalid": 1}),
     "cut off": ('{"op": "ADD", "text": "Rex is', NOTHING, {"invalid": 1}),
@@ -176,9 +212,7 @@ def outcomes(tiny, shown):
     prompt = prompt.replace(slots=prompt.slots.at[:2].set(jnp.array([0, 1])))
     rows = [row_of(tiny, response, WIDTH) for response, *_ in CASES.values()]
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
-    banks, reports = _apply()(
-        tiny.bench.manager, tiny.bench.tools, bank, prompt, facts, tokens, length
-    )
+    banks, reports = _apply()(_reader(tiny), tiny.bench.tools, bank, prompt, facts, tokens, length)
     return {
         name: jax.tree.map(lambda x, row=row: x[row], (banks, reports))
         for row, name in enumerate(CASES)
@@ -206,15 +240,28 @@ def test_a_response_edits_the_right_slots_and_is_counted(tiny, shown, outcomes, 
         np.testing.assert_array_equal(before.alive, after.alive)
 
 
+def test_what_was_whole_of_a_broken_response_is_kept_on_request(tiny, shown):
+    before, facts, prompt = shown
+    prompt = prompt.replace(slots=prompt.slots.at[:2].set(jnp.array([0, 1])))
+    cut_off = _full(("9", "Rex is ill.", "ADD"), ("1", "Ana lives in Oslo.", "UPDATE"))[:-30]
+    rows = [row_of(tiny, cut_off, WIDTH)] * len(CASES)
+    tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
+    manager = dataclasses.replace(_reader(tiny), salvage=True)
+    banks, reports = _apply()(manager, tiny.bench.tools, before, prompt, facts, tokens, length)
+    after, report = jax.tree.map(lambda x: x[0], (banks, reports))
+    assert (float(report.add), float(report.salvaged), float(report.invalid)) == (1, 1, 0)
+    found = {m: text.strip() for m, text in texts_of(tiny, after).items()}
+    kept = {m: text.strip() for m, text in texts_of(tiny, before).items()}
+    assert found == kept | {2: "Rex is ill."}
+
+
 def test_an_add_to_a_full_bank_is_refused_and_counted(tiny, shown):
     _, facts, _ = shown
     full = bank_of(tiny, [f"Ana owns {number} maps." for number in range(16)])
     prompt = manager_prompt(tiny.bench.manager, tiny.bench.tools, full, facts)
     rows = [row_of(tiny, _entry("ADD", None, "Ana sings."), WIDTH)] * len(CASES)
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
-    banks, reports = _apply()(
-        tiny.bench.manager, tiny.bench.tools, full, prompt, facts, tokens, length
-    )
+    banks, reports = _apply()(_reader(tiny), tiny.bench.tools, full, prompt, facts, tokens, length)
     after, report = jax.tree.map(lambda x: x[0], (banks, reports))
     assert float(report.refused) == float(report.add) == 1
     assert texts_of(tiny, after) == texts_of(tiny, full)

@@ -64,7 +64,8 @@ def test_memories_in_the_free_zone_cost_nothing():
 
 def test_unread_and_skipped_output_is_no_form_and_other_faults_are():
     reward = RewardOptions(outcome_weight=0.0, format_weight=1.0)
-    for name, earned in {"invalid": 0.0, "skipped": 0.0, "unknown": 1.0, "refused": 1.0}.items():
+    bad, good = dict.fromkeys(("invalid", "skipped", "salvaged"), 0.0), ("unknown", "refused")
+    for name, earned in (bad | dict.fromkeys(good, 1.0)).items():
         parts = manager_reward(reward, jnp.zeros(1), _report(**{name: [1]}), jnp.zeros(1), 8)
         assert float(_total(parts)[0]) == earned, name
 

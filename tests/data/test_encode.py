@@ -119,6 +119,14 @@ def _assert_query(words, query, question):
     jax.tree.map(np.testing.assert_array_equal, query.gold, gold)
 
 
+def test_rows_are_cut_at_a_whole_character():
+    begins = np.arange(256) >> 6 != 0b10  # tokens are the bytes of UTF-8
+    encoder = encode.Encoder(lambda text: list(text.encode()), None, SIZES, begins)
+    tokens, length = encoder.rows(["éééx", "xééé", "x王🎈", "xéé", "xx"], 5)
+    texts = [bytes(row[:n].tolist()).decode() for row, n in zip(tokens, length, strict=True)]
+    assert texts == ["éé", "xéé", "x王", "xéé", "xx"]
+
+
 def test_scenes_hold_names_and_dates(words, encoder, conversations):
     scene = encode.encode_scenes(encoder, conversations)
     for row, conversation in enumerate(conversations):

@@ -46,7 +46,7 @@ GOLDEN = [
         0.4,
         1,
     ),
-    ("the the", "the", 4, 1, 0.5, 0, 0, 0),
+    ("the the", "the", 4, 1, 0.5, 0, 2 / 3, 0),
     ("a bird", "bird bird", 4, 0.666667, 0.5, 0, 0.666667, 0.666667),
     ("", "self-care", 4, 0, 0, 0, 0, 0),
 ]
@@ -86,10 +86,28 @@ def test_adversarial_questions_have_only_the_official_score(prediction, expected
         ("", "", 0),
         ("?!", "the", 0),
         ("An apple a day", "apple day", 1),
+        ("A", "a.", 1),
+        ("(a)", "A", 1),
+        ("B", "A", 0),
+        ("the the", "The The", 1),
+        ("the", "The The", 0),
+        ("...", "...", 1),
+        ("?!", "...", 0),
+        ("a ...", "...", 0),
     ],
 )
 def test_exact_match_normalises_and_guards_against_nothing(prediction, gold, expected):
     assert exact_match(prediction, gold) == expected
+
+
+def test_typographic_marks_equal_plain_ones_on_request():
+    pairs = [("Ana’s twenty‑one “maps”", "Ana's twenty-one maps"), ("9 – 5", "9 - 5")]
+    for prediction, gold in pairs:
+        row, plain = (score(prediction, _question(gold, 4), marks) for marks in (False, True))
+        assert (row["exact_match"], plain["exact_match"]) == (0, 1)
+        assert row["f1_squad"] < plain["f1_squad"] == 1
+        published = ("f1_set_of_words", "bleu1_method1", "f1_locomo_official")
+        assert all(row[name] == plain[name] for name in published)
 
 
 def test_official_f1_drops_and_and_joins_at_hyphens():

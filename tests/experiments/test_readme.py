@@ -70,9 +70,37 @@ def test_without_splits_all_is_used_with_a_warning(example, tmp_path):
     chosen = DataConfig(data="own", data_path=str(example))
     with pytest.warns(UserWarning, match='has a "split"'):
         train, evaluation = load_dialogues(chosen, 0, tmp_path)
-    assert train == evaluation and len(train) == 3
+    assert len(train) == 3 and [c.id for c in train] == [c.id for c in evaluation]
+    # One question abstains: it is asked, but not learned from.
+    asked = [[q.abstain for c in part for q in c.questions] for part in (train, evaluation)]
+    assert [part.count(True) for part in asked] == [0, 1]
+    assert len(asked[0]) == len(asked[1]) - 1
     with pytest.raises(UserError, match="--data=own needs --data_path"):
         load_dialogues(DataConfig(data="own"), 0, tmp_path)
+
+
+def test_questions_that_abstain_are_left_out_of_training_and_counted(tmp_path):
+    turns = [{"speaker": name, "text": f"{name} sings."} for name in ("Ana", "Ben")]
+    known = {"question": "Who sings?", "answer": "Ana", "evidence": ["D1:1"]}
+    unknown = {"question": "Who dances?", "abstain": True, "evidence": ["D1:1"]}
+    path = tmp_path / "mine.jsonl"
+
+    def load(*questions, **more):
+        lines = [
+            {"id": split, "split": split, "turns": turns, "questions": asked}
+            for split, asked in (("train", questions), ("validation", [known, unknown]))
+        ]
+        path.write_text("\n".join(map(json.dumps, lines)))
+        chosen = DataConfig(data="own", data_path=str(path))
+        return load_dialogues(chosen, 0, tmp_path, **more)
+
+    with pytest.warns(UserWarning, match="does not say are left out of training: 2"):
+        train, evaluation = load(unknown, known, unknown)
+    assert [q.question for q in train[0].questions] == ["Who sings?"]
+    assert len(evaluation[0].questions) == 2
+    with pytest.raises(UserError, match="mine.jsonl: there is nothing to learn from. All 2 quest"):
+        load(unknown, unknown)
+    assert load(unknown, learn=False)[1] == evaluation
 
 
 @pytest.mark.slow

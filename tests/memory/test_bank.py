@@ -30,13 +30,18 @@ class ListBank:
     def __init__(self, capacity):
         self.slots = [None] * capacity
         self.refused = self.unknown = self.overflowed = 0
+        self.show()
+
+    def show(self):
+        """From here on a slot names the memory that it holds now."""
+        self.shown = list(self.slots)
 
     def apply(self, event, slot, text, length, key, time, source):
-        alive = 0 <= slot < len(self.slots) and self.slots[slot] is not None
+        alive = 0 <= slot < len(self.slots) and self.shown[slot] is not None
         memory = dict(text=text[: min(length, WIDTH)], key=key, updated=time, source=source)
         if event == Event.DELETE:
             if alive:
-                self.slots[slot] = None
+                self.slots[slot] = self.shown[slot] = None
             self.unknown += not alive
         elif event == Event.ADD and length > 0:
             if None not in self.slots:
@@ -107,6 +112,8 @@ def test_edits_equal_those_of_a_list(speakers):
         expected = ListBank(CAPACITY)
         for step, item in enumerate(case):
             late = step >= STEPS // 2
+            if step == STEPS // 2:
+                expected.show()
             expected.apply(*item, time=1 + late, source=7 + late)
         assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i], banks), expected)
 
@@ -127,6 +134,20 @@ def test_single_operations():
     assert delete(bank, -1).unknown == 1
 
 
+def test_a_slot_names_what_it_held_before_the_first_operation():
+    """DELETE 0, ADD and then DELETE 0 or UPDATE 0: the new memory in slot 0 has no id."""
+    bank = empty_bank(2, 1, 1)
+    bank = add(bank, jnp.array([5]), 1, jnp.zeros(1), 0, 0)
+    for last in (Event.DELETE, Event.UPDATE):
+        events = jnp.array([Event.DELETE, Event.ADD, last])
+        tokens, ones = jnp.array([[0], [7], [9]]), jnp.ones(3, jnp.int32)
+        after = apply_operations(
+            bank, Operations(events, 0 * ones, tokens, ones), jnp.zeros((3, 1)), 1, 1
+        )
+        assert after.alive.tolist() == [True, False] and int(after.tokens[0, 0]) == 7
+        assert int(after.unknown) == 1
+
+
 def test_a_bank_from_facts_equals_adding_them():
     facts = [[1, 2], [], [3, 4, 5, 6], [7], [8]]
     keys = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -139,6 +160,17 @@ def test_a_bank_from_facts_equals_adding_them():
         expected = dict(jax.tree.leaves_with_path(built))[path]
         assert leaf.dtype == expected.dtype and leaf.tolist() == expected.tolist(), path
     assert (int(bank.refused), int(bank.overflowed)) == (1, 1)
+
+
+def test_a_cut_fact_ends_at_a_whole_character():
+    begins = np.array([True] * 5 + [False] * 3)  # tokens 5 to 7 go on with a character
+    facts = [[1, 2, 4, 5], [1, 2, 3, 4], [4, 5, 6, 7], [4, 5, 6]]
+    bank = bank_from_facts(
+        facts, np.zeros((4, 2)), [0] * 4, [0] * 4, capacity=4, width=3, begins=begins
+    )
+    held = [row[:n].tolist() for row, n in zip(bank.tokens, bank.length, strict=True)]
+    assert held == [[1, 2], [1, 2, 3], [4, 5, 6], []]  # of the third nothing is left
+    assert int(bank.overflowed) == 2
 
 
 def branches(edit):

@@ -36,7 +36,27 @@ GOLDEN = [
     ("**Answer: Paris** as told", "Paris", AnswerRule.BOLD_LINE),
     ("**Answer: open\n**Answer: Rome** x", "Rome", AnswerRule.BOLD_LINE),
     ("Final Answer: Paris \nnext", "Paris", AnswerRule.LABEL),
-    ("**Answer:**\nlost", "", AnswerRule.BOLD_LABEL),
+    # Nothing after the label: the first line below that is not empty, without a bullet.
+    ("**Answer:**\nfound\nmore", "found", AnswerRule.BOLD_LABEL),
+    ("**Answer**:  \n\n- Lima\n- Quito", "Lima", AnswerRule.BOLD_LABEL),
+    ("Answer:\n---\n \n• **Lima**", "Lima", AnswerRule.LABEL),
+    ("Answer:\n• - +Lima\n", "+Lima", AnswerRule.LABEL),
+    ("Answer:\n-\n• **Lima**", "Lima", AnswerRule.LABEL),
+    ("Answer:\n-5 degrees", "-5 degrees", AnswerRule.LABEL),
+    ("**Answer: **\n+ Lima", "Lima", AnswerRule.LABEL),
+    ("**Answer:**\n**\n", "", AnswerRule.BOLD_LABEL),
+    # The last label wins, in every rule.
+    ("**Answer:** Bern\nNo.\n**Answer:** Lima", "Lima", AnswerRule.BOLD_LABEL),
+    ("**Answer:** Bern **Answer**:\nLima", "Lima", AnswerRule.BOLD_LABEL),
+    ("**Answer: Bern** no, **Answer: Lima**", "Lima", AnswerRule.BOLD_LINE),
+    ("Answer: Bern\nAnswer: Lima", "Lima", AnswerRule.LABEL),
+    ("<answer></answer> <ANSWER>Lima</answer>", "Lima", AnswerRule.TAG),
+    ("<answer>Bern<answer>Lima</answer></answer><answer>", "Lima", AnswerRule.TAG),
+    # Reasoning is not read.
+    ("<think>**Answer:** Bern</think>\nLima", "Lima", AnswerRule.WHOLE),
+    ("Answer: a</think>**Answer:** b</think> Answer: Lima", "Lima", AnswerRule.LABEL),
+    ("<think>**Answer:** Bern", "", AnswerRule.WHOLE),
+    ("Answer: <think>", "<think>", AnswerRule.LABEL),
     (" *just* words* ", "just* words", AnswerRule.WHOLE),
     ("", "", AnswerRule.WHOLE),
     ("** \n", "", AnswerRule.WHOLE),
@@ -50,8 +70,9 @@ def test_golden_answers(text, answer, rule):
 
 
 PIECES = ["<answer>", "</answer>", "<AnsWer>", "**Answer:**", "**Answer**:", "**Answer: ", "**"]
+PIECES += ["\n- ", "\n\n", "\n• ", "-", "+", "•", "</think>", "<think>"]
 PIECES += ["Answer:", "answer:", "Answer", "\n", " ", "*", "x", "é 王", "\u00a0", ":", "<", "\r"]
-TEXT = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+TEXT = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
 
 
 @settings(max_examples=CASES // BATCH, deadline=None)

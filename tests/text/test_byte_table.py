@@ -23,6 +23,16 @@ def test_special_and_unused_tokens_have_no_text(tokenizer, byte_table):
     assert byte_table.length.shape[0] > tokenizer.get_vocab_size()
 
 
+def test_of_added_tokens_only_the_end_of_reasoning_has_a_text(tokenizer):
+    import tokenizers
+
+    added = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    marks = ["<tool_call>", "</think>"]
+    added.add_tokens([tokenizers.AddedToken(mark, special=False) for mark in marks])
+    table = build_byte_table(added, added.get_vocab_size())
+    assert [_spelled(table, [added.token_to_id(mark)]) for mark in marks] == [b"", b"</think>"]
+
+
 def test_every_byte_has_its_token(byte_table):
     for byte, token in enumerate(byte_table.byte_token):
         assert _spelled(byte_table, [token]) == bytes([byte])

@@ -124,6 +124,21 @@ ENTRY = '{"memory": [{"id": "7", "text": "x", "event": "'
         ("compact", '{"op": "ADD", "text": ""}', 3, len('{"op": "ADD", "text": "')),
         ("compact", '{"op": "ADD", "text": "a\n"}', 3, len('{"op": "ADD", "text": "a')),
         ("compact", '{"op": "ADD", "text": "\\n"}', 3, len('{"op": "ADD", "text": "\\')),
+        # White space alone is no text, in whatever width.
+        ("compact", '{"op": "ADD", "text": " "}', 3, len('{"op": "ADD", "text": " ')),
+        ("compact", '{"op": "ADD", "text": "\u3000 \u00a0"}', 3, 29),
+        ("compact", '{"op": "ADD", "text": "\u3000 \u00e9"}', 3, "whole"),
+        ("compact", '{"op": "ADD", "text": "\u2026"}', 3, "whole"),
+        # Nothing before the end of reasoning is read, so that no text may hold it.
+        (
+            "compact",
+            '{"op": "ADD", "text": "a </think>"}',
+            3,
+            len('{"op": "ADD", "text": "a </think'),
+        ),
+        ("compact", '{"op": "ADD", "text": "<</thin</think>"}', 3, 37),
+        ("compact", '{"op": "ADD", "text": "</think"}', 3, "whole"),
+        ("compact", '{"op": "ADD", "text": "<\\/think>"}', 3, "whole"),
         ("full", '{"memory": []}', 0, "whole"),
         ("full", ENTRY + 'ADD"}, {"id": "0", "text": "y", "event": "NONE"}]}', 0, "whole"),
         ("full", ENTRY + 'UPDATE"}]}', 8, "whole"),

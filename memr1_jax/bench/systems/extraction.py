@@ -127,8 +127,11 @@ def user_turn_facts(session: Session, speakers: tuple[str, str], counts) -> Step
 
 
 def _given(facts: list[Fact], counts) -> Steps[list[Fact]]:
-    counts["facts"] += len(facts)
-    return facts
+    told = [fact for fact in facts if fact.text.strip()]
+    counts["facts"] += len(told)
+    if len(told) < len(facts):
+        counts["facts_skipped"] += len(facts) - len(told)
+    return told
     yield  # makes it a generator
 
 

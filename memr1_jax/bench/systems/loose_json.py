@@ -11,6 +11,7 @@ from typing import Any
 
 from memr1_jax.bench.systems.protocol import Reply
 from memr1_jax.run.json_files import with_whole_escapes
+from memr1_jax.text.reasoning import after_reasoning
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -30,9 +31,9 @@ def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
     """The first JSON object of a response that has `key`, and how it was found; or None.
 
     What was broken off is closed after its last complete element. A bare list is taken as the
-    value of the key.
+    value of the key. What was thought before is not read.
     """
-    text = with_whole_escapes(text)
+    text = with_whole_escapes(after_reasoning(text))
     fenced = _FENCE.match(text)
     inner = (fenced[1] if fenced else text).strip()
     value = _loads(inner)
@@ -50,8 +51,8 @@ def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
 
 
 def read_objects(text: str) -> list[dict]:
-    """All JSON objects of a response that lie in no other, in order."""
-    text = with_whole_escapes(text)
+    """Return all JSON objects after the reasoning of a response that lie in no other, in order."""
+    text = with_whole_escapes(after_reasoning(text))
     found, start = [], text.find("{")
     while start >= 0:
         value, end = _raw_decode(text, start)

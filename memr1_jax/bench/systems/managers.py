@@ -38,6 +38,7 @@ def language_model_manager(
     shown: int = SHOWN,
     room: int | None = None,
     count: Callable[[str], int] = len,
+    salvage: bool = False,
 ) -> Manager:
     """The Memory Manager: similar memories, numbered from 0, and the facts, in one call.
 
@@ -54,6 +55,7 @@ def language_model_manager(
       shown: memories shown at most, the best of all.
       room: the tokens that the list of memories may take; the least similar go, and are counted.
       count: tells the tokens of a text.
+      salvage: whether what was whole of a broken response counts.
     """
     template = read_prompt(f"manager_{prompt}")
 
@@ -74,10 +76,11 @@ def language_model_manager(
         )
         call = Call("manage", messages, max_tokens, model, schema, len(ids) if schema else 0)
         reply = yield from ask(call)
-        scan = scan_operations_reference(reply.text, _MOST_OPERATIONS)
+        scan = scan_operations_reference(reply.text, _MOST_OPERATIONS, salvage)
         outcome = "read" if scan.strict else "recovered" if scan.valid else "failed"
         counts[f"manage_{outcome}"] += 1
         counts["manage_cut"] += not reply.stopped
+        counts["salvaged"] += scan.salvaged
         counts["skipped"] += scan.skipped
         counts["dropped"] += scan.dropped
         counts["none"] += scan.none
@@ -121,11 +124,11 @@ def apply_written(
     """
     sources = tuple(dict.fromkeys(source for fact in facts for source in fact.sources))
     for event, place, text in operations:
-        counts[event.name.lower()] += 1
+        counts[event.key] += 1
         memory = Memory(" ".join(text.split()), time, facts[0].speaker, sources)
         if event == Event.ADD:
             bank = add(bank, [memory], embed)
-        elif event in (Event.UPDATE, Event.DELETE):
+        elif event.names_memory:
             if not 0 <= place < len(ids):
                 counts["unknown_ids"] += 1
             elif ids[place] not in bank.items:
@@ -183,8 +186,8 @@ def random_operations(
         for fact in facts:
             draw = random.Random(repr((seed, fact)))
             event = draw.choice(list(Event) if ids else [Event.NONE, Event.ADD])
-            place = draw.randrange(len(ids)) if event in (Event.UPDATE, Event.DELETE) else -1
-            text = fact.text if event in (Event.ADD, Event.UPDATE) else ""
+            place = draw.randrange(len(ids)) if event.names_memory else -1
+            text = fact.text if event.writes else ""
             operations.append((event, place, text))
         return apply_written(bank, operations, ids, facts, time, embed, counts)
         yield  # makes it a generator

@@ -114,6 +114,7 @@ class Resources:
             shown=options.memories_shown,
             room=max(self.room(response) - frame, 0),
             count=self.count,
+            salvage=options.salvage,
         )
 
 

@@ -188,6 +188,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 workshop.count,
                 score=METRICS[table_source(workshop.options.data).metrics],
                 together_at_most=workshop.options.conversations,
+                plain_marks=workshop.options.plain_marks,
                 on_progress=on_progress,
             )
         )

@@ -15,8 +15,9 @@ from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
+from memr1_jax.text.events import REPORTED
 
-OPERATIONS = ("add", "update", "delete", "none")
+OPERATIONS = tuple(event.key for event in REPORTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ def row_of(run: RowRun) -> Row:
         "unreadable": _with_suffix(run.counts, "_failed"),
         "recovered": _with_suffix(run.counts, "_recovered"),
         "unknown_ids": run.counts.get("unknown_ids", 0),
+        "gone_ids": run.counts.get("gone_ids", 0),
         "counts": dict(sorted(run.counts.items())),
         "bank": {"items": run.bank_items, "tokens": run.bank_tokens},
         "memories_without_room": run.without_room,

@@ -101,6 +101,10 @@ class MemoryConfig:
     )
     embedder: str = option("tfidf", "How texts are embedded.", EMBEDDERS)
     features: int = option(1024, "Width of the hashed TF-IDF embedding.", within=at_least(1))
+    salvage: bool = option(False, "Keep what was whole of a manager's broken response.")
+    plain_marks: bool = option(
+        False, "Exact match, SQuAD's F1: typographic apostrophes and dashes equal plain ones."
+    )
     memories: int = option(
         30, "Memories retrieved for each speaker for an answer.", within=at_least(1)
     )

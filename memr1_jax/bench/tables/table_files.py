@@ -204,6 +204,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
     header = ["row", "memories", "their tokens", *OPERATIONS, "unreadable", "recovered"]
     header += [
         "unknown ids",
+        "gone ids",
         "evidence shown",
         "all of it shown",
         "never stored",
@@ -223,6 +224,7 @@ def _kept(rows: Sequence[TableRow]) -> str:
                 f"{figures['bank']['tokens']:,}",
                 *(f"{figures['operations'][name]:,}" for name in OPERATIONS),
                 *(f"{figures[name]:,}" for name in ("unreadable", "recovered", "unknown_ids")),
+                f"{figures.get('gone_ids', 0):,}",
                 *(_percent(evidence[name]) for name in parts),
                 f"{evidence['questions']:,}",
                 f"{figures['memories_without_room']:,}",

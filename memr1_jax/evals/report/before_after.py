@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from memr1_jax.evals.intervals import difference_by_questions, shared
 from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.text.events import REPORTED
 
 _METRICS = {
     "f1_set_of_words": "F1, sets of words",
@@ -14,12 +15,10 @@ _METRICS = {
 }
 _COUNTS = {
     "turns": "turns with new facts",
-    "add": "ADD",
-    "update": "UPDATE",
-    "delete": "DELETE",
-    "none": "NOOP",
+    **{event.key: event.label for event in REPORTED},
     "invalid": "responses that could not be read",
     "responses_cut": "responses that were cut off",
+    "salvaged": "broken responses of which something was kept",
     "skipped": "entries without a usable event, id or text",
     "unknown": "ids that were not shown",
     "gone": "ids that the same response had deleted",
@@ -29,8 +28,9 @@ _COUNTS = {
     "overflowed": "memories that were cut",
     "unread": "responses longer than what is read",
     "facts_cut": "noted facts that were cut",
+    "facts_skipped": "noted facts without text",
 }
-_ALWAYS = ("turns", "add", "update", "delete", "none", "invalid")  # the others where not 0
+_ALWAYS = ("turns", *(event.key for event in REPORTED), "invalid")  # the others where not 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,7 +103,12 @@ def _turn(moments: Mapping[str, dict], dialogue: dict, questions) -> dict[str, A
 def _version(name, moment):
     output = moment["output"]
     cut = max(0, len(output or "") - OUTPUT_SHOWN)
-    return moment | {"name": name, "output": output and output[:OUTPUT_SHOWN], "cut": cut}
+    # Replays of earlier runs do not say what was salvaged.
+    return (
+        {"salvaged": False}
+        | moment
+        | {"name": name, "output": output and output[:OUTPUT_SHOWN], "cut": cut}
+    )
 
 
 def _asked(index, questions):

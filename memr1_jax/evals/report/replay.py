@@ -52,9 +52,10 @@ class TurnRecord:
     """One turn of one speaker's stream.
 
     `speaker` is whose bank it is, `said_by` who spoke; `size` counts the memories after the turn.
-    `output` and all that follows from it keep their defaults where no manager was asked. `skipped`
-    counts entries without a usable event, id or text, `dropped` operations beyond those that are
-    read. `questions` are the indices of those whose last evidence this turn is.
+    `output` and all that follows from it keep their defaults where no manager was asked. `salvaged`
+    says that entries were kept though others were broken, `skipped` counts entries without a usable
+    event, id or text, `dropped` operations beyond those that are read. `questions` are the indices
+    of those whose last evidence this turn is.
     """
 
     speaker: str
@@ -69,6 +70,7 @@ class TurnRecord:
     output: str | None = None
     stopped: bool = True
     valid: bool = True
+    salvaged: bool = False
     operations: tuple[Operation, ...] = ()
     none: int = 0
     skipped: int = 0
@@ -112,10 +114,11 @@ def outcomes(
     Args:
       operations: as `scan_operations_reference` reads them.
       slots: those of the shown memories, by id.
-      alive: the slots in use before.
+      alive: the slots in use before. An id names the memory that its slot held then; once that is
+        deleted it names nothing, even where an ADD has filled the slot again.
       capacity: slots of the bank.
     """
-    alive, found = set(alive), []
+    alive, named, found = set(alive), set(alive), []
     for event, place, text in operations:
         outcome, slot = "applied", None
         if event == Event.ADD:
@@ -123,12 +126,14 @@ def outcomes(
             slot, outcome = (free[0], "applied") if free else (None, "refused")
         elif not 0 <= place < len(slots):
             outcome = "unknown"
-        elif slots[place] not in alive:
+        elif slots[place] not in named:
             outcome = "gone"
         else:
             slot = slots[place]
         if slot is not None:
             (alive.discard if event == Event.DELETE else alive.add)(slot)
+        if event == Event.DELETE:
+            named.discard(slot)
         number = place if place >= 0 else None
         found.append(Operation(event.name, number, text, outcome, slot))
     return tuple(found)

@@ -25,6 +25,7 @@ from memr1_jax.evals.report.run_charts import agent_charts
 from memr1_jax.options import user_path
 from memr1_jax.run.files import writable_file, write_text_atomic
 from memr1_jax.run.metrics_log import first_and_last, read_metrics, records_of
+from memr1_jax.text.events import Event
 
 AGENTS = {"manager": "Memory Manager", "answer": "Answer Agent"}
 _WHEN = {"before": "Before training", "after": "After training"}
@@ -141,11 +142,13 @@ def _render(**context) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["Event"] = Event
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
     folder = importlib.resources.files("memr1_jax.evals.report") / _PAGE
     style, script = (
         (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
+    style = _event_styles() + style
     return environment.get_template("report.html").render(
         **context,
         style=style,
@@ -153,6 +156,21 @@ def _render(**context) -> str:
         style_hash=_digest(style),
         script_hash=_digest(script),
     )
+
+
+def _event_styles() -> str:
+    """Write the styles of the operations: their colours on light and dark paper, and classes."""
+    light, dark = (
+        " ".join(f"--{event.key}: {event.colours[paper]};" for event in Event) for paper in (0, 1)
+    )
+    lines = [
+        f":root {{ {light} }}",
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+    ]
+    for event in Event:
+        lines.append(f".tone-{event.key} {{ --tone: var(--{event.key}); }}")
+        lines.append(f".event-{event.key} {{ color: var(--{event.key}); }}")
+    return "\n".join(lines) + "\n"
 
 
 def _digest(text: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from memr1_jax.evals.report.charts import Chart, Line
 from memr1_jax.run.plots import moving_mean
+from memr1_jax.text.events import REPORTED
 
-_MIX = (("add", "ADD"), ("update", "UPDATE"), ("delete", "DELETE"), ("none", "NOOP"))
 _SMOOTH = (  # metric, title, unit, whether 0 is kept in the picture
     ("reward", "Reward", "mean per response", True),
     ("loss", "Loss", "as minimised", False),
@@ -69,10 +69,10 @@ def _with_mean(steps, values):
 
 
 def _operation_mix(records):
-    """Shares of the four operations; steps without any operation are left out."""
+    """Return the shares of the operations; steps without any operation are left out."""
     steps, shares = [], []
     for record in records:
-        counts = [record.get(name, math.nan) for name, _ in _MIX]
+        counts = [record.get(event.key, math.nan) for event in REPORTED]
         total = sum(counts)
         if math.isfinite(total) and total > 0:
             steps.append(record["step"])
@@ -80,8 +80,8 @@ def _operation_mix(records):
     if not steps:
         return None
     lines = tuple(
-        Line(label, steps, list(values), tone=name)
-        for (name, label), values in zip(_MIX, zip(*shares, strict=True), strict=True)
+        Line(event.label, steps, list(values), tone=event.key)
+        for event, values in zip(REPORTED, zip(*shares, strict=True), strict=True)
     )
     return Chart("Mix of operations", "% of operations", lines, stacked=True)
 

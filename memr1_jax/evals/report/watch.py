@@ -181,13 +181,14 @@ def _written(
 ) -> dict:
     """What a `TurnRecord` says of a response, given to a bank that held `before`."""
     slots = [int(slot) for slot in response.slots[: response.shown]]
-    scan = scan_operations_reference(spell(response), manager.operations)
+    scan = scan_operations_reference(spell(response), manager.operations, manager.salvage)
     return {
         "operations": outcomes(scan.operations, slots, set(before), capacity),
         "shown": tuple(Memory(i, slot, before[slot]) for i, slot in enumerate(slots)),
         "output": _raw_text(tokenizer, manager, response),
         "stopped": bool(response.stopped),
         "valid": scan.valid,
+        "salvaged": scan.salvaged,
         "none": scan.none,
         "skipped": scan.skipped,
         "dropped": scan.dropped,

@@ -73,6 +73,7 @@ def test_bank_counters_and_sources_after_the_dialogue():
         "manage_recovered": 1,
         "manage_failed": 1,
         "manage_cut": 1,
+        "salvaged": 1,
         "add": 3,
         "update": 1,
         "delete": 1,

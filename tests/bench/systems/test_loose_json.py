@@ -28,6 +28,7 @@ from memr1_jax.bench.systems.protocol import Reply
         ('Here: {"facts": ["a"]} Done.', ["a"], Reading.RECOVERED),
         ('{oops} {"facts": ["a"]}', ["a"], Reading.RECOVERED),
         ('{"result": {"facts": ["a"]}}', ["a"], Reading.RECOVERED),
+        ('<think>{"facts": ["b"]}?</think>{"facts": ["a"]}', ["a"], Reading.STRICT),
         ('["a", "b"]', ["a", "b"], Reading.RECOVERED),
         ('{"facts": ["a", "b', ["a"], Reading.RECOVERED),
         ('{"facts": ["a", 12', ["a"], Reading.RECOVERED),

@@ -102,7 +102,13 @@ FULL = (
             "compact",
             '{"op": "ADD", "text": "One."}\n{"op": "ADD", "text": "Two<cut>',
             {**dict(enumerate(TEXTS)), 3: "One."},
-            {"manage_recovered": 1, "manage_cut": 1, "add": 1},
+            {"manage_recovered": 1, "manage_cut": 1, "add": 1, "salvaged": 1},
+        ),
+        (
+            "compact",
+            '{"op": "DELETE", "id": 0}\n{"op": "ADD", "text": "New."}\n{"op": "DELETE", "id": 0}',
+            {1: TEXTS[1], 2: TEXTS[2], 3: "New."},
+            {"manage_read": 1, "delete": 2, "add": 1, "gone_ids": 1},
         ),
         (
             "compact",
@@ -121,6 +127,15 @@ def test_what_is_written_is_done_or_counted(bank, prompt, written, expected, cou
     )
     assert texts(after) == expected
     assert found == counts
+
+
+def test_what_was_whole_of_a_broken_response_is_kept_on_request(bank):
+    facts = [Fact("Ann", "Ann has a dog who plays chess.", 2, ("D2:1",))]
+    manager = language_model_manager(embed, "full", salvage=True)
+    after, counts = run(manager, bank, Script(lambda _: FULL[:-12]), facts)
+    assert texts(after) == {1: "Ann plays go.", 2: "She owns a canoe."}
+    found = {"manage_recovered": 1, "salvaged": 1, "delete": 2, "update": 2}
+    assert counts == found | {"gone_ids": 1, "unknown_ids": 1, "skipped": 1}
 
 
 def test_calls_name_weights_and_grammar(bank):

@@ -64,6 +64,7 @@ def row(name, items, **changes):
         "unreadable": 0,
         "recovered": 0,
         "unknown_ids": 3,
+        "gone_ids": 1,
         "bank": {"items": 1200, "tokens": 5},
         "memories_without_room": 0,
         "evidence": {
@@ -87,7 +88,7 @@ def test_the_table_tells_scores_intervals_and_what_did_not_run():
     assert "temporal (n = 1, in the papers' tables Temporal)" in by_kind
     assert "| one | 50.00 [0.0, 100.0] | 50.00 |" in by_kind  # of one question there is no interval
     assert (
-        "| one | 1,200 | 5 | 1 | 1 | 1 | 1 | 0 | 0 | 3 | 50.0 | 40.0 | 25.0 | 25.0 | 2 | 0 |"
+        "| one | 1,200 | 5 | 1 | 1 | 1 | 1 | 0 | 0 | 3 | 1 | 50.0 | 40.0 | 25.0 | 25.0 | 2 | 0 |"
         in text
     )
     assert results(ABOUT, [TableRow("two", reason="No data.")])["rows"]["two"] == {

@@ -58,6 +58,14 @@ def test_outcomes_are_those_of_the_bank():
     assert kinds == {"applied", "refused", "unknown", "gone"}
 
 
+def test_an_id_names_what_was_shown():
+    written = [(Event.DELETE, 0, ""), (Event.ADD, -1, "new"), (Event.UPDATE, 0, "other")]
+    found = outcomes(written, [1], {0, 1}, 3)
+    assert [(one.outcome, one.slot) for one in found][::2] == [("applied", 1), ("gone", None)]
+    # With slots 0 to 2 in use the ADD takes the slot that was freed.
+    assert [one.slot for one in outcomes(written, [1], {0, 1, 2}, 3)] == [1, 1, None]
+
+
 def test_an_id_is_kept_as_it_was_written():
     assert outcomes([(Event.ADD, 7, "a"), (Event.ADD, -1, "b")], [], {0}, 3) == (
         Operation("ADD", 7, "a", "applied", 1),

@@ -1,0 +1,41 @@
+"""Pass over what a model thought before it answered; no rule and no scanner reads it.
+
+Reasoning ends at the last `</think>`. A text that then begins with `<think>` was cut off amid its
+reasoning and says nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+BEGIN, END = "<think>", "</think>"
+SPACE = " \t\n\r\v\f"
+
+
+def after_reasoning(text: str) -> str:
+    """Return what follows the reasoning."""
+    rest = text.rpartition(END)[2]
+    return "" if rest.lstrip(SPACE).startswith(BEGIN) else rest
+
+
+def reasoning_end(text: jax.Array, length: jax.Array) -> jax.Array:
+    """Return where `after_reasoning` begins in the bytes `text [C]` uint8; an int32 scalar."""
+    place = jnp.arange(text.shape[0], dtype=jnp.int32)
+    inside = place < length
+    closed = jnp.max(jnp.where(occurrences(text, inside, END), place + len(END), 0))
+    written = inside & (place >= closed) & ~one_of(text, SPACE)
+    first = jnp.min(jnp.where(written, place, length))
+    cut_off = jnp.any(occurrences(text, inside, BEGIN) & (place == first))
+    return jnp.where(cut_off, length, closed).astype(jnp.int32)
+
+
+def occurrences(text: jax.Array, inside: jax.Array, pattern: str) -> jax.Array:
+    """Mark where `pattern`, in UTF-8, begins among the bytes `inside`: `[C]` bool."""
+    data = pattern.encode()
+    padded = jnp.concatenate([jnp.where(inside, text, 0), jnp.zeros(len(data), text.dtype)])
+    hits = [padded[k : k + text.shape[0]] == byte for k, byte in enumerate(data)]
+    return jnp.all(jnp.stack(hits), axis=0)
+
+
+def one_of(text: jax.Array, characters: str) -> jax.Array:
+    """Mark the bytes that are one of some ASCII characters: `[C]` bool."""
+    return jnp.isin(text, jnp.asarray([ord(c) for c in characters], text.dtype))
