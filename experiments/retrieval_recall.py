@@ -28,6 +28,7 @@ from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.progress import table
+from memr1_jax.text.plain import one_line, plain_encoder
 
 DEPTHS = (5, 10, 30)
 CAPACITY, WIDTH, BATCH = 768, 128, 256  # turns, tokens in a turn, questions
@@ -81,9 +82,10 @@ def rank_by_embedder(
     tokenizer, embedder: Embedder, texts: Sequence[str], queries: Sequence[str]
 ) -> np.ndarray:
     """Ranks by the package's own path: one bank, its keys, and top-k in compiled code."""
+    tokenize = plain_encoder(tokenizer)
 
     def encode(texts, rows):
-        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ids = [tokenize(one_line(text)) for text in texts]
         empty = np.zeros((len(ids), 1))
         return bank_from_facts(
             ids, empty, [0] * len(ids), [0] * len(ids), capacity=rows, width=WIDTH

@@ -32,6 +32,7 @@ from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.decoder import Block
 from memr1_jax.text.events import Event
+from memr1_jax.text.plain import one_line, plain_encoder
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
 _BATCH = 64  # rows whose prompts are made at once
@@ -188,11 +189,11 @@ def answer_demonstrations(
         for owner, slot in best:
             tokens, length, time, source = (leaf[index, slot] for leaf in held[owner])
             if int(source) in evidence and len(selected) < MOST_MEMORIES:
-                when = conversation.sessions[time].time
+                when = one_line(conversation.sessions[time].time)
                 selected.append((int(owner), when, _decode(tokenizer, tokens[:length])))
         if not selected:
             counts["evidence_not_shown"] += 1
-        gold = " ".join(question.answer.split())
+        gold = one_line(question.answer)
         draw = random.Random(f"{seed}/{conversation.id}/{question.index}").random()
         if selected and draw < verbose:
             counts["verbose"] += 1
@@ -254,10 +255,9 @@ def _demonstrations(agent, name, tokenizer, data, targets, counts):
     """Targets as token rows; None, and what is longer than R, is left out."""
     stop = tokenizer.eos_token_id
     stop = stop if stop in agent.stop_tokens else agent.stop_tokens[0]
+    encode = plain_encoder(tokenizer)
     encoded = [
-        (row, [*tokenizer.encode(target, add_special_tokens=False), stop])
-        for row, target in enumerate(targets)
-        if target is not None
+        (row, [*encode(target), stop]) for row, target in enumerate(targets) if target is not None
     ]
     kept = [(row, ids) for row, ids in encoded if len(ids) <= agent.response_length]
     counts["too_long"] = len(encoded) - len(kept)

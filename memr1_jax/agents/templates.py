@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.resources
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -23,10 +24,13 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block
+from memr1_jax.text.json_escapes import Escapes, escape
+from memr1_jax.text.plain import folded
 from memr1_jax.text.segments import Packed, concatenate, pack
 
 _SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
 _SLOT = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r'"\{(\w+)\}"|\{(\w+)\}')
 
 # Llama 3.2 tells the model today's date where it is given none, so that prompts would change
 # overnight; this is the date of Llama 3.1.
@@ -48,6 +52,7 @@ class Template:
     entries: tuple[tuple[str, tuple[tuple[int, ...] | str, ...]], ...]
     empty: tuple[tuple[str, tuple[int, ...]], ...]
     numbers: tuple[tuple[int, ...], ...]  # "0", "1", ... as tokens
+    quoted: tuple[str, ...] = ()  # list slots whose entry shows the text as a JSON string
 
     @property
     def instruction_block(self) -> Block:
@@ -118,6 +123,7 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
         entries=tuple((slot, _entry_parts(line, encode)) for slot, line in prompt.entries.items()),
         empty=tuple((slot, encode(text)) for slot, text in prompt.empty.items()),
         numbers=tuple(encode(str(number)) for number in range(numbers)),
+        quoted=tuple(slot for slot, line in prompt.entries.items() if '"{text}"' in line),
     )
 
 
@@ -139,6 +145,19 @@ def parse_prompt(name: str, source: str) -> PromptText:
 def fill_text(text: str, slots: Mapping[str, str]) -> str:
     """Puts texts in the place of the marks `{name}`."""
     return _SLOT.sub(lambda mark: slots[mark[1]], text)
+
+
+def fill_line(line: str, fields: Mapping[str, str]) -> str:
+    """Fills the line of one item; every field stays on it, and one space in front of it stays.
+
+    A field between double quotes is part of a JSON string and is escaped.
+    """
+
+    def write(mark):
+        text = folded(fields[mark[1] or mark[2]])
+        return json.dumps(text, ensure_ascii=False) if mark[1] else text
+
+    return _FIELD.sub(write, line)
 
 
 def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> str:
@@ -201,6 +220,7 @@ def list_items(
     valid: jax.Array,
     priority: jax.Array,
     time: tuple[jax.Array, jax.Array] | None = None,
+    escapes: Escapes | None = None,
 ) -> Items:
     """Renders the items of a list slot with the template's entry line.
 
@@ -211,7 +231,10 @@ def list_items(
       valid: `[n]`, which of them exist; those are numbered by their place.
       priority: `[n]`, see `Items`.
       time: tokens and lengths of their time stamps, where the entry line shows them.
+      escapes: for texts that the entry line shows as JSON.
     """
+    if escapes is not None and slot in template.quoted:
+        text = jax.vmap(escape, (None, 0, 0))(escapes, *text)
     count = text[0].shape[0]
     if count > len(template.numbers):
         raise ValueError(f"{count} items need as many ids, {len(template.numbers)} are prepared.")

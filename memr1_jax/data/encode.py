@@ -20,6 +20,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.memory.embedder import Embedder, embed
 from memr1_jax.text.normalize import words_of_text
+from memr1_jax.text.plain import one_line, plain_encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Encoder:
     """Turns texts into token rows.
 
     `tokenize` maps a text to token ids, with one space in front: the form that a text has after a
-    colon or a dash in running text.
+    colon or a dash in running text. The text is folded to one line, and none of the ids is a
+    control token.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -64,9 +66,10 @@ class Encoder:
 
 def create_encoder(tokenizer, embedder: Embedder, sizes: Sizes) -> Encoder:
     """An encoder over a `transformers` tokenizer."""
+    encode = plain_encoder(tokenizer)
 
     def tokenize(text):
-        return tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+        return encode(" " + one_line(text))
 
     return Encoder(tokenize, embedder, sizes)
 

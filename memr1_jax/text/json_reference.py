@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from memr1_jax.text.events import Event
+from memr1_jax.text.plain import folded
 
 _SPACE = " \t\n\r"
 _EVENTS = {event.name: event for event in Event} | {"NOOP": Event.NONE}
@@ -75,14 +76,14 @@ def _read_entry(pairs: _Object) -> tuple[Event, int, str] | None:
         text = ""
     if event in (Event.UPDATE, Event.DELETE) and slot < 0:
         return None
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return event, slot, whole
+    return event, slot, folded(text)
 
 
 def scan_operations_reference(text: str | bytes, max_operations: int) -> ReferenceScan:
     """Read the manager's response; the rules are those of `json_scanner`.
 
     Bytes are decoded with U+FFFD for what is no UTF-8; a lone surrogate escape becomes U+FFFD.
+    White space in texts is folded: one space for each run, none at the end.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 from memr1_jax.text.byte_table import ByteTable, ByteText, tokens_to_bytes
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_automaton import Action, ScannerTables
+from memr1_jax.text.normalize import decode_utf8
+from memr1_jax.text.white_space import folded_spaces, latest
 
 _ID_DIGITS = 9
 
@@ -73,12 +75,6 @@ def _run(tables: ScannerTables, text: ByteText) -> tuple[jax.Array, jax.Array]:
     return jnp.where(inside, action, Action.NOTHING), last
 
 
-def _latest(where: jax.Array) -> jax.Array:
-    """The latest place at or before each place where `where [C]` holds, -1 if there is none."""
-    place = jnp.arange(where.shape[0], dtype=jnp.int32)
-    return jax.lax.cummax(jnp.where(where, place, -1))
-
-
 def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     """The number that the DIGIT actions in `(start, end)` spell, -1 if there is none; `[O]`."""
     digit = (action >= Action.DIGIT) & (action < Action.DIGIT + 10)
@@ -94,12 +90,15 @@ def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Arr
     return jnp.where(sound, value, -1)
 
 
-def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _decoded(
+    text: ByteText, action: jax.Array, inside: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The UTF-8 bytes that each byte of a string literal stands for.
 
-    Returns `[C, 4]` uint8 and their number `[C]`: a raw byte stands for itself, the last byte of
-    an escape for the whole character, the other bytes of an escape for nothing. The second half
-    of a surrogate pair stands for the pair, a lone half for U+FFFD.
+    Returns `[C, 4]` uint8, their number `[C]`, and which bytes `[C]` stand for themselves. A raw
+    byte does, the last byte of an escape stands for the whole character, the other bytes of an
+    escape for nothing. The second half of a surrogate pair stands for the pair, a lone half for
+    U+FFFD. White space is folded to single spaces in the texts, which are `inside [C]`.
     """
     value = text.bytes.astype(jnp.int32)
 
@@ -132,7 +131,16 @@ def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array]:
     raw = action == Action.RAW
     spelled = jnp.where(raw[:, None], value[:, None], jnp.stack(spelled, axis=1))
     written = (action == Action.SIMPLE_ESCAPE) | (unicode & ~paired_high)
-    return spelled.astype(jnp.uint8), jnp.where(raw, 1, jnp.where(written, size, 0))
+    size = jnp.where(raw, 1, jnp.where(written, size, 0))
+
+    read, begins = decode_utf8(text.bytes, 0, text.length)
+    begins = jnp.where(raw, begins, written)
+    space, kept = folded_spaces(jnp.where(raw, read, code), begins, inside)
+    folded = raw & space[jnp.maximum(latest(begins), 0)]  # all bytes of raw white space
+    plain = raw & (~folded | kept & (value == ord(" ")))
+    size = jnp.where(kept, 1, jnp.where(folded | space, 0, size))
+    spelled = jnp.where(kept[:, None], ord(" "), spelled)
+    return spelled.astype(jnp.uint8), size, plain & inside
 
 
 def _texts_as_tokens(table, tokens, text, action, owner, inside, operations, width):
@@ -141,11 +149,10 @@ def _texts_as_tokens(table, tokens, text, action, owner, inside, operations, wid
     A token all of whose bytes are text is copied; other bytes become single-byte tokens. Returns
     the tokens, the full lengths `[O]`, and how many bytes have no token.
     """
-    plain = inside & (action == Action.RAW)
+    spelled, size, plain = _decoded(text, action, inside)
     counted = jnp.zeros(tokens.shape[0], jnp.int32).at[text.token].add(plain)
     whole = (counted == jnp.asarray(table.length)[tokens])[text.token] & plain
 
-    spelled, size = _decoded(text, action)
     size = jnp.where(inside, size, 0)
     single = jnp.asarray(table.byte_token)[spelled]
     written = jnp.arange(4) < size[:, None]
@@ -186,7 +193,7 @@ def scan_operations(
 
     # The document as a whole. Of several memory lists the last one counts.
     close = action == Action.CLOSE
-    list_start = _latest(action == Action.ARRAY)[-1]
+    list_start = latest(action == Action.ARRAY)[-1]
     full = list_start >= 0
     after, between = jnp.asarray(tables.after)[last], jnp.asarray(tables.between)[last]
     valid = jnp.where(full, after, jnp.any(close))
@@ -194,13 +201,13 @@ def scan_operations(
     close = close & valid & (place > list_start)
 
     # Each entry, judged at its closing brace: what came last, and after its opening brace?
-    opened = _latest(action == Action.OPEN)
-    op_key, id_key = _latest(action == Action.OP_KEY), _latest(action == Action.ID_KEY)
-    text_key, begin = _latest(action == Action.TEXT_KEY), _latest(action == Action.TEXT_BEGIN)
-    named = _latest(action >= Action.EVENT)
+    opened = latest(action == Action.OPEN)
+    op_key, id_key = latest(action == Action.OP_KEY), latest(action == Action.ID_KEY)
+    text_key, begin = latest(action == Action.TEXT_KEY), latest(action == Action.TEXT_BEGIN)
+    named = latest(action >= Action.EVENT)
     known = (named > op_key) & (op_key > opened)
     event = jnp.where(known, action[named] - Action.EVENT, Event.NONE)
-    end = _latest(action == Action.TEXT_END)
+    end = latest(action == Action.TEXT_END)
     has_text = (begin > text_key) & (text_key > opened) & (end > begin + 1)
     number = _read_number(action, jnp.maximum(id_key, 0), place)
     number = jnp.where(id_key > opened, number, -1)

@@ -127,6 +127,13 @@ GOLDEN = [
     ('{"op": "ADD", "text": "a", "x": [1]}', [], (0, 0, 0, 0, 0)),
     ('{"op": "ADD", "text": "a", "x": NaN}', [], (0, 0, 0, 0, 0)),
     ('{"op": "ADD", "text": "a\nb"}', [], (0, 0, 0, 0, 0)),
+    (
+        '{"op": "ADD", "text": "1:\\na\\r\\n\\u2028 b\u3000\u00a0c \\t"}'
+        '{"op": "ADD", "text": "\u2029 \\n x"}'
+        '{"op": "ADD", "text": "\\n \u0085"}',
+        [(ADD, -1, "1: a b c"), (ADD, -1, " x"), (ADD, -1, "")],
+        (1, 1, 0, 0, 0),
+    ),
     ('{"op": "ADD", "text": "a"} ok {"op": "NONE"}', [(ADD, -1, "a")], (1, 0, 0, 0, 0)),
     ("", [], (0, 0, 0, 0, 0)),
     ("no JSON", [], (0, 0, 0, 0, 0)),
@@ -187,7 +194,23 @@ def test_what_lies_beyond_the_capacity_is_not_read(byte_table):
     assert result.overflow and result.valid and result.count == 1
 
 
-TEXTS = ["tea", "", "é 王", '"}]', "\\", "\n\t", "🎈", "{[", "a" * 20, "0", "x" * 9, "\x7f"]
+TEXTS = [
+    "tea",
+    "",
+    "é 王",
+    " a \n\n b\u2028\u3000",
+    "x\u0085\u00a0\ty ",
+    "  z",
+    '"}]',
+    "\\",
+    "\n\t",
+    "🎈",
+    "{[",
+    "a" * 20,
+    "0",
+    "x" * 9,
+    "\x7f",
+]
 SCALARS = [None, True, False, 0, -1, 12, 3.5, 1e30, 10**12, "0", "007", "9" * 9, "-3", "x", ""]
 EVENTS = ["ADD", "UPDATE", "DELETE", "NONE", "NOOP", "add", "Update", "ADDED", "", " ADD", None, 1]
 FAULTS = [[], {}, [1], {"id": 1}, float("nan"), float("-inf")]

@@ -36,6 +36,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.files import prepare_run_folder, write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.text.plain import plain_encoder
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype
 
@@ -106,11 +107,11 @@ class _Workshop:
 
     @functools.cached_property
     def count(self) -> Callable[[str], int]:
-        tokenizer = self.models[BASE].tokenizer
+        encode = plain_encoder(self.models[BASE].tokenizer)
 
         @functools.lru_cache(maxsize=1 << 18)
         def count(text: str) -> int:
-            return len(tokenizer.encode(text, add_special_tokens=False))
+            return len(encode(text))
 
         return count
 
