@@ -116,7 +116,7 @@ def manager_demonstrations(
     def seen(fact: Fact) -> str:
         return _decode(tokenizer, encoder.tokenize(fact.text)[: encoder.sizes.memory_width])
 
-    full = manager.template.name.startswith("manager_full")
+    full = manager.template.head.schema == "full"
     counts = dict.fromkeys(("corrupted", "update_not_shown", "delete_not_shown"), 0)
     targets = []
     for (conversation, turn, operations), slot, count in zip(lessons, slots, shown, strict=True):
@@ -153,7 +153,7 @@ def answer_demonstrations(
 
     Those are the shown memories that were written at an evidence turn of the question, at most
     `MOST_MEMORIES`, best first. A question without any is left out: its answer could only be
-    guessed. The layout is that of the prompt's own examples; the `base` prompts show no memories.
+    guessed. The layout is that of the prompt's own examples; some prompts ask for the answer alone.
 
     Args:
       agent: the agent that learns.
@@ -179,6 +179,7 @@ def answer_demonstrations(
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
 
+    layout = agent.template.head.selection
     counts = {"evidence_not_shown": 0, "verbose": 0}
     targets: list[str | None] = []
     for row, (index, question) in enumerate(asked):
@@ -198,7 +199,7 @@ def answer_demonstrations(
         if selected and draw < verbose:
             counts["verbose"] += 1
             gold = selected[0][-1]
-        targets.append(distilled_answer(agent.template.name, selected, gold) if selected else None)
+        targets.append(distilled_answer(layout, selected, gold) if selected else None)
     return _demonstrations(agent, "answer", tokenizer, data, targets, counts)
 
 

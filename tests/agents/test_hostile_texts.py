@@ -12,7 +12,8 @@ from tiny_model import bank_of, facts_of, texts_of
 from memr1_jax.agents.answer import answer_prompt, retrieve_memories
 from memr1_jax.agents.judge import judge_prompt
 from memr1_jax.agents.manager import apply_response, manager_prompt
-from memr1_jax.agents.templates import load_template, read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.agents.templates import load_template
 from memr1_jax.bench.systems.managers import manager_messages
 from memr1_jax.bench.systems.prompts import answer_messages, question_text
 from memr1_jax.bench.systems.protocol import Memory

@@ -9,7 +9,7 @@ import functools
 import importlib.resources
 from collections.abc import Mapping, Sequence
 
-from memr1_jax.agents.templates import PromptText, fill_line, fill_text, parse_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, parse_prompt
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.errors import UserError
 from memr1_jax.text.plain import one_line

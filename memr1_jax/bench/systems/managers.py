@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from memr1_jax.agents.templates import PromptText, fill_line, fill_text, read_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, read_prompt
 from memr1_jax.bench.systems.bank import Bank, Embed, add, delete, update
 from memr1_jax.bench.systems.neighbours import nearest_to_any
 from memr1_jax.bench.systems.protocol import Call, Memory, Steps, ask
@@ -47,7 +47,7 @@ def language_model_manager(
 
     Args:
       embed: of texts.
-      prompt: the file `manager_<prompt>` of the agents.
+      prompt: the manager's prompt file, see `read_prompt`.
       model: the weights, see `Call`.
       schema: "compact" or "full" for decoding that is held to a grammar, else empty.
       max_tokens: of a response.
@@ -56,7 +56,7 @@ def language_model_manager(
       room: the tokens that the list of memories may take; the least similar go, and are counted.
       count: tells the tokens of a text.
     """
-    template = read_prompt(f"manager_{prompt}")
+    template = read_prompt(prompt, "manager")
 
     def manage(bank, facts, time, counts):
         ids = nearest_to_any(bank, [fact.text for fact in facts], neighbours, shown, embed)

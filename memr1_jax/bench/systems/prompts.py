@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from memr1_jax.agents.templates import PromptText, fill_line, fill_text, read_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, read_prompt
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps
 from memr1_jax.data.types import Question
 from memr1_jax.text.answer_span import extract_answer
@@ -43,11 +43,11 @@ class AnswerStage:
 def answer_stage(
     name: str, count: Count, prompt_length: int, max_tokens: int, model: str = "answer"
 ) -> AnswerStage:
-    """The stage of the prompt file `answer_<name>`, for prompts of `prompt_length` tokens.
+    """The stage of the answer prompt `name`, see `read_prompt`, of at most `prompt_length` tokens.
 
     The frame of the prompt and 32 tokens for names are taken off the room.
     """
-    prompt = read_prompt(f"answer_{name}")
+    prompt = read_prompt(name, "answer")
     frame = sum(count(text) + 8 for _, text in prompt.messages) + 32
     return AnswerStage(prompt, count, max(prompt_length - frame, 0), max_tokens, model)
 

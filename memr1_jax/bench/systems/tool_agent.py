@@ -11,7 +11,7 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from memr1_jax.agents.templates import fill_line
+from memr1_jax.agents.prompt_files import fill_line
 from memr1_jax.bench.systems.bank import Bank, Embed, add, delete, update
 from memr1_jax.bench.systems.extraction import owners
 from memr1_jax.bench.systems.loose_json import line_of, numbers, read_objects

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.generator import Generator, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
@@ -193,7 +193,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
         "answer_prompt": options.answer_prompt,
         "facts": options.facts,
         "prompt_digests": {
-            kind: read_prompt(f"{kind}_{getattr(options, f'{kind}_prompt')}").digest
+            kind: read_prompt(getattr(options, f"{kind}_prompt"), kind).digest
             for kind in ("answer", "manager")
         },
         "management_digests": prompt_digests(),
