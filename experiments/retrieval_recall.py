@@ -28,7 +28,7 @@ from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.progress import table
-from memr1_jax.text.plain import one_line, plain_encoder
+from memr1_jax.text.plain import one_line, plain_encoder, whole
 
 DEPTHS = (5, 10, 30)
 CAPACITY, WIDTH, BATCH = 768, 128, 256  # turns, tokens in a turn, questions
@@ -120,7 +120,7 @@ def train_tokenizer(texts: Sequence[str]):
     trainer = trainers.BpeTrainer(
         vocab_size=4096, initial_alphabet=alphabet, show_progress=False, special_tokens=["<end>"]
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(map(whole, texts), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 
