@@ -1,4 +1,4 @@
-"""Prompt files: what they say they are, and their text.
+"""Read prompt files: what they say they are, and their text.
 
 A prompt file is a head and a list of sections. The head is a few lines `key: value`, see
 `PromptHead`. `[system]`, `[user]` and `[assistant]` are messages for the model's own chat template;
@@ -46,11 +46,11 @@ _KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class PromptHead:
-    """What a prompt file says of itself.
+    """Describes a prompt file, in its own words.
 
     `role`: "manager", "answer" or "judge"; `schema` of a manager's output: "compact" or "full";
-    `selection`, how an answer is preceded by the memories it rests on: in a "line", in "lists" of
-    both speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
+    `selection`, the memories that come before an answer: in a "line", in "lists" of both
+    speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
     """
 
     role: str = ""
@@ -61,7 +61,7 @@ class PromptHead:
 
 @dataclasses.dataclass(frozen=True)
 class PromptText:
-    """A prompt file as text: messages `(role, text)`, entry lines and empty texts by slot.
+    """Holds a prompt file as text: messages `(role, text)`, entry lines and empty texts by slot.
 
     `digest` is that of the text without the head, which came later: the digests of older results
     stay valid.
@@ -76,7 +76,7 @@ class PromptText:
 
 
 def prompt_names() -> list[str]:
-    """Names of the agents' prompt files in the package."""
+    """Lists the agents' prompt files in the package by name."""
     return sorted(file.name[:-4] for file in _folder().iterdir() if file.name.endswith(".txt"))
 
 

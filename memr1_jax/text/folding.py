@@ -1,4 +1,4 @@
-"""Characters as they are compared: which ones are equal, and where words end.
+"""Fold characters to what they are compared as, and cut words.
 
 Letters are equal whatever their case (simple case folding of the Unicode standard), however they
 are composed (canonical equivalence) and however wide they are drawn; full-width and CJK punctuation
@@ -29,7 +29,7 @@ _SPACELESS += ("THAI ", "LAO ", "KHMER ", "MYANMAR ")
 
 @flax.struct.dataclass
 class UnicodeTables:
-    """What every code point is compared as, in pages of 256 of which equal ones are shared.
+    """Maps code points to what they are compared as, in pages of 256; equal pages are shared.
 
     `page [4352]` int32; `shift [pages, 256]` int32, what folding adds to the code point; `kind`
     uint8 of the folded character; `base` int32, what leads from the code point to the first
@@ -55,7 +55,7 @@ def scramble(value):
 
 
 def fold_character(character: str) -> str:
-    """The one character that a character is compared as."""
+    """Returns the one character that a character is compared as."""
     if character.isascii():
         return character.lower()
     category, composed = unicodedata.category(character), unicodedata.decomposition(character)
@@ -81,14 +81,14 @@ def _in_cjk_punctuation(character: str) -> bool:
 
 @functools.cache
 def _attached() -> frozenset[str]:
-    """Characters that a composed one ends with: accents, and the later letters of a syllable."""
+    """Finds what composed characters end with: accents, and the later letters of a syllable."""
     parts = (unicodedata.normalize("NFD", c) for c in _characters() if unicodedata.decomposition(c))
     hangul = (chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))
     return frozenset(hangul).union(*(text[1:] for text in parts))
 
 
 def _characters() -> Iterator[str]:
-    """All that are assigned and below `_KNOWN`."""
+    """Yields the characters that are assigned and below `_KNOWN`."""
     known = map(chr, range(_KNOWN))
     return (c for c in known if unicodedata.category(c) not in ("Cn", "Co", "Cs"))
 
@@ -105,7 +105,7 @@ def is_spaceless(character: str) -> bool:
 
 
 def kind_of(character: str) -> int:
-    """The kind of a folded character."""
+    """Returns the kind of a folded character."""
     if character in string.punctuation:
         return REMOVED
     if character.isspace():
@@ -149,7 +149,7 @@ def unicode_tables() -> UnicodeTables:
 
 
 def character_numbers(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The kinds and the numbers of a text's characters, as NumPy arrays."""
+    """Returns the kinds and the numbers of a text's characters, as NumPy arrays."""
     tables = unicode_tables()
     code = np.array([ord(c) for c in text], np.int32).reshape(-1)
     page, low = tables.page[code >> 8], code & 0xFF
@@ -158,7 +158,7 @@ def character_numbers(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _columns() -> tuple[np.ndarray, np.ndarray]:
-    """What folding adds to every code point, and the kind of the result."""
+    """Returns what folding adds to every code point, and the kind of the result."""
     tables = unicode_tables()
     return tables.shift[tables.page].reshape(-1), tables.kind[tables.page].reshape(-1)
 
@@ -176,7 +176,7 @@ def fold_text(text: str) -> str:
 
 @functools.cache
 def character_class(*kinds: int) -> str:
-    """The folded characters of some kinds, as the inside of a regular expression's brackets."""
+    """Writes the folded characters of some kinds for the brackets of a regular expression."""
     shift, kind = _columns()
     found = np.flatnonzero(np.isin(kind, kinds) & (shift == 0))
     runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
@@ -203,7 +203,7 @@ def single_characters(word: str) -> list[str]:
 
 
 def bigrams(word: str) -> list[str]:
-    """The same with pairs of neighbouring characters; one that stands alone is alone."""
+    """Cuts such scripts into pairs of neighbouring characters; one that stands alone is alone."""
     cut = []
     for piece in _pieces().finditer(word):
         units = _units().findall(piece[0]) if piece["spaceless"] else [piece[0]]
@@ -219,7 +219,7 @@ def _words() -> re.Pattern:
 
 
 def words_to_search(text: str) -> list[str]:
-    """The words of a text for retrieval, folded: runs of letters and digits, or bigrams."""
+    """Cuts a text into folded words for retrieval: runs of letters and digits, or bigrams."""
     if text.isascii():
         return re.findall("[0-9a-z]+", text.lower())
     return [part for word in _words().findall(fold_text(text)) for part in bigrams(word)]

@@ -19,7 +19,7 @@ _WHITE_SPACE = frozenset(b"\t\n\v\f\r\x1c\x1d\x1e\x1f")  # folded before a text 
 
 @flax.struct.dataclass
 class Escapes:
-    """The escaped forms of tokens.
+    """Holds the escaped forms of tokens.
 
     `row [V]` int32 is a row of `tokens [1 + n, K]` and `length [1 + n]`; 0: the token stays.
     """
@@ -71,7 +71,7 @@ def _escape(byte: int) -> bytes:
 
 
 def _spell(text: bytes, known: dict[bytes, int], longest: int) -> list[int]:
-    """The longest token at each place; a byte without a token is left out."""
+    """Takes the longest token at each place; a byte without a token is left out."""
     tokens = []
     while text:
         sizes = range(min(longest, len(text)), 0, -1)

@@ -93,7 +93,7 @@ def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Arr
 def _decoded(
     text: ByteText, action: jax.Array, inside: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The UTF-8 bytes that each byte of a string literal stands for.
+    """Decodes each byte of a string literal to the UTF-8 bytes that it stands for.
 
     Returns `[C, 4]` uint8, their number `[C]`, and which bytes `[C]` stand for themselves. A raw
     byte does, the last byte of an escape stands for the whole character, the other bytes of an

@@ -68,7 +68,7 @@ def _words(text: str) -> list[str]:
 
 
 def _factor(position, seed):
-    """What a character weighs in the hash of its word, by its position and for two seeds."""
+    """Weighs a character in the hash of its word, by its position and for two seeds."""
     return scramble(position * np.uint32(0x85EBCA77) + seed) | np.uint32(1)
 
 
@@ -119,7 +119,7 @@ def _compact(values: jax.Array, keep: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _of_articles(code: jax.Array, letter: jax.Array, cut: jax.Array) -> jax.Array:
-    """Which code points `[C]` belong to a run of letters and digits that spells an article.
+    """Marks the code points `[C]` of a run of letters and digits that spells an article.
 
     A run also ends where a word is `cut` before a character.
     """
@@ -140,7 +140,7 @@ def _of_articles(code: jax.Array, letter: jax.Array, cut: jax.Array) -> jax.Arra
 
 
 def _follows(where: jax.Array) -> jax.Array:
-    """Which places come right after one where `where [C]` holds."""
+    """Marks the places right after one where `where [C]` holds."""
     return jnp.append(jnp.zeros(1, bool), where)[: where.shape[0]]
 
 

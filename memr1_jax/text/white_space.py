@@ -30,7 +30,7 @@ def is_space(code: jax.Array) -> jax.Array:
 
 
 def latest(where: jax.Array) -> jax.Array:
-    """The latest place at or before each place where `where [C]` holds, -1 if there is none."""
+    """Finds the latest place at or before each place where `where [C]` holds, else -1."""
     place = jnp.arange(where.shape[0], dtype=jnp.int32)
     return jax.lax.cummax(jnp.where(where, place, -1))
 

@@ -2,7 +2,7 @@
 
 Words are those of `folding.words_to_search`: folded runs of letters and digits, and pairs of
 neighbouring characters in scripts without spaces. A mark adds to the term of the character before
-it. Where characters are composed of nothing, the number of one is its code point and 1.
+it. The number of any other character is its code point plus 1.
 
 Axis letters: C bytes, A words.
 """
@@ -19,7 +19,7 @@ _BASE = 16777619  # the prime of FNV-1a
 
 
 def hash_word(word: str) -> int:
-    """The hash of one of `folding.words_to_search`."""
+    """Hashes one of `folding.words_to_search`."""
     value = 0
     if word.isascii():
         for byte in word.encode():
@@ -36,7 +36,7 @@ def hash_word(word: str) -> int:
 
 
 def hash_words(tables: UnicodeTables, text: jax.Array, length: jax.Array, most: int) -> jax.Array:
-    """The hashes `[A]` uint32 of the first A = `most` words of the bytes `text [C]`, then 0."""
+    """Hashes the first A = `most` words of the bytes `text [C]`: `[A]` uint32, then 0."""
     capacity = text.shape[0]
     code, begins = decode_utf8(text, 0, length)
     page, low = jnp.asarray(tables.page)[code >> 8], code & 0xFF
@@ -73,12 +73,12 @@ def hash_words(tables: UnicodeTables, text: jax.Array, length: jax.Array, most: 
 
 
 def _next(where: jax.Array) -> jax.Array:
-    """The first place at or after each place where `where [C]` holds, C if there is none."""
+    """Finds the first place at or after each place where `where [C]` holds, else C."""
     return where.shape[0] - 1 - latest(where[::-1])[::-1]
 
 
 def _powers(size: int) -> tuple[jax.Array, jax.Array]:
-    """Powers of the base and of its inverse modulo 2^32."""
+    """Lists powers of the base and of its inverse modulo 2^32."""
     factors = np.ones((2, size), np.uint32)
     factors[:, 1:] = np.array([[_BASE], [pow(_BASE, -1, 2**32)]])
     powers, inverses = np.cumprod(factors, axis=1, dtype=np.uint32)
