@@ -29,6 +29,7 @@ from memr1_jax.models.hf.tokenizer import load_tokenizer
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.options import at_least, between, option
 from memr1_jax.run.progress import table
+from memr1_jax.text.plain import one_line, plain_encoder, whole
 
 DEPTHS = (5, 10, 30)
 WIDTH = 128  # tokens in a turn
@@ -111,9 +112,10 @@ def rank_by_embedder(
 
     `rows` are those of `most_rows`.
     """
+    tokenize = plain_encoder(tokenizer)
 
     def encode(texts, rows):
-        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ids = [tokenize(one_line(text)) for text in texts]
         empty = np.zeros((len(ids), 1))
         return bank_from_facts(
             ids, empty, [0] * len(ids), [0] * len(ids), capacity=rows, width=WIDTH
@@ -144,7 +146,7 @@ def train_tokenizer(texts: Sequence[str]):
     trainer = trainers.BpeTrainer(
         vocab_size=4096, initial_alphabet=alphabet, show_progress=False, special_tokens=["<end>"]
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(map(whole, texts), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 

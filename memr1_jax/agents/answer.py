@@ -18,6 +18,7 @@ from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.text.answer_span import answer_span
 from memr1_jax.text.byte_table import tokens_to_bytes
+from memr1_jax.text.json_escapes import Escapes
 from memr1_jax.text.match import contains, exact_match, token_f1
 from memr1_jax.text.normalize import Words, words_of_bytes
 from memr1_jax.text.segments import Packed
@@ -71,11 +72,16 @@ def retrieve_memories(agent: AnswerAgent, tools: Tools, bank: MemoryBank, query:
 
 
 def answer_prompt(
-    agent: AnswerAgent, scene: Scene, retrieved: tuple[Retrieval, Retrieval], query: Query
+    agent: AnswerAgent,
+    scene: Scene,
+    retrieved: tuple[Retrieval, Retrieval],
+    query: Query,
+    escapes: Escapes | None = None,
 ) -> Packed:
     """The prompt `[P]` for one question, given both speakers' memories.
 
     When space is short the memories with the lowest scores go first, whoever they belong to.
+    `escapes` are for prompt files that show memories as JSON.
     """
     score = jnp.concatenate([part.score for part in retrieved])
     rank = jnp.argsort(jnp.argsort(-score, stable=True), stable=True) + 1
@@ -90,6 +96,7 @@ def answer_prompt(
             part.valid,
             rank[index * agent.memories : (index + 1) * agent.memories],
             time=(scene.times[part.time], scene.time_length[part.time]),
+            escapes=escapes,
         )
     return fill(agent.template, slots, agent.prompt_length)
 

@@ -140,7 +140,7 @@ def _prompts(agent, tools, batch, edited):
         mine, theirs = (retrieve_memories(agent, tools, bank, query) for bank in (own, other))
         first = jax.tree.map(lambda a, b: jnp.where(speaker == 0, a, b), mine, theirs)
         second = jax.tree.map(lambda a, b: jnp.where(speaker == 0, b, a), mine, theirs)
-        return answer_prompt(agent, scene, (first, second), query)
+        return answer_prompt(agent, scene, (first, second), query, tools.escapes)
 
     over_questions = jax.vmap(prompt_of, (None, None, None, None, 0))
     over_group = jax.vmap(over_questions, (0, None, None, None, None))

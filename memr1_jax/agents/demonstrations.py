@@ -30,9 +30,10 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.memory.embedder import embed
 from memr1_jax.memory.retrieval import retrieve
 from memr1_jax.models.decoder import Block
-from memr1_jax.models.hf.tokenizer import inner_encoder, turn_end
+from memr1_jax.models.hf.tokenizer import turn_end
 from memr1_jax.run.streams import run_draw
 from memr1_jax.text.events import Event
+from memr1_jax.text.plain import one_line, plain_encoder
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
 _BATCH = 64  # rows whose prompts are made at once
@@ -111,7 +112,7 @@ def manager_demonstrations(
     def seen(fact: Fact) -> str:
         return _decode(tokenizer, encoder.cut(fact.text, encoder.sizes.memory_width))
 
-    full = manager.template.name.startswith("manager_full")
+    full = manager.template.head.schema == "full"
     counts = dict.fromkeys(("corrupted", "update_not_shown", "delete_not_shown"), 0)
     targets = []
     for (conversation, turn, operations), slot, count in zip(lessons, slots, shown, strict=True):
@@ -158,7 +159,7 @@ def answer_demonstrations(
 
     Those are the shown memories that were written at an evidence turn of the question, at most
     `MOST_MEMORIES`, best first. A question without any is left out: its answer could only be
-    guessed. The layout is that of the prompt's own examples; the `base` prompts show no memories.
+    guessed. The layout is that of the prompt's own examples; some prompts ask for the answer alone.
 
     Args:
       agent: the agent that learns.
@@ -184,6 +185,7 @@ def answer_demonstrations(
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
 
+    layout = agent.template.head.selection
     counts = {"evidence_not_shown": 0, "verbose": 0}
     targets: list[str | None] = []
     for row, (index, question) in enumerate(asked):
@@ -194,16 +196,16 @@ def answer_demonstrations(
         for owner, slot in best:
             tokens, length, time, source = (leaf[index, slot] for leaf in held[owner])
             if int(source) in evidence and len(selected) < MOST_MEMORIES:
-                when = conversation.dates[time]
+                when = one_line(conversation.dates[time])
                 selected.append((int(owner), when, _decode(tokenizer, tokens[:length])))
         if not selected:
             counts["evidence_not_shown"] += 1
-        gold = " ".join(question.answer.split())
+        gold = one_line(question.answer)
         draw = run_draw(seed, "verbose", conversation.id, str(question.index))
         if selected and draw < verbose:
             counts["verbose"] += 1
             gold = selected[0][-1]
-        targets.append(distilled_answer(agent.template.name, selected, gold) if selected else None)
+        targets.append(distilled_answer(layout, selected, gold) if selected else None)
     return _demonstrations(agent, "answer", tokenizer, data, targets, counts)
 
 
@@ -260,7 +262,7 @@ def _demonstrations(agent, name, tokenizer, data, targets, counts):
     """Targets as token rows; None, and what is longer than R, is left out."""
     ends = (turn_end(tokenizer), tokenizer.eos_token_id, *agent.stop_tokens)
     stop = next(token for token in ends if token in agent.stop_tokens)
-    encode = inner_encoder(tokenizer)
+    encode = plain_encoder(tokenizer)
     encoded = [
         (row, [*encode(target), stop]) for row, target in enumerate(targets) if target is not None
     ]

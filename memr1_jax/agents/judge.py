@@ -119,7 +119,7 @@ def judge_prompt(judge: Judge, tools: Tools, question: Block, gold: Block, answe
     capacity = judge.template.fixed_length + sum(widths) + empty
 
     def write(question, question_length, gold, gold_length, answer, answer_length):
-        answer = answer.at[0].set(_after_a_space(tools, answer[0]))
+        answer = answer.at[0].set(tools.after_space(answer[0]))
         slots = {
             "question": single(question, question_length),
             "gold": single(gold, gold_length),
@@ -131,9 +131,3 @@ def judge_prompt(judge: Judge, tools: Tools, question: Block, gold: Block, answe
     write = jnp.vectorize(write, signature="(a),(),(b),(),(c),()->(p),()")
     texts = (question, gold, answer)
     return Block(*write(*(leaf for text in texts for leaf in (text.tokens, text.length))))
-
-
-def _after_a_space(tools, token):
-    """The form that a token has after a colon; an answer may begin right after a mark."""
-    spaced = tools.byte_table.bytes[token, 0] == ord(" ")
-    return jnp.where(spaced, token, tools.opening[token])

@@ -86,10 +86,22 @@ def manager_prompt(
     slot = jnp.minimum(found.slot, capacity - 1)
     rank = jnp.arange(manager.shown) + 1
     memories = list_items(
-        manager.template, "memories", (bank.tokens[slot], bank.length[slot]), found.valid, rank
+        manager.template,
+        "memories",
+        (bank.tokens[slot], bank.length[slot]),
+        found.valid,
+        rank,
+        escapes=tools.escapes,
     )
     required = jnp.zeros(len(facts.length), jnp.int32)
-    new = list_items(manager.template, "facts", (facts.tokens, facts.length), present, required)
+    new = list_items(
+        manager.template,
+        "facts",
+        (facts.tokens, facts.length),
+        present,
+        required,
+        escapes=tools.escapes,
+    )
     packed = fill(manager.template, {"memories": memories, "facts": new}, manager.prompt_length)
     shown = jnp.sum(found.valid) - packed.dropped
     return ManagerPrompt(packed.tokens, packed.length, slot, shown, packed.dropped, packed.overflow)
@@ -137,7 +149,7 @@ def apply_response(
     )
     known = (scanned.id >= 0) & (scanned.id < prompt.shown)
     slot = prompt.slots[jnp.clip(scanned.id, 0, manager.shown - 1)]
-    text = scanned.tokens.at[:, 0].set(tools.opening[scanned.tokens[:, 0]])
+    text = scanned.tokens.at[:, 0].set(tools.after_space(scanned.tokens[:, 0]))
     operations = Operations(
         event=scanned.event,
         slot=jnp.where(known, slot, capacity),

@@ -61,7 +61,7 @@ def answer_prompts(agent: AnswerAgent, tools: Tools, batch: AnswerBatch) -> Pack
 
     def prompt_of(banks, scene, query):
         retrieved = tuple(retrieve_memories(agent, tools, bank, query) for bank in banks)
-        return answer_prompt(agent, scene, retrieved, query)
+        return answer_prompt(agent, scene, retrieved, query, tools.escapes)
 
     return jax.vmap(prompt_of)(batch.banks, batch.scene, batch.query)
 

@@ -50,16 +50,16 @@ def full_response(
     return json.dumps({"memory": entries}, ensure_ascii=False)
 
 
-def distilled_answer(prompt: str, memories: Sequence[tuple[int, str, str]], gold: str) -> str:
+def distilled_answer(selection: str, memories: Sequence[tuple[int, str, str]], gold: str) -> str:
     """Selected memories (speaker 0 or 1, time stamp, text) and the answer.
 
-    The layout is that which the prompt file named `prompt` shows: in `answer_compact` the texts on
-    one line, in `answer_full` lists of both speakers; the `base` prompts ask for the answer alone.
+    `selection` is that of the prompt (`PromptHead`): the texts on one "line", "lists" of both
+    speakers, or "none" for the answer alone.
     """
     label = f"**Answer:** {gold}"
-    if prompt.endswith("_base"):
+    if selection == "none":
         return label
-    if prompt.startswith("answer_compact"):
+    if selection == "line":
         return " ".join([*(text for _, _, text in memories), label])
     lines = []
     for speaker, person in enumerate(("first", "second")):

@@ -1,33 +1,27 @@
-"""Prompt files and their form as tokens: an instruction that never changes, and parts with slots.
+"""Prompts as tokens: an instruction that never changes, and parts with slots.
 
-A prompt file is a list of sections. `[system]`, `[user]` and `[assistant]` are messages for the
-model's own chat template; `{name}` marks a slot that is filled on the device. `[entry name]` is the
-line that one item of a list slot becomes (fields `{id}`, `{time}`, `{text}`), and `[empty name]`
-what stands there when the list is empty.
-
-Everything up to the first slot is the instruction: one block of tokens for all prompts.
+A prompt file (`prompt_files`) is rendered with the model's own chat template and tokenised once, in
+pieces. Everything up to the first slot is the instruction: one block of tokens for all prompts.
+Slots are filled on the device.
 
 Axis letters: n items of a list, W tokens of an item, P prompt length.
 """
 
 import dataclasses
-import hashlib
-import importlib.resources
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.prompt_files import SLOT, PromptHead, read_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.tokenizer import inner_encoder
+from memr1_jax.text.json_escapes import Escapes, escape
 from memr1_jax.text.segments import Packed, concatenate, pack
-
-_SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
-_SLOT = re.compile(r"\{(\w+)\}")
 
 # Llama 3.2 tells the model today's date where it is given none, so that prompts would change
 # overnight; this is the date of Llama 3.1.
@@ -43,12 +37,14 @@ class Template:
     """
 
     name: str
+    head: PromptHead
     digest: str  # of the prompt file, to be stored with results
     instruction: tuple[int, ...]
     parts: tuple[tuple[int, ...] | str, ...]
     entries: tuple[tuple[str, tuple[tuple[int, ...] | str, ...]], ...]
     empty: tuple[tuple[str, tuple[int, ...]], ...]
     numbers: tuple[tuple[int, ...], ...]  # "0", "1", ... as tokens
+    quoted: tuple[str, ...] = ()  # list slots whose entry shows the text as a JSON string
 
     @property
     def instruction_block(self) -> Block:
@@ -59,17 +55,6 @@ class Template:
     def fixed_length(self) -> int:
         """Tokens of a prompt with empty slots, the instruction left out."""
         return sum(len(part) for part in self.parts if not isinstance(part, str))
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptText:
-    """A prompt file as text: messages `(role, text)`, entry lines and empty texts by slot."""
-
-    name: str
-    digest: str
-    messages: tuple[tuple[str, str], ...]
-    entries: Mapping[str, str]
-    empty: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,27 +72,22 @@ class Items:
 jax.tree_util.register_dataclass(Items)
 
 
-def prompt_names() -> list[str]:
-    """Names of the prompt files in the package."""
-    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
-    return sorted(file.name[:-4] for file in folder.iterdir() if file.name.endswith(".txt"))
-
-
-def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
+def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) -> Template:
     """Reads the prompt file `name` and renders it with the tokenizer's own chat template.
 
     Args:
-      name: one of `prompt_names()`.
+      name: see `read_prompt`, as for `role`.
       tokenizer: a `transformers` tokenizer with a chat template.
+      role: what the prompt must be for.
       numbers: how many ids are prepared for list items.
 
     Raises:
       UserError: there is no such prompt, or the chat template refuses or drops a part of it.
     """
-    prompt = read_prompt(name)
+    prompt = read_prompt(name, role)
     *fixed, (role, text) = prompt.messages
-    marked = _SLOT.sub(r"<<slot:\1>>", text)  # as no chat template changes it
-    rendered = render_chat(name, [*fixed, (role, marked)], tokenizer)
+    marked = SLOT.sub(r"<<slot:\1>>", text)  # as no chat template changes it
+    rendered = render_chat(prompt.name, [*fixed, (role, marked)], tokenizer)
     inside = inner_encoder(tokenizer)
 
     def encode(text):
@@ -115,34 +95,16 @@ def load_template(name: str, tokenizer, *, numbers: int = 64) -> Template:
 
     instruction, *pieces = re.split(r"<<slot:(\w+)>>", rendered)
     return Template(
-        name=name,
+        name=prompt.name,
+        head=prompt.head,
         digest=prompt.digest,
         instruction=tuple(tokenizer.encode(instruction, add_special_tokens=False)),
         parts=tuple(encode(piece) if index % 2 else piece for index, piece in enumerate(pieces)),
         entries=tuple((slot, _entry_parts(line, encode)) for slot, line in prompt.entries.items()),
         empty=tuple((slot, encode(text)) for slot, text in prompt.empty.items()),
         numbers=tuple(encode(str(number)) for number in range(numbers)),
+        quoted=tuple(slot for slot, line in prompt.entries.items() if '"{text}"' in line),
     )
-
-
-def read_prompt(name: str) -> PromptText:
-    """Reads the prompt file `name`; UserError where there is none."""
-    if name not in prompt_names():
-        raise UserError(f"There is no prompt named {name!r}; choose one of {prompt_names()}.")
-    folder = importlib.resources.files("memr1_jax.agents") / "prompts"
-    return parse_prompt(name, (folder / f"{name}.txt").read_text(encoding="utf-8"))
-
-
-def parse_prompt(name: str, source: str) -> PromptText:
-    """Takes the text of a prompt file apart."""
-    messages, entries, empty = _parse(source)
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    return PromptText(name, digest, tuple(messages), entries, empty)
-
-
-def fill_text(text: str, slots: Mapping[str, str]) -> str:
-    """Puts texts in the place of the marks `{name}`."""
-    return _SLOT.sub(lambda mark: slots[mark[1]], text)
 
 
 def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> str:
@@ -167,23 +129,8 @@ def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> st
     return rendered
 
 
-def _parse(source):
-    """Messages `[(role, text)]`, entry lines and empty texts by slot of a prompt file."""
-    pieces = _SECTION.split(source)
-    messages, entries, empty = [], {}, {}
-    for head, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        kind, _, slot = head.partition(" ")
-        if kind == "entry":
-            entries[slot] = body
-        elif kind == "empty":
-            empty[slot] = body
-        else:
-            messages.append((kind, body.removesuffix("\n")))
-    return messages, entries, empty
-
-
 def _entry_parts(line, encode):
-    pieces = _SLOT.split(line)
+    pieces = SLOT.split(line)
     return tuple(piece if i % 2 else encode(piece) for i, piece in enumerate(pieces))
 
 
@@ -194,6 +141,7 @@ def list_items(
     valid: jax.Array,
     priority: jax.Array,
     time: tuple[jax.Array, jax.Array] | None = None,
+    escapes: Escapes | None = None,
 ) -> Items:
     """Renders the items of a list slot with the template's entry line.
 
@@ -204,7 +152,10 @@ def list_items(
       valid: `[n]`, which of them exist; those are numbered by their place.
       priority: `[n]`, see `Items`.
       time: tokens and lengths of their time stamps, where the entry line shows them.
+      escapes: for texts that the entry line shows as JSON.
     """
+    if escapes is not None and slot in template.quoted:
+        text = jax.vmap(escape, (None, 0, 0))(escapes, *text)
     count = text[0].shape[0]
     if count > len(template.numbers):
         raise ValueError(f"{count} items need as many ids, {len(template.numbers)} are prepared.")

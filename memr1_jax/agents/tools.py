@@ -12,6 +12,7 @@ from memr1_jax.memory.embedder import Embedder
 from memr1_jax.text.byte_table import ByteTable
 from memr1_jax.text.grammar import Grammar
 from memr1_jax.text.json_automaton import ScannerTables, scanner_tables
+from memr1_jax.text.json_escapes import Escapes, build_escapes
 from memr1_jax.text.normalize import UnicodeTables, unicode_tables
 
 
@@ -24,7 +25,13 @@ class Tools:
     unicode: UnicodeTables
     scanner: ScannerTables  # of the manager's output
     grammar: Grammar | None  # only where the manager's decoding is constrained
+    escapes: Escapes  # of texts that are shown as JSON
     opening: jax.Array  # [V] the form of each token that opens a word in running text
+
+    def after_space(self, token: jax.Array) -> jax.Array:
+        """Returns the form that a first token has after a colon; with a space already, itself."""
+        spaced = self.byte_table.bytes[token, 0] == ord(" ")
+        return jnp.where(spaced, token, self.opening[token])
 
 
 def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None = None) -> Tools:
@@ -35,6 +42,7 @@ def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None =
         unicode=unicode_tables(),
         scanner=scanner_tables(),
         grammar=grammar,
+        escapes=build_escapes(table),
         opening=_opening_tokens(table),
     )
     return jax.tree.map(jnp.asarray, tools)

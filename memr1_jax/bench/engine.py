@@ -19,10 +19,10 @@ from memr1_jax.bench.reply_cache import ReplyCache, model_digest, reply_key
 from memr1_jax.bench.systems.protocol import Call, Reply
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Context
-from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.parallel.rules import BATCH
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import Grammar, build_grammar, fewest_tokens
+from memr1_jax.text.plain import ChatEncoder
 from memr1_jax.training.loading import Model
 
 _MOST_HEADS = 1024  # beginnings of prompts that are remembered
@@ -78,6 +78,7 @@ class Engine:
         self._models, self._limits, self._cache, self._mesh = models, limits, cache, mesh
         self.on_batch = on_batch
         self._digests: dict[str, str] = {}
+        self._chats: dict[str, ChatEncoder] = {}
         self._heads: dict[tuple[str, str], list[int]] = {}
         self._grammars: dict[tuple, Grammar] = {}
         self._prefixes: collections.OrderedDict[tuple, Context] = collections.OrderedDict()
@@ -166,12 +167,14 @@ class Engine:
                 f"{model.folder} has {model.config.max_positions} positions. Lower the response "
                 f"length of the stage {call.stage}."
             )
-        text = render_chat(f"of the stage {call.stage}", call.messages, model.tokenizer)
-        begin = text.rfind(call.messages[-1][1].strip())
-        (head, known), tokens = self._head(call.model, text[:begin]), _tokenize(model, text)
+        chat = self._chat(call.model)
+        messages = [(role, chat.hide(content)) for role, content in call.messages]
+        text = render_chat(f"of the stage {call.stage}", messages, model.tokenizer)
+        begin = text.rfind(messages[-1][1].strip())
+        (head, known), tokens = self._head(call.model, text[:begin]), chat.encode(text)
         over = len(tokens) - room
         if over > 0:
-            rest = inner_encoder(model.tokenizer)(text[begin:])
+            rest = chat.encode(text[begin:], begins=False)
             over = len(head) + len(rest) - room
             # A head that fills the room alone is cut as well.
             tokens = (*head, *rest[over:]) if over < len(rest) else (*head, *rest)[over:]
@@ -186,8 +189,14 @@ class Engine:
         if not known:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[name, text] = _tokenize(self._models[name], text)
+            self._heads[name, text] = self._chat(name).encode(text)
         return self._heads[name, text], known
+
+    def _chat(self, name: str) -> ChatEncoder:
+        """Returns the encoder of a model's chats, in which texts write no control tokens."""
+        if name not in self._chats:
+            self._chats[name] = ChatEncoder(self._models[name].tokenizer)
+        return self._chats[name]
 
     def _answer(
         self,
@@ -272,7 +281,3 @@ class Engine:
                 f"{call.stage}."
             )
         return self._grammars[key]
-
-
-def _tokenize(model: Model, text: str) -> list[int]:
-    return model.tokenizer.encode(text, add_special_tokens=False)

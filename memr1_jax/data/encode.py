@@ -19,9 +19,9 @@ from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.memory.embedder import Embedder, embed
-from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.normalize import words_of_text
+from memr1_jax.text.plain import one_line, plain_encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Encoder:
     """Turns texts into token rows.
 
     `tokenize` maps a text to token ids, with one space in front: the form that a text has after a
-    colon or a dash in running text. `begins` `[V]` tells which tokens begin a character, so that
-    a cut text ends with a whole one; None stands for all.
+    colon or a dash in running text. The text is folded to one line, and none of the ids is a
+    control token. `begins` `[V]` tells which tokens begin a character, so that a cut text ends with
+    a whole one; None stands for all.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -74,10 +75,10 @@ def create_encoder(
     tokenizer, embedder: Embedder, sizes: Sizes, begins: np.ndarray | None = None
 ) -> Encoder:
     """Make an encoder over a `transformers` tokenizer; `begins` as in `Encoder`."""
-    encode = inner_encoder(tokenizer)
+    encode = plain_encoder(tokenizer)
 
     def tokenize(text):
-        return encode(" " + text.strip())
+        return encode(" " + one_line(text))
 
     return Encoder(tokenize, embedder, sizes, begins)
 

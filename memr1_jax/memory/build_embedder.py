@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,6 +11,9 @@ import numpy as np
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import HashedWords, StaticVectors
 from memr1_jax.text.byte_table import build_byte_table
+from memr1_jax.text.folding import unicode_tables, words_to_search
+from memr1_jax.text.plain import whole
+from memr1_jax.text.word_hashes import hash_word
 
 # The closed classes of English, with the pieces that apostrophes leave, and question words.
 STOP_WORDS = frozenset(
@@ -27,9 +29,6 @@ STOP_WORDS = frozenset(
 _CAP = 4.0
 _PIVOT = 2.0  # in units of the mean squared norm of the sample texts
 
-_BASE = 16777619  # of the polynomial hash: the prime of FNV-1a
-_WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+")
-
 
 def build_tfidf(
     tokenizer, vocab_size: int, texts: Sequence[str], features: int = 512
@@ -38,9 +37,8 @@ def build_tfidf(
 
     Known words are those of the texts and of single tokens; they are stemmed by Porter's algorithm
     and weighted by capped inverse document frequency. Other words are features as they stand, so a
-    small vocabulary calls for more texts.
-    Case is folded in ASCII only. Of a token with several words, which the tokenizers of Llama,
-    Qwen and SmolLM do not have, the first counts.
+    small vocabulary calls for more texts. Characters are folded and words are cut as in
+    `text.folding`.
 
     Args:
         tokenizer: a Hugging Face fast tokenizer.
@@ -52,10 +50,10 @@ def build_tfidf(
         UserError: there are no texts, or the tokenizer's bytes cannot be read.
     """
     _require(texts)
-    stemmed = [[_stem(word) for word in _words(text)] for text in texts]
+    stemmed = [[_stem(word) for word in words_to_search(text)] for text in texts]
     documents = Counter(stem for stems in stemmed for stem in set(stems))
 
-    def weight(stem: bytes) -> float:
+    def weight(stem: str) -> float:
         if stem in _stop_stems():
             return 0.0
         return min(math.log((len(texts) + 1) / (documents[stem] + 0.5)), _CAP)
@@ -65,19 +63,21 @@ def build_tfidf(
         for stems in stemmed
     ]
     spelled = _spell(tokenizer, vocab_size)
-    words = {_hash(word): word for text in [*STOP_WORDS, *texts, *spelled] for word in _words(text)}
+    size = np.array([len(token) for token in spelled], np.int32)
+    tokens = [token.decode("utf-8", "replace") for token in spelled]
+    sources = [*STOP_WORDS, *texts, *tokens]
+    words = {hash_word(word): word for text in sources for word in words_to_search(text)}
     hashes = sorted(words)
     stems = [_stem(words[value]) for value in hashes]
-    piece, power, opens, closes = zip(*map(_piece, spelled), strict=True)
     return HashedWords(
-        piece=np.array(piece, np.uint32),
-        power=np.array(power, np.uint32),
-        opens=np.array(opens, bool),
-        closes=np.array(closes, bool),
+        spelling=np.frombuffer(b"".join(spelled) or b" ", np.uint8),
+        start=(np.cumsum(size) - size).astype(np.int32),
+        size=size,
+        unicode=unicode_tables(),
         word=np.array(hashes, np.uint32),
-        stem=np.array([_hash(stem) for stem in stems], np.uint32),
+        stem=np.array([hash_word(stem) for stem in stems], np.uint32),
         weight=np.array([weight(stem) for stem in stems], np.float32),
-        unknown=np.float32(weight(b"")),
+        unknown=np.float32(weight("")),
         pivot=np.float32(_PIVOT * np.mean(squares)),
         features=features,
     )
@@ -124,7 +124,7 @@ def build_static(
         if read.ids:
             row[:] = matrix[read.ids].astype(np.float32).mean(axis=0)
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    encoded = backend.encode_batch(list(texts), add_special_tokens=False)
+    encoded = backend.encode_batch(list(map(whole, texts)), add_special_tokens=False)
     squares = [np.square(table[text.ids].sum(axis=0)).sum() for text in encoded]
     return StaticVectors(table=table, pivot=np.float32(_PIVOT * np.mean(squares)))
 
@@ -142,14 +142,9 @@ def _spell(tokenizer, vocab_size: int) -> list[bytes]:
     return [row[:n].tobytes() for row, n in zip(table.bytes, table.length, strict=True)]
 
 
-def _words(text: str | bytes) -> list[bytes]:
-    text = text.encode() if isinstance(text, str) else text
-    return _WORD.findall(text.lower())
-
-
 @functools.cache
-def _stem(word: bytes) -> bytes:
-    return _stemmer().stem(word.decode("utf-8", "replace")).encode()
+def _stem(word: str) -> str:
+    return _stemmer().stem(word)
 
 
 @functools.cache
@@ -160,21 +155,5 @@ def _stemmer():
 
 
 @functools.cache
-def _stop_stems() -> frozenset[bytes]:
-    return frozenset(_stem(word.encode()) for word in STOP_WORDS)
-
-
-def _hash(word: bytes) -> int:
-    value = 0
-    for byte in word:
-        value = (value * _BASE + byte + 1) % 2**32
-    return value
-
-
-def _piece(token: bytes) -> tuple[int, int, bool, bool]:
-    """The hash of a token's word bytes, its power, and whether it opens and closes the word."""
-    match = _WORD.search(token.lower())
-    if not match:
-        return 0, 1, True, True
-    power = pow(_BASE, len(match.group()), 2**32)
-    return _hash(match.group()), power, match.start() > 0, match.end() < len(token)
+def _stop_stems() -> frozenset[str]:
+    return frozenset(_stem(word) for word in STOP_WORDS)

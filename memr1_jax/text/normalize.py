@@ -2,13 +2,11 @@
 
 The rule, in this order (SQuAD, arXiv 1606.05250; the reward of Search-R1): lower-case, delete ASCII
 punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as of
-the answer "A" or "(a)", the articles are kept, and where there is punctuation alone, that. Other
-than in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to the array forms.
-
-`normalize_text` is the rule in plain Python. The array form works with tables of single code
-points, so it differs where `str.lower` does not: a capital sigma (U+03A3) at the end of a word
-becomes the medial form, and the dotted capital I (U+0130) becomes a plain i instead of i with a
-combining dot. Both array forms, on the device and on the host, agree with each other everywhere.
+the answer "A" or "(a)", the articles are kept, and where there is punctuation alone, that. Beyond
+ASCII, characters are folded as in `folding`, and characters of scripts without spaces are words by
+themselves. Other than in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to
+the array forms. `normalize_text` is the rule in plain Python; the forms on the device and on the
+host agree everywhere.
 """
 
 import functools
@@ -20,11 +18,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_REMOVED, _SPACE, _LETTER, _OTHER = range(4)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PLAIN_MARKS = str.maketrans(
-    dict.fromkeys("‘’‚‛ʼ′", "'") | dict.fromkeys("“”„‟″", '"') | dict.fromkeys("‐‑‒–—―−", "-")
+from memr1_jax.text.folding import (
+    LETTER,
+    MARK,
+    REMOVED,
+    SPACE,
+    SPACELESS,
+    UnicodeTables,
+    character_class,
+    character_numbers,
+    fold_text,
+    scramble,
+    single_characters,
 )
+from memr1_jax.text.folding import unicode_tables as unicode_tables
+from memr1_jax.text.plain import whole
+from memr1_jax.text.white_space import latest
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TYPOGRAPHIC = {"'": "‘’‚‛ʼ′", '"': "“”„‟″", "-": "‐‑‒–—―−"}  # what stands for each plain mark
+_PLAIN_MARKS = {ord(mark): plain for plain, marks in _TYPOGRAPHIC.items() for mark in marks}
 _REPLACEMENT = 0xFFFD
 _SEEDS = np.array([0x9E3779B9, 0x7F4A7C15], np.uint32)
 
@@ -42,74 +55,40 @@ class Words:
     overflow: jax.Array
 
 
-@flax.struct.dataclass
-class UnicodeTables:
-    """Lower case and kind of every code point, in pages of 256 of which equal ones are shared.
-
-    `page [4352]` int32; `shift [pages, 256]` int32, what lower-casing adds to the code point;
-    `kind [pages, 256]` uint8 of the lower-cased character.
-    """
-
-    page: jax.Array
-    shift: jax.Array
-    kind: jax.Array
+@functools.cache
+def _articles() -> re.Pattern:
+    letter = rf"[\w{character_class(MARK)}]"
+    return re.compile(f"(?<!{letter})(?:a|an|the)(?!{letter})")
 
 
 def normalize_text(text: str, plain_marks: bool = False) -> str:
-    """Apply the rule in plain Python; with `plain_marks` to the text with ASCII's marks."""
-    return " ".join(_split(text.translate(_PLAIN_MARKS).lower() if plain_marks else text.lower()))
+    """Applies the rule in plain Python; single spaces stand between the words.
 
-
-def _split(lowered: str) -> list[str]:
-    """Return the words of a text in lower case; all of them where nothing else would be left."""
-    kept = "".join(c for c in lowered if c not in string.punctuation)
-    return _ARTICLES.sub(" ", kept).split() or kept.split() or lowered.split()
-
-
-def _kind(character: str) -> int:
-    if character in string.punctuation:
-        return _REMOVED
-    if character.isspace():
-        return _SPACE
-    return _LETTER if character.isalnum() else _OTHER
-
-
-@functools.cache
-def unicode_tables() -> UnicodeTables:
-    """Build the tables from Python's own Unicode data, as NumPy arrays (about 250 kB)."""
-    known = 0x40000  # no letters, spaces or cases above
-    lower = np.arange(0x110000, dtype=np.int32)
-    kind = np.full(0x110000, _OTHER, np.uint8)
-    for code in range(known):
-        character = chr(code).translate(_PLAIN_MARKS).lower()[0]
-        lower[code] = ord(character)
-        kind[code] = _kind(character)
-    shift = lower - np.arange(0x110000, dtype=np.int32)
-    rows = np.stack([shift, kind], axis=-1).reshape(-1, 512)
-    pages, page = np.unique(rows, axis=0, return_inverse=True)
-    return UnicodeTables(
-        page=page.reshape(-1).astype(np.int32),
-        shift=pages[:, 0::2].copy(),
-        kind=pages[:, 1::2].astype(np.uint8),
-    )
-
-
-def _mix(code, position, seed):
-    """Scatter (code point, place in the word) over 32 bits; a word's hash is the sum of these.
-
-    Works on uint32 arrays of NumPy and of JAX alike. The multipliers and shifts are those of the
-    finaliser of MurmurHash3 (public domain).
+    With `plain_marks` typographic apostrophes, quotes and dashes are those of ASCII.
     """
-    value = code * np.uint32(0x01000193) + position * np.uint32(0x85EBCA77) + seed
-    value = (value ^ (value >> 16)) * np.uint32(0x85EBCA6B)
-    value = (value ^ (value >> 13)) * np.uint32(0xC2B2AE35)
-    return value ^ (value >> 16)
+    return " ".join(_words(text.translate(_PLAIN_MARKS) if plain_marks else text))
 
 
-def is_space(code: jax.Array) -> jax.Array:
-    """Mark the code points that `str.isspace` calls white space."""
-    spaces = [c for c in range(0x3001) if chr(c).isspace()]  # there are none above
-    return jnp.isin(code, jnp.asarray(spaces, code.dtype))
+def _words(text: str) -> list[str]:
+    folded = fold_text(text)
+    said = _cut(folded.translate(_PUNCTUATION))
+    return _articles().sub(" ", said).split() or said.split() or _cut(folded).split()
+
+
+def _cut(folded: str) -> str:
+    return " ".join(part for word in folded.split() for part in single_characters(word))
+
+
+def _with_plain_marks(code):
+    for plain, marks in _TYPOGRAPHIC.items():
+        stands_for = jnp.isin(code, jnp.asarray([ord(mark) for mark in marks], code.dtype))
+        code = jnp.where(stands_for, ord(plain), code)
+    return code
+
+
+def _factor(position, seed):
+    """Weighs a character in the hash of its word, by its position and for two seeds."""
+    return scramble(position * np.uint32(0x85EBCA77) + seed) | np.uint32(1)
 
 
 def decode_utf8(text: jax.Array, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -158,17 +137,20 @@ def _compact(values: jax.Array, keep: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.zeros_like(values).at[target].set(values, mode="drop"), rank[-1] + 1
 
 
-def _articles(code: jax.Array, letter: jax.Array) -> jax.Array:
-    """Which code points `[C]` belong to a run of letters and digits that spells an article."""
+def _of_articles(code: jax.Array, letter: jax.Array, cut: jax.Array) -> jax.Array:
+    """Marks the code points `[C]` of a run of letters and digits that spells an article.
+
+    A run also ends where a word is `cut` before a character.
+    """
     size = code.shape[0]
     pad = jnp.zeros(3, bool)
-    is_letter = jnp.append(letter, pad)
+    goes_on = jnp.append(letter & ~cut, pad)
     codes = jnp.append(code, jnp.zeros(3, code.dtype))
-    begins = letter & ~jnp.append(jnp.zeros(1, bool), letter)[:size]
+    begins = letter & (cut | ~_follows(letter))
     covered = jnp.zeros(size + 3, bool)
     for article in ("a", "an", "the"):
         width = len(article)
-        spelled = begins & ~is_letter[width : width + size]
+        spelled = begins & ~goes_on[width : width + size]
         for k, character in enumerate(article):
             spelled = spelled & (codes[k : k + size] == ord(character))
         for k in range(width):
@@ -176,49 +158,62 @@ def _articles(code: jax.Array, letter: jax.Array) -> jax.Array:
     return covered[:size]
 
 
+def _follows(where: jax.Array) -> jax.Array:
+    """Marks the places right after one where `where [C]` holds."""
+    return jnp.append(jnp.zeros(1, bool), where)[: where.shape[0]]
+
+
 def words_of_bytes(
     tables: UnicodeTables, text: jax.Array, start: jax.Array, end: jax.Array, max_words: int
 ) -> Words:
-    """Normalise the bytes `text [C]` uint8 in `[start, end)` and hash their words (A = max_words).
+    """Normalises the bytes `text [C]` in `[start, end)` and hashes their words (A = max_words).
 
     Equal to `words_of_text` of the decoded text.
     """
     capacity = text.shape[0]
     code, begins = decode_utf8(text, start, end)
-    page = jnp.asarray(tables.page)[code >> 8]
-    kind = jnp.asarray(tables.kind)[page, code & 0xFF]
-    code = code + jnp.asarray(tables.shift)[page, code & 0xFF]
-    said = begins & (kind != _REMOVED)
-    keep = jnp.where(jnp.any(said & (kind != _SPACE)), said, begins)
-    code, total = _compact(code, keep)
-    kind, _ = _compact(kind, keep)
+    code, begins = decode_utf8(text, start, end)
+    code = _with_plain_marks(code)
+    page, low = jnp.asarray(tables.page)[code >> 8], code & 0xFF
+    kind = jnp.asarray(tables.kind)[page, low]
+    said = begins & (kind != REMOVED)
+    keep = jnp.where(jnp.any(said & (kind != SPACE)), said, begins)
+    columns = (
+        code + jnp.asarray(tables.shift)[page, low],
+        kind,
+        scramble((code + jnp.asarray(tables.base)[page, low]).astype(jnp.uint32))
+        + jnp.asarray(tables.marks)[page, low],
+    )
+    (code, total), (kind, _), (number, _) = (_compact(column, keep) for column in columns)
 
     place = jnp.arange(capacity, dtype=jnp.int32)
-    written = (place < total) & (kind != _SPACE)
-    inside = written & ~_articles(code, kind == _LETTER)
-    inside = jnp.where(jnp.any(inside), inside, written)
-    starts = inside & ~jnp.append(jnp.zeros(1, bool), inside)[:capacity]
+    letter = (kind == LETTER) | (kind == SPACELESS) | (kind == MARK)
+    inside = (place < total) & (kind != SPACE)
+    base = inside & (kind != MARK)
+    last = jnp.append(jnp.full(1, -1), latest(base))[:capacity]
+    in_run = last >= latest(inside & ~_follows(inside))
+    cut = base & ((kind == SPACELESS) | (in_run & (kind[last] == SPACELESS)))
+    solid = inside & ~_of_articles(code, letter, cut)
+    inside = jnp.where(jnp.any(solid), solid, inside)
+    starts = inside & (~_follows(inside) | cut)
     word = jnp.cumsum(starts) - 1
-    position = place - jax.lax.cummax(jnp.where(starts, place, 0))
-    mixed = _mix(
-        code.astype(jnp.uint32)[:, None], position.astype(jnp.uint32)[:, None], _SEEDS[None, :]
-    )
+    count = jnp.cumsum(base)
+    first = jax.lax.cummax(jnp.where(starts, place, 0))
+    position = jnp.maximum(count - count[first] + base[first] - 1, 0)  # a mark has its base's
+    hashed = number[:, None] * _factor(position.astype(jnp.uint32)[:, None], _SEEDS)
     target = jnp.where(inside, word, max_words)
-    hashes = jnp.zeros((max_words, 2), jnp.uint32).at[target].add(mixed, mode="drop")
+    hashes = jnp.zeros((max_words, 2), jnp.uint32).at[target].add(hashed, mode="drop")
     found = word[-1] + 1
     return Words(hashes, jnp.minimum(found, max_words).astype(jnp.int32), found > max_words)
 
 
 def words_of_text(text: str, max_words: int) -> Words:
-    """Normalise `text` on the host and hash its words, as NumPy arrays; used for gold answers."""
-    tables = unicode_tables()
-    code = np.array([ord(c) for c in text], np.int32).reshape(-1)
-    code = np.where((code >= 0xD800) & (code < 0xE000), _REPLACEMENT, code)
-    code = code + tables.shift[tables.page[code >> 8], code & 0xFF]
-    words = _split("".join(map(chr, code)))
+    """Normalises `text` on the host and hashes its words, as NumPy arrays; for gold answers."""
+    words = _words(whole(text).translate(_PLAIN_MARKS))
     hashes = np.zeros((max_words, 2), np.uint32)
     for i, word in enumerate(words[:max_words]):
-        letters = np.array([ord(c) for c in word], np.uint32)[:, None]
-        positions = np.arange(len(word), dtype=np.uint32)[:, None]
-        hashes[i] = _mix(letters, positions, _SEEDS[None, :]).sum(axis=0, dtype=np.uint32)
+        kind, number = character_numbers(word)
+        position = np.maximum(np.cumsum(kind != MARK) - 1, 0).astype(np.uint32)
+        hashed = number[:, None] * _factor(position[:, None], _SEEDS)
+        hashes[i] = hashed.sum(axis=0, dtype=np.uint32)
     return Words(hashes, np.int32(min(len(words), max_words)), np.bool_(len(words) > max_words))

@@ -94,8 +94,12 @@ class AgentConfig:
         " package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
-    manager_prompt: str = option("compact", "Prompt file manager_<name>.txt.")
-    answer_prompt: str = option("compact", "Prompt file answer_<name>.txt.")
+    manager_prompt: str = option(
+        "compact", "Prompt file manager_<name>.txt, or the path of one's own."
+    )
+    answer_prompt: str = option(
+        "compact", "Prompt file answer_<name>.txt, or the path of one's own."
+    )
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
     salvage: bool = option(
         False,
@@ -216,9 +220,7 @@ class JudgeConfig:
     """Set how --reward=judge and the manager's reward consult other models."""
 
     judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
-    judge_prompt: str = option(
-        "compact", "Prompt file judge_<name>.txt.", ("compact", "compact_nano", "full")
-    )
+    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of one's own.")
     consult_batch: int = option(
         0,
         "Prompts that the frozen Answer Agent answers at a time for the manager; 0: all.",

@@ -128,13 +128,11 @@ def build_workbench(
     )
     embedder = build_embedder(options, model, conversations)
     numbers = max(options.memories_shown, options.memories, options.facts_per_turn)
-    manager_template = load_template(
-        f"manager_{options.manager_prompt}", model.tokenizer, numbers=numbers
+    manager_template, answer_template = (
+        load_template(name, model.tokenizer, role=role, numbers=numbers)
+        for role, name in (("manager", options.manager_prompt), ("answer", options.answer_prompt))
     )
-    answer_template = load_template(
-        f"answer_{options.answer_prompt}", model.tokenizer, numbers=numbers
-    )
-    schema = "full" if options.manager_prompt.startswith("full") else "compact"
+    schema = manager_template.head.schema
     grammar = None
     if options.constrained:
         grammar = build_grammar(schema, table, model.stop_tokens, options.memories_shown)
@@ -168,7 +166,7 @@ def build_workbench(
     encoder = create_encoder(model.tokenizer, tools.embedder, sizes, begins_character(table))
     judge = None
     if models.judge is not None:
-        template = load_template(f"judge_{options.judge_prompt}", models.judge.tokenizer)
+        template = load_template(options.judge_prompt, models.judge.tokenizer, role="judge")
         judge = create_judge(template, models.judge.decoder, models.judge.tokenizer)
     return Workbench(manager, answerer, judge, tools, encoder)
 

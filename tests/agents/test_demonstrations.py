@@ -20,6 +20,7 @@ from memr1_jax.agents.demonstrations import (
 )
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.agents.manager import apply_response
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.agents.rollout import answer_prompts, manager_prompts
 from memr1_jax.agents.targets import Written, compact_response, distilled_answer, full_response
 from memr1_jax.data.tuples import banks_before, turn_of
@@ -78,7 +79,7 @@ def _banks():
 def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
     agent = tiny.bench.answerer
-    template = dataclasses.replace(agent.template, name=prompt)
+    template = dataclasses.replace(agent.template, head=read_prompt(prompt).head)
     agent = dataclasses.replace(agent, template=template, **sizes)
     tools, encoder, tokenizer = tiny.bench.tools, tiny.bench.encoder, tiny.model.tokenizer
     demonstrations, counts = answer_demonstrations(
@@ -306,10 +307,10 @@ def test_answers_can_be_taught_too_long():
 
 def test_the_layouts_of_the_prompts():
     memories = [(1, "9:10 am on 4 May, 2023", "Ann has a cat."), (0, "noon", "Tom paints.")]
-    assert distilled_answer("answer_compact", memories, "a cat") == (
+    assert distilled_answer("line", memories, "a cat") == (
         "Ann has a cat. Tom paints. **Answer:** a cat"
     )
-    assert distilled_answer("answer_full_qwen", memories, "a cat") == (
+    assert distilled_answer("lists", memories, "a cat") == (
         "Selected memories of the first person:\n- noon: Tom paints.\n"
         "Selected memories of the second person:\n- 9:10 am on 4 May, 2023: Ann has a cat.\n"
         "**Answer:** a cat"

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memr1_jax.agents.templates import fill, list_items, load_template, prompt_names, single
+from memr1_jax.agents.prompt_files import plain_prompt, prompt_names, read_prompt
+from memr1_jax.agents.templates import fill, list_items, load_template, single
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
@@ -43,9 +44,14 @@ MEMORIES = [" Tom lives in Lyon.", ' Ann says "hi".', " Ann is a nurse."]
 TIMES = [" 9:10 am on 4 May, 2023", " 6:00 pm on 1 March, 2023", " 1:00 pm on 2 June, 2023"]
 
 
-def source_of(name):
+def file_of(name):
     folder = importlib.resources.files("memr1_jax.agents") / "prompts"
     return (folder / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def source_of(name):
+    """The prompt without its head."""
+    return file_of(name).partition("\n\n")[2]
 
 
 @pytest.fixture(scope="module")
@@ -236,11 +242,90 @@ def test_the_least_relevant_memories_go_first_and_nothing_else(tokenizer, name):
 
 
 @pytest.mark.parametrize("name", prompt_names())
-def test_the_digest_is_that_of_the_file(make_tokenizer, tokenizer, name):
+def test_the_digest_is_that_of_the_text_without_the_head(make_tokenizer, tokenizer, name):
     digests = {
         load_template(name, each).digest for each in (tokenizer, tokenizer, make_tokenizer(CHATML))
     }
     assert digests == {hashlib.sha256(source_of(name).encode()).hexdigest()[:12]}
+
+
+def test_the_digests_are_those_of_older_results(tokenizer):
+    """Prompts had no head when the published results were made."""
+    digests = {
+        "answer_compact": "824dfb945833",
+        "answer_compact_base": "17292988165d",
+        "answer_compact_nano": "a117f8ad48a6",
+        "answer_compact_nano_base": "5cbb1b91da03",
+        "answer_full": "44baec035868",
+        "answer_full_base": "2151c31b6086",
+        "answer_full_qwen": "f8bb447e133a",
+        "judge_compact": "a9153919d82a",
+        "judge_compact_nano": "d887cecc6883",
+        "judge_full": "1c73654cbe1a",
+        "manager_compact": "7fb02d7414dd",
+        "manager_compact_nano": "6ee5a0a5e651",
+        "manager_full": "cc7d0072b5fd",
+        "manager_full_paper": "632827c7ceca",
+    }
+    assert {name: read_prompt(name).digest for name in digests} == digests
+
+
+def test_prompts_say_what_they_are():
+    for name in prompt_names():
+        head = read_prompt(name).head
+        assert name.startswith(f"{head.role}_")
+        assert (head.schema != "") == (head.role == "manager")
+        assert (head.selection != "") == (head.role == "answer")
+        if head.role == "answer":
+            plain = read_prompt(plain_prompt(name.removeprefix("answer_")), "answer")
+            assert plain.head.selection == "none"
+    assert plain_prompt("full_qwen") == plain_prompt("full") == "full_base"
+
+
+def test_a_prompt_file_of_ones_own(tmp_path, tokenizer):
+    path = tmp_path / "mine.txt"
+    path.write_text("role: manager\nschema: compact\n[user]\nNow {memories} and {facts}.\n"
+                    '[entry memories]\n{id} "{text}"\n[entry facts]\n*{text}\n')  # fmt: skip
+    prompt = read_prompt(str(path), "manager")
+    assert (prompt.head.schema, prompt.messages[-1][1]) == (
+        "compact",
+        "Now {memories} and {facts}.",
+    )
+    template = load_template(str(path), tokenizer, role="manager")
+    assert template.quoted == ("memories",) and template.head == prompt.head
+
+
+MINE = "role: judge\n\n[user]\n{question} {gold} {answer}\n"
+
+
+@pytest.mark.parametrize(
+    ("role", "source", "complaint"),
+    [
+        ("judge", MINE.replace("role: judge\n", ""), "has no role in its head"),
+        ("answer", MINE, "has the role 'judge' in its head.*'role: answer'"),
+        ("judge", MINE.replace(" {gold}", ""), r"has the slots \['question', 'answer'\]"),
+        ("judge", MINE.replace("{gold}", "{gold}{golds}"), "golds"),
+        ("judge", "colour: red\n" + MINE, "has the line 'colour: red'"),
+        ("judge", "role: judge\n" + MINE, "has the line 'role: judge'"),
+        ("manager", MINE.replace("judge", "manager"), "needs the line 'schema: VALUE' with one of"),
+        ("manager", "role: manager\nschema: full\n[user]\n{memories}{facts}\n[entry memories]\n"
+         "{text}\n", r"needs a section \[entry memories\]"),
+        ("judge", "", "has no role"),
+        ("judge", "hello", "has the line 'hello'"),
+    ],
+)  # fmt: skip
+def test_a_prompt_file_with_a_fault_is_refused_in_a_sentence(tmp_path, role, source, complaint):
+    path = tmp_path / "mine.txt"
+    path.write_text(source)
+    with pytest.raises(UserError, match=complaint):
+        read_prompt(str(path), role)
+
+
+def test_a_prompt_file_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"role: judge \xff")
+    for path in (tmp_path / "none.txt", tmp_path / "latin.txt", tmp_path / "", "~nobody/x.txt"):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_prompt(f"{path}" if str(path).endswith(".txt") else f"{path}/", "judge")
 
 
 def test_no_two_prompts_are_the_same(tokenizer):

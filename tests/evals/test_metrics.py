@@ -15,6 +15,7 @@ from memr1_jax.evals.metrics import (
     exact_match,
     f1_locomo_official,
     f1_set_of_words,
+    f1_squad,
     results_markdown,
     results_table,
     rouge_l,
@@ -108,6 +109,18 @@ def test_typographic_marks_equal_plain_ones_on_request():
         assert row["f1_squad"] < plain["f1_squad"] == 1
         published = ("f1_set_of_words", "bleu1_method1", "f1_locomo_official")
         assert all(row[name] == plain[name] for name in published)
+
+
+def test_answers_in_any_script_are_compared_by_characters_and_forms():
+    for prediction, gold in [
+        ("CAFE\u0301", "café"),
+        ("ＯＳＬＯ！", "Oslo"),
+        ("东京。", "东京"),
+        ("ｶﾞｽ", "ガス"),
+    ]:
+        assert exact_match(prediction, gold) == f1_squad(prediction, gold) == 1.0
+    assert f1_squad("他住在东京", "东京") == pytest.approx(4 / 7)
+    assert exact_match("他住在东京", "东京") == 0.0
 
 
 def test_official_f1_drops_and_and_joins_at_hyphens():

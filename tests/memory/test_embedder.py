@@ -23,7 +23,7 @@ TEXTS = [
     "Ana: My dog is called Oscar; he was adopted in 2021.",
     "Ben: Adopting dogs is kind.",
 ]
-WIDTH = 64
+WIDTH = 96
 embed_rows = jax.jit(jax.vmap(embed, (None, 0, 0)))
 
 
@@ -104,6 +104,25 @@ def test_how_words_are_cut_makes_no_difference():
         found.append(np.asarray(embed_rows(embedder, *rows(cut, texts))))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0], found[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("query", "memories"),
+    [
+        ("东京塔在哪里？", ["我去了东京塔。", "我喜欢喝茶。"]),
+        ("犬の名前は何ですか", ["私の犬の名前はポチです。", "昨日ケーキを焼いた。"]),
+        ("ชอบกินอะไร", ["ฉันชอบกินข้าว", "แม่เดินทาง"]),
+        ("ÉCOLE à Zürich", ["l'e\u0301cole est a\u0300 zu\u0308rich", "un chien"]),
+        ("ＤＯＧ　２０２１", ["a dog in 2021", "a cat"]),
+        ("где живёт АННА?", ["Анна живёт в Осло.", "Борис поёт."]),
+    ],
+)
+def test_every_script_finds_its_memory(tfidf, tokenizer, query, memories):
+    right, wrong = (
+        np.asarray(embed_rows(tfidf, *rows(tokenizer, [query, *memories])))[1:]
+        @ (np.asarray(embed_rows(tfidf, *rows(tokenizer, [query])))[0])
+    )
+    assert right > 0.1 > abs(wrong)
 
 
 def test_only_tokens_within_the_length_count(tfidf, tokenizer):

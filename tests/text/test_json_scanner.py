@@ -134,6 +134,13 @@ GOLDEN = [
     ('{"op": "ADD", "text": "a", "x": [1]}', [], (0, 0, 0, 0, 0)),
     ('{"op": "ADD", "text": "a", "x": NaN}', [], (0, 0, 0, 0, 0)),
     ('{"op": "ADD", "text": "a\nb"}', [], (0, 0, 0, 0, 0)),
+    (
+        '{"op": "ADD", "text": "1:\\na\\r\\n\\u2028 b\u3000\u00a0c \\t"}'
+        '{"op": "ADD", "text": "\u2029 \\n x"}'
+        '{"op": "ADD", "text": "\\n \u0085"}',
+        [(ADD, -1, "1: a b c"), (ADD, -1, " x")],
+        (1, 1, 0, 1, 0),
+    ),
     ('{"op": "ADD", "text": "a"} ok {"op": "NONE"}', [(ADD, -1, "a")], (1, 0, 0, 0, 0)),
     # A brace that no key and its colon follow is prose.
     (
@@ -278,6 +285,9 @@ TEXTS = [
     "  ",
     "\u3000\t",
     "\u2009é",
+    " a \n\n b\u2028\u3000",
+    "x\u0085\u00a0\ty ",
+    "  z",
     '"}]',
     "\\",
     "\n\t",

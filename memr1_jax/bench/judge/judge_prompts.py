@@ -13,6 +13,8 @@ import importlib.resources
 import re
 from collections.abc import Callable
 
+from memr1_jax.text.plain import one_line
+
 Messages = tuple[tuple[str, str], ...]  # role, content
 
 _SECTION = re.compile(r"^\[(verdict (?:json|word) \w+ \w+|system|user|reminder)\]\n", re.MULTILINE)
@@ -46,8 +48,10 @@ class JudgePrompt:
         return 256 if self.json else 16
 
     def fill(self, question: str, gold: str, answer: str) -> Messages:
-        """The messages for one answer; braces in the three texts stay what they are."""
-        values = {"question": question, "gold": gold, "answer": answer.strip() or _NOTHING}
+        """Fills in the three texts, each on one line; braces in them stay what they are."""
+        texts = {"question": question, "gold": gold, "answer": answer}
+        values = {slot: one_line(text) for slot, text in texts.items()}
+        values["answer"] = values["answer"] or _NOTHING
         return tuple(
             (role, _SLOT.sub(lambda slot: values[slot[1]], content))
             for role, content in self.messages

@@ -1,6 +1,5 @@
 """A judge in this process: a model folder, or anything that turns prompts into texts."""
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,16 +54,13 @@ def folder_identity(folder: Path, dtype) -> str:
 def model_writer(model: Model, *, max_tokens: int = 256, batch: int = 16) -> Write:
     """Returns a function that replies to chats with `model`, greedily, `batch` of them at a time.
 
-    What an answer contains of the names of control tokens is left out, so that no answer can end
-    its message. `batch` is a power of two.
+    The names of control tokens are plain text in an answer, so that none can end its message.
+    `batch` is a power of two.
     """
-    control = sorted({*model.tokenizer.all_special_tokens, *model.tokenizer.get_added_vocab()})
-    control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
     generate = Engine({_NAME: model}, limits=Limits(rows=batch))
 
     def call(messages: Messages) -> Call:
-        clean = tuple((role, control.sub("", text)) for role, text in messages)
-        return Call("judge", clean, max_tokens, _NAME)
+        return Call("judge", messages, max_tokens, _NAME)
 
     def write(chats: list[Messages]) -> list[str | None]:
         generate.forget()  # a verdict must not hang on what was judged before

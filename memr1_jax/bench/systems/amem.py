@@ -21,7 +21,7 @@ import numpy as np
 
 from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
-from memr1_jax.bench.systems.loose_json import is_true, numbers, one_line, read_counted, texts
+from memr1_jax.bench.systems.loose_json import is_true, line_of, numbers, read_counted, texts
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.neighbours import nearest
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps, ask
@@ -105,7 +105,7 @@ class AMemStore:
             note = dataclasses.replace(
                 note,
                 keywords=tuple(texts(value.get("keywords"))),
-                context=one_line(value.get("context")),
+                context=line_of(value.get("context")),
                 tags=tuple(texts(value.get("tags"))),
             )
             yield from self._join(note)
@@ -147,7 +147,7 @@ class AMemStore:
                     old = self._notes[ids[place]]
                     self._notes[ids[place]] = dataclasses.replace(
                         old,
-                        context=one_line(item.get("context")) or old.context,
+                        context=line_of(item.get("context")) or old.context,
                         tags=tuple(texts(item.get("tags"))) or old.tags,
                     )
                     self.counts["revised"] += 1
@@ -205,7 +205,7 @@ class AMemStore:
 
 
 def _note(turn: Turn, when: str) -> Note:
-    content = f"Speaker {turn.speaker} says: {one_line(turn.content)}"
+    content = f"Speaker {turn.speaker} says: {line_of(turn.content)}"
     return Note(content, when, turn.speaker, turn.dia_id)
 
 

@@ -9,10 +9,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, read_prompt
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps
 from memr1_jax.data.types import Question
 from memr1_jax.text.answer_span import extract_answer
+from memr1_jax.text.plain import one_line
 
 _LISTS = ("memories_1", "memories_2")
 _BEST_FIRST, _OLDEST_FIRST = "best match first", "oldest first"
@@ -42,11 +43,11 @@ class AnswerStage:
 def answer_stage(
     name: str, count: Count, prompt_length: int, max_tokens: int, model: str = "answer"
 ) -> AnswerStage:
-    """The stage of the prompt file `answer_<name>`, for prompts of `prompt_length` tokens.
+    """The stage of the answer prompt `name`, see `read_prompt`, of at most `prompt_length` tokens.
 
     The frame of the prompt and 32 tokens for names are taken off the room.
     """
-    prompt = read_prompt(f"answer_{name}")
+    prompt = read_prompt(name, "answer")
     frame = sum(count(text) + 8 for _, text in prompt.messages) + 32
     return AnswerStage(prompt, count, max(prompt_length - frame, 0), max_tokens, model)
 
@@ -64,38 +65,38 @@ def answer_messages(
     There are two lists where every memory is owned by one of the speakers, otherwise one.
     """
     *fixed, (role, text) = prompt.messages
+    if chronological:
+        text = text.replace(_BEST_FIRST, _OLDEST_FIRST)
+    first, second = map(one_line, speakers)
     slots = {"question": f" {question}"}
     if all(memory.owner in speakers for memory in memories):
         shown = [[m for m in memories if m.owner == speaker] for speaker in speakers]
-        slots |= {"speaker_1": f" {speakers[0]}", "speaker_2": f" {speakers[1]}"}
+        slots |= {"speaker_1": f" {first}", "speaker_2": f" {second}"}
     else:
         shown = [memories]
-        slots["speaker_1"] = f" {speakers[0]} and {speakers[1]}"
-        first, second = (f"{{{name}}}" for name in _LISTS)
-        before, _, rest = text.partition(first)
-        text = before + first + rest.partition(second)[2]
+        slots["speaker_1"] = f" {first} and {second}"
+        one, two = (f"{{{name}}}" for name in _LISTS)
+        before, _, rest = text.partition(one)
+        text = before + one + rest.partition(two)[2]
     for name, part in zip(_LISTS, shown, strict=False):
         lines = [memory_line(prompt, memory, name) for memory in part]
         slots[name] = "".join(lines) or prompt.empty[name]
-    text = fill_text(text, slots)
-    if chronological:
-        text = text.replace(_BEST_FIRST, _OLDEST_FIRST)
-    return (*fixed, (role, text))
+    return (*fixed, (role, fill_text(text, slots)))
 
 
 def memory_line(prompt: PromptText, memory: Memory, slot: str = _LISTS[0]) -> str:
     """What one memory becomes in the prompt, the line's end included; no time, no place for it."""
     line = prompt.entries[slot] if memory.time else prompt.entries[slot].replace("{time}:", "")
-    return fill_text(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
+    return fill_line(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
 
 
 def question_text(question: Question) -> str:
     """The question as it is asked: with its own date, and with the options of a choice."""
-    text = question.question
+    text = one_line(question.question)
     if question.time:
-        text += f" (asked on {question.time})"
+        text += f" (asked on {one_line(question.time)})"
     if question.options:
-        text += "\nOptions:\n" + "\n".join(question.options)
+        text += "\nOptions:\n" + "\n".join(map(one_line, question.options))
         text += "\nThe answer is the letter of one option in brackets, as in (a)."
     return text
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.memory.embedder import Embedder, embed, embedding_width
-from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.models.padding import padded_batches
+from memr1_jax.text.plain import one_line, plain_encoder
 
 _ROWS = 32  # texts of a batch
 _WIDTHS = (16, 64, 256, 1024)
@@ -25,13 +25,13 @@ def token_embedder(tokenizer, embedder: Embedder, most_tokens: int = 512) -> Emb
       embedder: see `memory.embedder`.
       most_tokens: what of a longer text is read.
     """
+    encode = plain_encoder(tokenizer)
     embedder = jax.tree.map(jnp.asarray, embedder)
     width = embedding_width(embedder)
-    encode = inner_encoder(tokenizer)
     widths = [size for size in _WIDTHS if size < most_tokens] + [most_tokens]
 
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
-        rows = [encode(f" {text.strip()}")[:most_tokens] for text in texts]
+        rows = [encode(" " + one_line(text))[:most_tokens] for text in texts]
         vectors = np.zeros((len(rows), width), np.float32)
         for places, tokens, length in padded_batches(rows, widths, _ROWS):
             vectors[places] = np.asarray(_embed_rows(embedder, tokens, length))[: len(places)]

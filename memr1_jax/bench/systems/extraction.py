@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from memr1_jax.bench.systems.loose_json import one_line, read_counted, texts
+from memr1_jax.bench.systems.loose_json import read_counted, texts
 from memr1_jax.bench.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.bench.systems.protocol import Call, Steps
 from memr1_jax.bench.systems.units import observations
 from memr1_jax.data.types import Conversation, Fact, Session, Turn
+from memr1_jax.text.plain import one_line
 
 FactSource: TypeAlias = Callable[[Session, tuple[str, str], collections.Counter], Steps[list[Fact]]]
 
@@ -90,7 +91,7 @@ def _messages(template, session: Session, owner: str, turns: Sequence[Turn]):
             {
                 "role": "user" if turn.speaker == owner else "assistant",
                 "speaker": turn.speaker,
-                "text": turn.content.strip(),
+                "text": turn.content,
             }
             for turn in turns
         ],

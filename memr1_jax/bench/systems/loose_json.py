@@ -11,6 +11,7 @@ from typing import Any
 
 from memr1_jax.bench.systems.protocol import Reply
 from memr1_jax.run.json_files import with_whole_escapes
+from memr1_jax.text.plain import one_line
 from memr1_jax.text.reasoning import after_reasoning
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
@@ -87,17 +88,14 @@ def texts(value: Any) -> list[str]:
     for item in value:
         if isinstance(item, dict):
             item = next((field for field in item.values() if isinstance(field, str)), None)
-        if isinstance(item, str) and item.strip():
-            found.append(one_line(item))
+        if line := line_of(item):
+            found.append(line)
     return list(dict.fromkeys(found))
 
 
-def one_line(value: Any) -> str:
-    """A string without line breaks, doubled spaces and halves of characters; else empty."""
-    if not isinstance(value, str):
-        return ""
-    whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return " ".join(whole.split())
+def line_of(value: Any) -> str:
+    """Returns a string on one line, and anything else as the empty string."""
+    return one_line(value) if isinstance(value, str) else ""
 
 
 def is_true(value: Any) -> bool:

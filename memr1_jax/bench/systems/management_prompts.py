@@ -1,17 +1,18 @@
 """Prompts by which systems manage memory: files of the package, filled with texts.
 
-They have the form of the agents' prompt files (`agents/templates.py`). What fills a slot is put in
-as it is. None of them may ever show a question, its category, its evidence or its gold answer; the
-one exception is `keywords`, which also words the search for a question.
+They have the form of the agents' prompt files (`agents/templates.py`). What fills a slot is
+folded to one line. None of them may ever show a question, its category, its evidence or its gold
+answer; the one exception is `keywords`, which also words the search for a question.
 """
 
 import functools
 import importlib.resources
 from collections.abc import Mapping, Sequence
 
-from memr1_jax.agents.templates import PromptText, fill_text, parse_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, parse_prompt
 from memr1_jax.bench.systems.protocol import Call
 from memr1_jax.errors import UserError
+from memr1_jax.text.plain import one_line
 
 _FOLDER = "prompts"
 
@@ -55,13 +56,14 @@ def fill_prompt(
 ) -> tuple[tuple[str, str], ...]:
     """The messages of a prompt, the last one with its slots filled.
 
-    A string stands for itself; a sequence is a list slot, each item the fields of an entry line.
+    A string is put in on one line. A sequence is a list slot, each item the fields of an entry.
     """
     *fixed, (role, text) = prompt.messages
     filled = {}
     for name, value in slots.items():
-        if not isinstance(value, str):
-            value = "".join(fill_text(prompt.entries[name], fields) for fields in value)
-            value = value or prompt.empty.get(name, "")
-        filled[name] = value
+        if isinstance(value, str):
+            filled[name] = one_line(value)
+        else:
+            lines = "".join(fill_line(prompt.entries[name], fields) for fields in value)
+            filled[name] = lines or prompt.empty.get(name, "")
     return (*fixed, (role, fill_text(text, filled)))

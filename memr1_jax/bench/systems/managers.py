@@ -9,13 +9,14 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from memr1_jax.agents.templates import PromptText, fill_text, read_prompt
+from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, read_prompt
 from memr1_jax.bench.systems.neighbours import nearest_to_any
 from memr1_jax.bench.systems.protocol import Call, Memory, Steps, ask
 from memr1_jax.bench.systems.text_bank import Bank, Embed, add, delete, update
 from memr1_jax.data.types import Fact
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
+from memr1_jax.text.plain import one_line
 
 Written: TypeAlias = tuple[Event, int, str]  # an operation: event, id as shown or -1, text
 Manager: TypeAlias = Callable[
@@ -47,7 +48,7 @@ def language_model_manager(
 
     Args:
       embed: of texts.
-      prompt: the file `manager_<prompt>` of the agents.
+      prompt: the manager's prompt file, see `read_prompt`.
       model: the weights, see `Call`.
       schema: "compact" or "full" for decoding that is held to a grammar, else empty.
       max_tokens: of a response.
@@ -57,7 +58,7 @@ def language_model_manager(
       count: tells the tokens of a text.
       salvage: whether what was whole of a broken response counts.
     """
-    template = read_prompt(f"manager_{prompt}")
+    template = read_prompt(prompt, "manager")
 
     def manage(bank, facts, time, counts):
         ids = nearest_to_any(bank, [fact.text for fact in facts], neighbours, shown, embed)
@@ -95,14 +96,14 @@ def manager_messages(
     """The messages `(role, text)` with which the manager is asked about facts."""
     *fixed, (role, text) = template.messages
     shown = "".join(_memory_lines(template, memories)) or template.empty["memories"]
-    new = "".join(fill_text(template.entries["facts"], {"text": f" {fact}"}) for fact in facts)
+    new = "".join(fill_line(template.entries["facts"], {"text": f" {fact}"}) for fact in facts)
     return (*fixed, (role, fill_text(text, {"memories": shown, "facts": new})))
 
 
 def _memory_lines(template: PromptText, memories: Sequence[str]) -> list[str]:
     # A text has one space in front, as in the prompts of the rollout.
     return [
-        fill_text(template.entries["memories"], {"id": str(place), "text": f" {memory}"})
+        fill_line(template.entries["memories"], {"id": str(place), "text": f" {memory}"})
         for place, memory in enumerate(memories)
     ]
 
@@ -125,7 +126,7 @@ def apply_written(
     sources = tuple(dict.fromkeys(source for fact in facts for source in fact.sources))
     for event, place, text in operations:
         counts[event.key] += 1
-        memory = Memory(" ".join(text.split()), time, facts[0].speaker, sources)
+        memory = Memory(one_line(text), time, facts[0].speaker, sources)
         if event == Event.ADD:
             bank = add(bank, [memory], embed)
         elif event.names_memory:

@@ -23,7 +23,7 @@ import numpy as np
 from memr1_jax.bench.systems.amem import search_words
 from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
-from memr1_jax.bench.systems.loose_json import is_true, one_line, read_counted, texts
+from memr1_jax.bench.systems.loose_json import is_true, line_of, read_counted, texts
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.memoryos_parts import Page, Segment, joined, overlap, pages_of
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps, ask
@@ -122,7 +122,7 @@ class MemoryOSStore:
         so_far = self._summaries.get(chain, "")
         reply = yield from ask(self._call("chain_summary", summary=so_far, page=page.dated))
         value = self._read(reply, "summary", "chain_summary")
-        self._summaries[chain] = one_line(value.get("summary")) or so_far
+        self._summaries[chain] = line_of(value.get("summary")) or so_far
 
         topics = self._read(replies[0], "topics", "topics").get("topics")
         self._file_under(new, topics if isinstance(topics, list) else [])
@@ -132,7 +132,7 @@ class MemoryOSStore:
         """Puts a page into a segment for each of its subjects."""
         read = []
         for topic in topics[:_TOPICS]:
-            summary = one_line(topic.get("summary")) if isinstance(topic, dict) else ""
+            summary = line_of(topic.get("summary")) if isinstance(topic, dict) else ""
             if summary:
                 read.append((summary, _word_set(texts(topic.get("keywords")))))
             else:
@@ -206,7 +206,7 @@ class MemoryOSStore:
         value = self._read(replies[1], "first", "knowledge")
         for speaker, key in zip(self._speakers, ("first", "second"), strict=True):
             self._learn(speaker, [joined(pages, text, speaker) for text in texts(value.get(key))])
-        new = one_line(self._read(replies[0], "profile", "profile").get("profile"))
+        new = line_of(self._read(replies[0], "profile", "profile").get("profile"))
         if not new:
             return
         profile = joined(pages, new, first)
@@ -215,7 +215,7 @@ class MemoryOSStore:
             reply = yield from ask(call)
             value = self._read(reply, "profile", "profile_merge")
             # What cannot be read must not cost the old profile, nor the new one.
-            text = one_line(value.get("profile")) or f"{self._profile.text} {new}"
+            text = line_of(value.get("profile")) or f"{self._profile.text} {new}"
             sources = tuple(dict.fromkeys(self._profile.sources + profile.sources))
             profile = Memory(text, profile.time, first, sources)
         self._profile = profile

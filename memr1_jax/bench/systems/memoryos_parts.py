@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from memr1_jax.bench.systems.loose_json import one_line
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.data.types import Turn
+from memr1_jax.text.plain import one_line
 
 
 @dataclasses.dataclass(frozen=True)

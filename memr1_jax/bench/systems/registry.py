@@ -7,7 +7,7 @@ backbone plays both.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import plain_prompt, read_prompt
 from memr1_jax.bench.systems import search, units
 from memr1_jax.bench.systems.amem import AMemSystem
 from memr1_jax.bench.systems.answer_stage import AnswerStage, Count, answer_stage
@@ -79,9 +79,7 @@ class Resources:
 
     def plain_stage(self, model: str = BASE) -> AnswerStage:
         """The same prompt without the selection of memories before the answer (distillation)."""
-        name = self.options.answer_prompt
-        name = name if name.endswith("_base") else f"{name.split('_')[0]}_base"
-        return self.stage(model, name)
+        return self.stage(model, plain_prompt(self.options.answer_prompt))
 
     def facts(self) -> FactSource:
         """The facts that managers are given."""
@@ -101,14 +99,13 @@ class Resources:
         """The language model as Memory Manager."""
         options, prompt = self.options, self.options.manager_prompt
         response = options.manager_response_length
-        text = read_prompt(f"manager_{prompt}")
+        text = read_prompt(prompt, "manager")
         frame = sum(self.count(content) + 8 for _, content in text.messages) + 256  # and facts
-        schema = "full" if prompt.startswith("full") else "compact"
         return language_model_manager(
             self.embed,
             prompt,
             model=model,
-            schema=schema if constrained else "",
+            schema=text.head.schema if constrained else "",
             max_tokens=response,
             neighbours=options.neighbours,
             shown=options.memories_shown,

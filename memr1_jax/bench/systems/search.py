@@ -13,6 +13,7 @@ import numpy as np
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.bench.systems.text_bank import Embed, top
 from memr1_jax.data.types import Question
+from memr1_jax.text.folding import MARK, bigrams, character_class, fold_text
 
 Choose: TypeAlias = Callable[[Question], list[Memory]]
 Search: TypeAlias = Callable[[Sequence[Memory]], Choose]
@@ -94,11 +95,18 @@ def dense_reranker(keep: int, embed: Embed) -> Rerank:
 
 
 def bm25_scores(texts: Sequence[str]) -> Callable[[str], np.ndarray]:
-    """A function from a query to the BM25 scores `[n]` of n texts (rank_bm25, its defaults)."""
+    """A function from a query to the BM25 scores `[n]` of n texts (rank_bm25, its defaults).
+
+    Words are folded, and cut into pairs of characters in scripts without spaces.
+    """
     from rank_bm25 import BM25Okapi
 
-    words = [re.findall(r"\w+", text.lower()) for text in texts]
+    def cut(text):
+        words = re.findall(rf"[\w{character_class(MARK)}]+", fold_text(text))
+        return [part for word in words for part in bigrams(word)]
+
+    words = list(map(cut, texts))
     if not any(words):
         return lambda query: np.zeros(len(texts))
     index = BM25Okapi(words)
-    return lambda query: np.asarray(index.get_scores(re.findall(r"\w+", query.lower())))
+    return lambda query: np.asarray(index.get_scores(cut(query)))

@@ -20,7 +20,7 @@ import numpy as np
 
 from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.extraction import spoken
-from memr1_jax.bench.systems.loose_json import numbers, one_line, read_counted
+from memr1_jax.bench.systems.loose_json import line_of, numbers, read_counted
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.neighbours import fused, nearest_to_any
 from memr1_jax.bench.systems.protocol import Answer, Memory, Reply, Steps, ask
@@ -115,7 +115,7 @@ class TemporalStore:
         facts = []
         for item in listed if isinstance(listed, list) else []:
             item = item if isinstance(item, dict) else {"fact": item}
-            text, start, end = (one_line(item.get(x)) for x in ("fact", "valid_from", "valid_to"))
+            text, start, end = (line_of(item.get(x)) for x in ("fact", "valid_from", "valid_to"))
             if text in (fact.text for fact in facts):
                 self.counts["duplicates"] += 1
             elif text:
@@ -199,8 +199,8 @@ def _message(turn: Turn, session: Session, earlier: Sequence[Turn]) -> dict:
     return {
         "time": session.time_of(turn),
         "speaker": turn.speaker,
-        "text": one_line(turn.content),
-        "earlier": [{"speaker": t.speaker, "text": one_line(t.content)} for t in earlier],
+        "text": turn.content,
+        "earlier": [{"speaker": t.speaker, "text": t.content} for t in earlier],
     }
 
 

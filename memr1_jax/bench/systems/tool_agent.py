@@ -11,10 +11,10 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from memr1_jax.agents.templates import fill_text
+from memr1_jax.agents.prompt_files import fill_line
 from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.extraction import owners
-from memr1_jax.bench.systems.loose_json import numbers, one_line, read_objects
+from memr1_jax.bench.systems.loose_json import line_of, numbers, read_objects
 from memr1_jax.bench.systems.management_prompts import fill_prompt, management_prompt
 from memr1_jax.bench.systems.neighbours import nearest
 from memr1_jax.bench.systems.protocol import Answer, Call, Memory, Steps, ask, side_by_side
@@ -71,7 +71,7 @@ class ToolAgentStore:
             person=turn.speaker,
             time=when,
             speaker=turn.speaker,
-            text=one_line(turn.content),
+            text=turn.content,
         )
         shown: list[int] = []  # ids of memories, by the number that they are shown under
         for _ in range(self._system.rounds):
@@ -87,7 +87,7 @@ class ToolAgentStore:
                 lines += self._use(tool, turn, when, shown)
             if not called:
                 return
-            results = "".join(fill_text(template.entries["results"], {"line": x}) for x in lines)
+            results = "".join(fill_line(template.entries["results"], {"line": x}) for x in lines)
             results = "Results:\n" + (results or template.empty["results"])
             messages = (*messages, ("assistant", reply.text), ("user", results.removesuffix("\n")))
         self.counts["rounds_spent"] += 1
@@ -97,13 +97,13 @@ class ToolAgentStore:
         speaker = turn.speaker
         bank = self._banks[speaker]
         name, action = tool.get("tool"), tool.get("action")
-        if name == "search_memory" and (query := one_line(tool.get("query"))):
+        if name == "search_memory" and (query := line_of(tool.get("query"))):
             self.counts["search"] += 1
             found = [i for i, _ in nearest(bank, query, self._system.results, self._system.embed)]
             shown += [identity for identity in found if identity not in shown]
             return [f"{shown.index(i)}: {bank.items[i].text}" for i in found]
 
-        text = one_line(tool.get("content"))
+        text = line_of(tool.get("content"))
         acts = name == "manage_memory" and action in ("create", "update", "delete")
         if not acts or (action != "delete" and not text):
             self.counts["skipped"] += 1

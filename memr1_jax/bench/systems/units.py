@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.data.types import Conversation, Fact, Session, Turn
+from memr1_jax.text.plain import one_line
 
 Read: TypeAlias = Callable[[Session], list[Memory]]
 Arrange: TypeAlias = Callable[[Sequence[Memory]], list[Memory]]
@@ -18,7 +19,7 @@ def turns(session: Session) -> list[Memory]:
     """Every turn as `speaker said, "text"` (the form of LoCoMo's retrieval baselines)."""
     return [
         Memory(
-            text=f'{turn.speaker} said, "{_one_line(turn.content)}"',
+            text=f'{turn.speaker} said, "{one_line(turn.content)}"',
             time=session.time_of(turn),
             owner=turn.speaker,
             sources=(turn.dia_id,),
@@ -59,7 +60,7 @@ def summaries(
     }
 
     def read(session: Session) -> list[Memory]:
-        text = _one_line(known.get(session, ""))
+        text = one_line(known.get(session, ""))
         sources = tuple(turn.dia_id for turn in session.turns)
         return [Memory(text, session.time, "", sources)] if text else []
 
@@ -105,7 +106,3 @@ def shuffled_times(seed: int) -> Arrange:
         return [Memory(m.text, other[m.time], m.owner, m.sources) for m in memories]
 
     return arrange
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

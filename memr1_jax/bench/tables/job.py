@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
@@ -37,6 +37,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RECORDS, Input, RunFolder
+from memr1_jax.text.plain import plain_encoder
 from memr1_jax.training.config import AgentConfig
 from memr1_jax.training.loading import Model, compute_dtype
 
@@ -123,11 +124,11 @@ class _Workshop:
 
     @functools.cached_property
     def count(self) -> Callable[[str], int]:
-        tokenizer = self.models[BASE].tokenizer
+        encode = plain_encoder(self.models[BASE].tokenizer)
 
         @functools.lru_cache(maxsize=1 << 18)
         def count(text: str) -> int:
-            return len(tokenizer.encode(text, add_special_tokens=False))
+            return len(encode(text))
 
         return count
 
@@ -211,7 +212,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
         "answer_prompt": options.answer_prompt,
         "facts": options.facts,
         "prompt_digests": {
-            kind: read_prompt(f"{kind}_{getattr(options, f'{kind}_prompt')}").digest
+            kind: read_prompt(getattr(options, f"{kind}_prompt"), kind).digest
             for kind in ("answer", "manager")
         },
         "management_digests": prompt_digests(),

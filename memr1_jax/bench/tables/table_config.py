@@ -77,8 +77,10 @@ class BackboneConfig:
         "Trained agents for rows such as memory_r1@grpo: grpo=<run folder>,sft=<run folder>,"
         " each of which has export/manager, export/answer, or both.",
     )
-    answer_prompt: str = option("full", "Prompt file answer_<name>.txt.")
-    manager_prompt: str = option("full", "Prompt file manager_<name>.txt.")
+    answer_prompt: str = option("full", "Prompt file answer_<name>.txt, or the path of one's own.")
+    manager_prompt: str = option(
+        "full", "Prompt file manager_<name>.txt, or the path of one's own."
+    )
     facts_prompt: str = option("full", "Prompt of the fact extractor.")
     max_prompt_length: int = option(
         0, "Tokens of a prompt at most; 0: as the model has positions.", within=at_least(0)

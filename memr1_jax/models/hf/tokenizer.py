@@ -9,6 +9,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.folders import read_json
+from memr1_jax.text.plain import inside
 
 # What transformers reads beside tokenizer.json, checked first for errors that name the file.
 _JSON_FILES = (
@@ -18,8 +19,6 @@ _JSON_FILES = (
     "config.json",
     "generation_config.json",
 )
-
-_MARKS = ("\n", "|", "0", "e")  # one of them is no part of the first token of a text
 
 
 def load_tokenizer(folder: str | os.PathLike):
@@ -112,27 +111,11 @@ def turn_end(tokenizer) -> int | None:
 
 
 def inner_encoder(tokenizer) -> Callable[[str], list[int]]:
-    """Returns a function that tokenises a text as it stands inside a longer one.
+    """Returns a function that tokenises a piece of a rendered template, control tokens included.
 
-    Sentencepiece tokenizers put a space in front of what they are given, as if each piece began a
-    text. The pieces are therefore tokenised after a character that is taken away again. To other
-    tokenizers a piece is a text like any other. No special tokens are added.
+    The piece is taken as it stands inside a longer text, see `text.plain.inside`.
     """
-    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
-    twice = encode("x x")
-    half = len(twice) // 2
-    if twice[:half] != twice[half:]:  # the first word has no space in front, unlike the second
-        return encode
-    before = {mark: encode(mark) for mark in _MARKS}
-
-    def encode_inside(text: str) -> list[int]:
-        for mark, head in before.items():
-            ids = encode(mark + text)
-            if ids[: len(head)] == head:
-                return ids[len(head) :]
-        return encode(text)
-
-    return encode_inside
+    return inside(functools.partial(tokenizer.encode, add_special_tokens=False))
 
 
 def _eos_ids(folder: Path) -> list[int]:

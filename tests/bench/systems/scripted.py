@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.protocol import Call, Reply, together
 from memr1_jax.data.types import Question, Session, Turn

@@ -7,7 +7,8 @@ import pytest
 from tiny_model import bank_of, make_tiny
 
 from memr1_jax.agents.answer import answer_prompt, retrieve_memories
-from memr1_jax.agents.templates import read_prompt, render_chat
+from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.agents.templates import render_chat
 from memr1_jax.bench.systems.answer_stage import (
     AnswerStage,
     answer_messages,

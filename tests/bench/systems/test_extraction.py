@@ -72,7 +72,7 @@ def test_a_chat_has_one_pass_and_no_system_messages(prompt):
     assert facts == [Fact("user", "The user likes figs.", 1, ("D1:2", "D1:3"))]
     (call,) = script.calls
     assert "holiday" not in str(call.messages)
-    assert "user: user: I like figs.\nAnd tea.\nassistant: assistant: Noted.\n" in last(call)
+    assert "user: user: I like figs. And tea.\nassistant: assistant: Noted.\n" in last(call)
     assert MAY in last(call)
 
 

@@ -8,7 +8,8 @@ import pytest
 from tiny_model import bank_of, facts_of, make_tiny, texts_of
 
 from memr1_jax.agents.manager import manager_prompt
-from memr1_jax.agents.templates import read_prompt, render_chat
+from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.agents.templates import render_chat
 from memr1_jax.bench.systems.managers import (
     add_only,
     language_model_manager,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.systems import search, units
 from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.protocol import Memory, Reply, together

@@ -1,0 +1,216 @@
+"""Read prompt files: what they say they are, and their text.
+
+A prompt file is a head and a list of sections. The head is a few lines `key: value`, see
+`PromptHead`. `[system]`, `[user]` and `[assistant]` are messages for the model's own chat template;
+`{name}` marks a slot of the last one. `[entry name]` is the line that one item of a list slot
+becomes (fields `{id}`, `{time}`, `{text}`), and `[empty name]` what stands there when the list is
+empty. A field between double quotes is escaped as in JSON.
+"""
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from memr1_jax.errors import UserError
+from memr1_jax.text.plain import folded
+
+SLOT = re.compile(r"\{(\w+)\}")
+
+_SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
+_FIELD = re.compile(r'"\{(\w+)\}"|\{(\w+)\}')
+
+# The slots of each role: lists, with the fields that an item must and may show, and single texts.
+_MEMORY = {"text"}, {"text", "time"}
+_LISTS = {
+    "manager": {"memories": ({"id", "text"}, {"id", "text"}), "facts": ({"text"}, {"text"})},
+    "answer": {"memories_1": _MEMORY, "memories_2": _MEMORY},
+    "judge": {},
+}
+_TEXTS = {
+    "manager": set(),
+    "answer": {"speaker_1", "speaker_2", "question"},
+    "judge": {"question", "gold", "answer"},
+}
+# The keys of a head beside the role, and their values where these are known.
+_KEYS = {
+    "manager": {"schema": ("compact", "full")},
+    "answer": {"selection": ("line", "lists", "none"), "plain": None},
+    "judge": {},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptHead:
+    """Describes a prompt file, in its own words.
+
+    `role`: "manager", "answer" or "judge"; `schema` of a manager's output: "compact" or "full";
+    `selection`, the memories that come before an answer: in a "line", in "lists" of both
+    speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
+    """
+
+    role: str = ""
+    schema: str = ""
+    selection: str = ""
+    plain: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptText:
+    """Holds a prompt file as text: messages `(role, text)`, entry lines and empty texts by slot.
+
+    `digest` is that of the text without the head, which came later: the digests of older results
+    stay valid.
+    """
+
+    name: str
+    digest: str
+    messages: tuple[tuple[str, str], ...]
+    entries: Mapping[str, str]
+    empty: Mapping[str, str]
+    head: PromptHead = PromptHead()
+
+
+def prompt_names() -> list[str]:
+    """Lists the agents' prompt files in the package by name."""
+    return sorted(file.name[:-4] for file in _folder().iterdir() if file.name.endswith(".txt"))
+
+
+def _folder():
+    return importlib.resources.files("memr1_jax.agents") / "prompts"
+
+
+def read_prompt(name: str, role: str = "") -> PromptText:
+    """Reads a prompt file of an agent and checks that it is what its head says.
+
+    Args:
+      name: one of `prompt_names()`, less the role where it is given; or the path of a file, which
+        holds a slash or ends in .txt.
+      role: what the prompt must be for: "manager", "answer" or "judge".
+
+    Raises:
+      UserError: there is no such file, its head or a slot is missing, or it has another role.
+    """
+    if os.sep in name or "/" in name or name.endswith(".txt"):
+        prompt = parse_prompt(name, _read(Path(name)))
+    else:
+        full = f"{role}_{name}" if role else name
+        if full not in prompt_names():
+            raise UserError(
+                f"There is no prompt named {full!r}; choose one of {prompt_names()}, or give the"
+                " path of a file of your own."
+            )
+        prompt = parse_prompt(full, (_folder() / f"{full}.txt").read_text(encoding="utf-8"))
+    _check(prompt, role)
+    return prompt
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The prompt file {path} cannot be read ({error}). Give a text file in UTF-8."
+        ) from error
+
+
+def parse_prompt(name: str, source: str) -> PromptText:
+    """Takes the text of a prompt file apart; a file without a head has an empty one."""
+    first = _SECTION.search(source)
+    begin = first.start() if first else len(source)
+    source, head = source[begin:], _parse_head(name, source[:begin])
+    pieces = _SECTION.split(source)
+    messages, entries, empty = [], {}, {}
+    for title, body in zip(pieces[1::2], pieces[2::2], strict=True):
+        kind, _, slot = title.partition(" ")
+        if kind == "entry":
+            entries[slot] = body
+        elif kind == "empty":
+            empty[slot] = body
+        else:
+            messages.append((kind, body.removesuffix("\n")))
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return PromptText(name, digest, tuple(messages), entries, empty, head)
+
+
+def _parse_head(name: str, text: str) -> PromptHead:
+    known = [field.name for field in dataclasses.fields(PromptHead)]
+    values = {}
+    for line in filter(str.strip, text.splitlines()):
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon or key not in known or key in values:
+            raise UserError(
+                f"The head of the prompt {name!r} has the line {line.strip()!r}. Before the first"
+                f" section, each line is one of {', '.join(known)}, a colon and a value."
+            )
+        values[key] = value
+    return PromptHead(**values)
+
+
+def _check(prompt: PromptText, role: str) -> None:
+    """Raises UserError unless the prompt has the role, its head and its slots."""
+    head = prompt.head
+    if head.role not in _KEYS or role not in ("", head.role):
+        found = f"the role {head.role!r}" if head.role else "no role"
+        wanted = role or "ROLE"
+        raise UserError(
+            f"The prompt {prompt.name!r} has {found} in its head, the lines before the first"
+            f" section. It needs the line 'role: {wanted}', of {', '.join(_KEYS)}."
+        )
+    for key, values in _KEYS[head.role].items():
+        if values and getattr(head, key) not in values:
+            raise UserError(
+                f"The head of the prompt {prompt.name!r} needs the line '{key}: VALUE' with one of"
+                f" {', '.join(values)}; it says {getattr(head, key)!r}."
+            )
+    text = prompt.messages[-1][1] if prompt.messages else ""
+    slots, lists = SLOT.findall(text), _LISTS[head.role]
+    wanted = {*lists, *_TEXTS[head.role]}
+    if sorted(slots) != sorted(wanted):
+        raise UserError(
+            f"The last message of the prompt {prompt.name!r} has the slots {slots}, and needs each"
+            f" of {sorted(wanted)} once."
+        )
+    for slot, (needed, allowed) in lists.items():
+        fields = set(SLOT.findall(prompt.entries.get(slot, "")))
+        if not needed <= fields <= allowed:
+            raise UserError(
+                f"The prompt {prompt.name!r} needs a section [entry {slot}], a line that shows"
+                f" {sorted(needed)} and at most {sorted(allowed)} in braces; it shows"
+                f" {sorted(fields)}."
+            )
+
+
+def plain_prompt(name: str) -> str:
+    """Names the answer prompt that asks as `name` does, but without a selection of memories."""
+    head = read_prompt(name, "answer").head
+    if head.selection == "none":
+        return name
+    if not head.plain:
+        raise UserError(
+            f"The prompt {name!r} does not say which prompt asks the same without a selection of"
+            " memories. Add the line 'plain: NAME' to its head."
+        )
+    return head.plain
+
+
+def fill_text(text: str, slots: Mapping[str, str]) -> str:
+    """Puts texts in the place of the marks `{name}`."""
+    return SLOT.sub(lambda mark: slots[mark[1]], text)
+
+
+def fill_line(line: str, fields: Mapping[str, str]) -> str:
+    """Fills the line of one item; every field stays on it, and one space in front of it stays.
+
+    A field between double quotes is part of a JSON string and is escaped.
+    """
+
+    def write(mark):
+        text = folded(fields[mark[1] or mark[2]])
+        return json.dumps(text, ensure_ascii=False) if mark[1] else text
+
+    return _FIELD.sub(write, line)
