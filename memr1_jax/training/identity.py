@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from memr1_jax.agents.templates import read_prompt
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
@@ -100,6 +100,6 @@ def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
         str(dialogues), file_digest(dialogues)
     )
     for kind, name in prompts.items():
-        name = f"{kind}_{name}"
-        found[f"prompt of the {kind}"] = Input(name, read_prompt(name).digest)
+        prompt = read_prompt(name, kind)
+        found[f"prompt of the {kind}"] = Input(prompt.name, prompt.digest)
     return found

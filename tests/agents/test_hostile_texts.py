@@ -14,8 +14,8 @@ from memr1_jax.agents.judge import judge_prompt
 from memr1_jax.agents.manager import apply_response, manager_prompt
 from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.agents.templates import load_template
+from memr1_jax.bench.systems.answer_stage import answer_messages, question_text
 from memr1_jax.bench.systems.managers import manager_messages
-from memr1_jax.bench.systems.prompts import answer_messages, question_text
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.data.encode import encode_queries, encode_scenes
 from memr1_jax.data.types import Question

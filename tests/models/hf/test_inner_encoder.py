@@ -10,15 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from memr1_jax.agents.templates import (
-    fill,
-    fill_text,
-    list_items,
-    load_template,
-    read_prompt,
-    render_chat,
-    single,
-)
+from memr1_jax.agents.prompt_files import fill_text, read_prompt
+from memr1_jax.agents.templates import fill, list_items, load_template, render_chat, single
 from memr1_jax.data.encode import Sizes, create_encoder
 from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.byte_table import build_byte_table
