@@ -182,12 +182,16 @@ def encode_facts(
     encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], session: int, turn: int
 ) -> Facts:
     """New facts `[F, W]` of a turn; those beyond F are left out."""
+    time = session_index(conversation)[session]
+    return facts_row(encoder, [fact.text for fact in facts], time, turn)
+
+
+def facts_row(encoder: Encoder, facts: Sequence[str], time: int, turn: int) -> Facts:
+    """Encodes facts `[F, W]` with the index of their time stamp and their place in the dialogue."""
     sizes = encoder.sizes
-    texts = [fact.text for fact in facts[: sizes.facts]]
-    texts += [""] * (sizes.facts - len(texts))
+    texts = [*facts[: sizes.facts], *[""] * (sizes.facts - len(facts))]
     tokens, length = encoder.rows(texts, sizes.memory_width)
     length = np.where([bool(text) for text in texts], length, 0).astype(np.int32)
-    time = session_index(conversation)[session]
     return Facts(tokens, length, np.int32(time), np.int32(turn))
 
 

@@ -6,9 +6,13 @@ import json
 import os
 import random
 import re
+import tempfile
+from typing import Any
 
 from memr1_jax.data import open_phrases, phrases
+from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.phrases import Kind
+from memr1_jax.data.types import Conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,14 @@ def write_synthetic(
     ]
     with open(path, "w", encoding="utf-8") as file:
         json.dump(records, file, indent=1)
+
+
+def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> list[Conversation]:
+    """Return generated dialogues as `Conversation`s; the arguments are those of `generate`."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(generate(seed, num_conversations, **sizes), file)
+        file.flush()
+        return load_conversations(file.name)
 
 
 def _session_time(time: datetime.datetime) -> str:

@@ -11,8 +11,6 @@ Axis letters: N demonstrations, P prompt length, R response length, B demonstrat
 
 import dataclasses
 import functools
-import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -34,8 +32,7 @@ from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.targets import Written, compact_response
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_final_banks
-from memr1_jax.data.locomo import load_conversations
-from memr1_jax.data.synthetic import generate
+from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block, Decoder
@@ -208,10 +205,7 @@ def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
 
 def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
     """Generated dialogues of the nano model's kind."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(generate(seed, count, split=split, **NANO_DIALOGUES), file)
-        file.flush()
-        return load_conversations(file.name)
+    return generate_conversations(seed, count, split=split, **NANO_DIALOGUES)
 
 
 def tokenizer_texts() -> Iterator[str]:

@@ -8,8 +8,6 @@ Axis letters: N demonstrations, P prompt length, R response length.
 """
 
 import dataclasses
-import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,7 @@ from memr1_jax.agents.targets import Written, compact_response
 from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
-from memr1_jax.data.locomo import load_conversations
-from memr1_jax.data.synthetic import generate
+from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
@@ -173,11 +170,7 @@ def open_dialogues(
     seed: int, count: int, open_words: float, split: str = "train"
 ) -> list[Conversation]:
     """Generates dialogues of the nano agents' kind."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        records = generate(seed, count, split=split, open_words=open_words, **_DIALOGUES)
-        json.dump(records, file)
-        file.flush()
-        return load_conversations(file.name)
+    return generate_conversations(seed, count, split=split, open_words=open_words, **_DIALOGUES)
 
 
 def extractions(
