@@ -17,9 +17,10 @@ FLOORS = {
     "agents": 7,
     "evals": 8,
     "training": 9,
-    "planner": 10,
-    "bench": 11,
-    "studies": 12,
+    "inference": 10,
+    "planner": 11,
+    "bench": 12,
+    "studies": 13,
 }
 BESIDE = -1  # modules of the package itself know no floor
 ABOVE = ("experiments", "tpu_scripts", "tests")

@@ -180,7 +180,7 @@ def answer_demonstrations(
       UserError: there are no questions, or none can be demonstrated.
     """
     data = jax.tree.map(jnp.asarray, encode_answer_data(encoder, conversations, banks))
-    look = functools.partial(_memories_shown, agent, tools, data)
+    look = functools.partial(memories_shown, agent, tools, data)
     slots, owners, shown = by_batches(look, data.rows)
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
@@ -294,8 +294,8 @@ def _slots_shown(manager, tools, data, rows):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _memories_shown(agent, tools, data, rows):
-    """Slots and owners `[B, 2 Q]` of what each prompt shows, best first, and their number."""
+def memories_shown(agent, tools, data, rows):
+    """Returns slots and owners `[B, 2 Q]` of the memories shown, best first, and their number."""
     batch = data.select(rows, jnp.ones(rows.shape, bool))
     packed = answer_prompts(agent, tools, batch)
 

@@ -30,17 +30,21 @@ _LISTS = {
     "manager": {"memories": ({"id", "text"}, {"id", "text"}), "facts": ({"text"}, {"text"})},
     "answer": {"memories_1": _MEMORY, "memories_2": _MEMORY},
     "judge": {},
+    "facts": {},
 }
 _TEXTS = {
     "manager": set(),
     "answer": {"speaker_1", "speaker_2", "question"},
     "judge": {"question", "gold", "answer"},
+    "facts": {"speaker", "turn"},
 }
+_OPTIONAL = {"facts": {"time"}}  # texts that a prompt may leave out
 # The keys of a head beside the role, and their values where these are known.
 _KEYS = {
     "manager": {"schema": ("compact", "full")},
     "answer": {"selection": ("line", "lists", "none"), "plain": None},
     "judge": {},
+    "facts": {},
 }
 
 
@@ -48,7 +52,7 @@ _KEYS = {
 class PromptHead:
     """Describes a prompt file, in its own words.
 
-    `role`: "manager", "answer" or "judge"; `schema` of a manager's output: "compact" or "full";
+    `role`: "manager", "answer", "judge" or "facts"; `schema` of a manager's output: "compact" or "full";
     `selection`, the memories that come before an answer: in a "line", in "lists" of both
     speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
     """
@@ -90,7 +94,7 @@ def read_prompt(name: str, role: str = "") -> PromptText:
     Args:
       name: one of `prompt_names()`, less the role where it is given; or the path of a file, which
         holds a slash or ends in .txt.
-      role: what the prompt must be for: "manager", "answer" or "judge".
+      role: what the prompt must be for, see `PromptHead`.
 
     Raises:
       UserError: there is no such file, its head or a slot is missing, or it has another role.
@@ -170,6 +174,7 @@ def _check(prompt: PromptText, role: str) -> None:
     text = prompt.messages[-1][1] if prompt.messages else ""
     slots, lists = SLOT.findall(text), _LISTS[head.role]
     wanted = {*lists, *_TEXTS[head.role]}
+    wanted |= _OPTIONAL.get(head.role, set()) & set(slots)
     if sorted(slots) != sorted(wanted):
         raise UserError(
             f"The last message of the prompt {prompt.name!r} has the slots {slots}, and needs each"

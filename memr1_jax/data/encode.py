@@ -195,12 +195,16 @@ def encode_facts(
     encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], turn: int
 ) -> Facts:
     """Encode the new facts `[F, W]` of the turn at a position; those beyond F are left out."""
+    time = conversation.date_of_turn[turn]
+    return facts_row(encoder, [fact.text for fact in facts], time, turn)
+
+
+def facts_row(encoder: Encoder, facts: Sequence[str], time: int, turn: int) -> Facts:
+    """Encode facts `[F, W]` with the index of their time stamp and their place in the dialogue."""
     sizes = encoder.sizes
-    texts = [fact.text for fact in facts[: sizes.facts]]
-    texts += [""] * (sizes.facts - len(texts))
+    texts = [*facts[: sizes.facts], *[""] * (sizes.facts - len(facts))]
     tokens, length = encoder.rows(texts, sizes.memory_width)
     length = np.where([bool(text.strip()) for text in texts], length, 0).astype(np.int32)
-    time = conversation.date_of_turn[turn]
     return Facts(tokens, length, np.int32(time), np.int32(turn))
 
 

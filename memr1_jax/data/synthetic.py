@@ -6,9 +6,13 @@ import json
 import os
 import random
 import re
+import tempfile
+from typing import Any
 
-from memr1_jax.data import phrases
+from memr1_jax.data import open_phrases, phrases
+from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.phrases import Kind
+from memr1_jax.data.types import Conversation
 from memr1_jax.run.files import write_text_atomic
 
 
@@ -22,6 +26,7 @@ class _Rates:
     repeats: float
     relative_dates: float
     small_talk: float
+    open_words: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,7 @@ class _Story:
     """What was told so far and what is true now."""
 
     speakers: tuple[str, str]
+    kinds: tuple[Kind, ...]
     live: list[_Entry] = dataclasses.field(default_factory=list)
     notes: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # who, what, where
     operations: list[dict] = dataclasses.field(default_factory=list)
@@ -82,6 +88,7 @@ def generate(
     relative_dates: float = 0.5,
     small_talk: float = 0.5,
     split: str = "train",
+    open_words: float = 0.0,
 ) -> list[dict]:
     """Return conversations as records of LoCoMo's format with the extra key `gold_operations`.
 
@@ -100,8 +107,12 @@ def generate(
       relative_dates: share of dated observations that say "yesterday" instead of the date.
       small_talk: chance of a further exchange without content after each fact.
       split: train, validation or test; it begins the ids and takes part in the seed.
+      open_words: share of names and values from outside the closed lists of `phrases`, see
+        `open_phrases`; above 0 there are more wordings too.
     """
-    rates = _Rates(facts_per_session, changes, endings, repeats, relative_dates, small_talk)
+    rates = _Rates(
+        facts_per_session, changes, endings, repeats, relative_dates, small_talk, open_words
+    )
     identities = [f"{split}-{seed}-{index}" for index in range(num_conversations)]
     return [_record(identity, num_sessions, rates) for identity in identities]
 
@@ -127,6 +138,14 @@ def write_synthetic(
     write_text_atomic(path, json.dumps(records, indent=1))
 
 
+def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> list[Conversation]:
+    """Return generated dialogues as `Conversation`s; the arguments are those of `generate`."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(generate(seed, num_conversations, **sizes), file)
+        file.flush()
+        return load_conversations(file.name)
+
+
 def _session_time(time: datetime.datetime) -> str:
     """LoCoMo's form, without zero padding: "1:56 pm on 8 May, 2023"."""
     return f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower() + f" on {time.day} {time:%B, %Y}"
@@ -148,7 +167,11 @@ def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
 
 def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
     rng = random.Random(identity)
-    story = _Story(tuple(rng.sample(phrases.NAMES, 2)))
+    if rates.open_words:
+        share = rates.open_words
+        story = _Story(open_phrases.two_names(rng, share), open_phrases.widened(share))
+    else:
+        story = _Story(tuple(rng.sample(phrases.NAMES, 2)), phrases.KINDS)
     conversation = {"speaker_a": story.speakers[0], "speaker_b": story.speakers[1]}
     observation = {}
     time = datetime.datetime(2021, 1, 1) + datetime.timedelta(days=rng.randrange(3 * 365))
@@ -233,7 +256,7 @@ def _novelty(
 ) -> _Telling | None:
     free: dict[tuple[str, Kind], list[str]] = {}
     for speaker in story.speakers:
-        for kind in phrases.KINDS:
+        for kind in story.kinds:
             topics = [t for t in kind.topics if (speaker, kind.name, t) not in story.taken]
             if topics:
                 free[speaker, kind] = topics
@@ -315,7 +338,7 @@ def _questions(rng: random.Random, story: _Story) -> list[dict]:
             ask(3, entry.phrase(rng, phrases.LIKELY), kind.likely, turns)
 
     for speaker in story.speakers:
-        for kind in phrases.KINDS:
+        for kind in story.kinds:
             entries = [e for e in story.live if e.speaker == speaker and e.kind == kind]
             ended = [turn for e, turn in story.endings if e.speaker == speaker and e.kind == kind]
             turns = [turn for entry in entries for turn in entry.turns]

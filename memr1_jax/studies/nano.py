@@ -11,11 +11,9 @@ Axis letters: N demonstrations, P prompt length, R response length, B demonstrat
 
 import dataclasses
 import functools
-import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +27,15 @@ from memr1_jax.agents.demonstrations import (
     by_batches,
     manager_demonstrations,
 )
+from memr1_jax.agents.extractor import FactExtractor
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.targets import Written, compact_response
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_final_banks
-from memr1_jax.data.locomo import load_conversations
-from memr1_jax.data.synthetic import generate
+from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.config import DecoderConfig
-from memr1_jax.models.decoder import Block
+from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.sampler import generate as sample
 from memr1_jax.models.sampler import greedy_sampling
@@ -130,6 +128,9 @@ class NanoConfig(OutputConfig):
     seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
 
 
+Acting: TypeAlias = AnswerAgent | MemoryManager | FactExtractor
+
+
 class Lessons(NamedTuple):
     """Demonstrations as prompts `[N, P]` and responses `[N, R]`, with lengths `[N]` (NumPy)."""
 
@@ -184,6 +185,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     flawed = lessons(options.flawed_dialogues, "validation", **flaws)
 
     model = models.manager
+    agents = {"manager": bench.manager, "answer": bench.answerer}
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
     scores = {}
     falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
@@ -192,9 +194,21 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
         ("flawed", options.flawed_learning_rate, options.flawed_steps, flawed),
     )
     for name, rate, steps, shown in phases:
-        params = _teach(options, bench, models, params, rate, steps, shown, name)
+        params = teach(
+            agents,
+            model.decoder,
+            params,
+            shown,
+            name,
+            rate=rate,
+            steps=steps,
+            batch=options.batch,
+            turns=_TURNS,
+            seed=options.seed,
+        )
         scores[name] = {
-            agent: equal_share(bench, models, params, agent, test[agent]) for agent in _AGENTS
+            agent: equal_share(agents[agent], model.decoder, params, test[agent])
+            for agent in _AGENTS
         }
     table(
         "Greedy output equal to the right demonstration, held-out dialogues",
@@ -218,10 +232,7 @@ def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
 
 def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
     """Generated dialogues of the nano model's kind."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(generate(seed, count, split=split, **NANO_DIALOGUES), file)
-        file.flush()
-        return load_conversations(file.name)
+    return generate_conversations(seed, count, split=split, **NANO_DIALOGUES)
 
 
 def tokenizer_texts() -> Iterator[str]:
@@ -279,12 +290,9 @@ def demonstrated(
     }
 
 
-def equal_share(
-    bench: Workbench, models: Models, params: dict, agent: str, lessons: Lessons
-) -> float:
-    """Share of demonstrations that the greedy output equals, token by token."""
-    acting = bench.manager if agent == "manager" else bench.answerer
-    write = jax.jit(functools.partial(_greedy, acting, models.manager.decoder))
+def equal_share(acting: Acting, decoder: Decoder, params: dict, lessons: Lessons) -> float:
+    """Returns the share of demonstrations that the greedy output equals, token by token."""
+    write = jax.jit(functools.partial(_greedy, acting, decoder))
     right = 0
     for rows, valid in row_batches(len(lessons.prompt), 128):
         tokens, length = jax.device_get(
@@ -298,27 +306,37 @@ def equal_share(
     return right / len(lessons.prompt)
 
 
-def _teach(options, bench, models, params, rate, steps, lessons, name) -> dict:
+def teach(
+    agents: Mapping[str, Acting],
+    decoder: Decoder,
+    params: dict,
+    lessons: Mapping[str, Lessons],
+    name: str,
+    *,
+    rate: optax.ScalarOrSchedule,
+    steps: int,
+    batch: int,
+    turns: Sequence[str],
+    seed: int,
+) -> dict:
+    """Trains float32 `params` on the lessons of several agents, which take `turns` in rotation."""
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.05)
     )
-    agents = {"manager": bench.manager, "answer": bench.answerer}
-    step_of = {
-        agent: _imitate(agents[agent], models.manager.decoder, optimizer) for agent in _AGENTS
-    }
-    state = create_state(params, optimizer, options.seed)
-    order = np.random.default_rng([options.seed, steps])
+    step_of = {agent: _imitate(acting, decoder, optimizer) for agent, acting in agents.items()}
+    state = create_state(params, optimizer, seed)
+    order = np.random.default_rng([seed, steps])
     with progress_bar(steps, f"{name} demonstrations") as progress:
         for step in range(steps):
-            agent = _TURNS[step % len(_TURNS)]
-            rows = order.integers(0, len(lessons[agent].prompt), options.batch)
+            agent = turns[step % len(turns)]
+            rows = order.integers(0, len(lessons[agent].prompt), batch)
             state, loss = step_of[agent](state, *(part[rows] for part in lessons[agent]))
             if step % 25 == 24 or step + 1 == steps:
                 progress.update(step + 1, loss=float(loss))
     return state.params
 
 
-def _imitate(agent: AnswerAgent | MemoryManager, decoder, optimizer) -> Callable:
+def _imitate(agent: Acting, decoder, optimizer) -> Callable:
     """Compiles `step(state, prompt, length, response, length) -> state, loss`."""
 
     def step(state: TrainState, prompt, prompt_length, response, response_length):

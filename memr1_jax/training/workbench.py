@@ -111,9 +111,14 @@ class Pipeline:
 
 
 def build_workbench(
-    options: AgentConfig, models: Models, conversations: list[Conversation]
+    options: AgentConfig,
+    models: Models,
+    conversations: list[Conversation],
+    embedder: Embedder | None = None,
 ) -> Workbench:
     """Agents, tools and encoder for the models; `conversations` give the word statistics.
+
+    With an `embedder` they are not looked at.
 
     Raises:
       UserError: the prompts leave no room for memories, or the model cannot hold them.
@@ -126,7 +131,8 @@ def build_workbench(
         facts=options.facts_per_turn,
         questions=options.questions_per_turn,
     )
-    embedder = build_embedder(options, model, conversations)
+    if embedder is None:
+        embedder = build_embedder(options, model, conversations)
     numbers = max(options.memories_shown, options.memories, options.facts_per_turn)
     manager_template, answer_template = (
         load_template(name, model.tokenizer, role=role, numbers=numbers)

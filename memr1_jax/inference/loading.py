@@ -1,0 +1,90 @@
+"""Loads a pair of agents: the shipped one, a run folder, or Hugging Face folders and names."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from memr1_jax.agents.extractor import FactExtractor
+from memr1_jax.agents.templates import load_template
+from memr1_jax.errors import UserError
+from memr1_jax.inference.agents import Agents
+from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.options import check, user_path
+from memr1_jax.training.agent_folder import FACTS, AgentSettings, read_settings
+from memr1_jax.training.config import AgentConfig
+from memr1_jax.training.loading import Models, load_models
+from memr1_jax.training.workbench import Workbench, build_workbench
+
+_BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
+
+
+def load(
+    name: str | os.PathLike,
+    answer: str | os.PathLike = "",
+    *,
+    facts: str = "",
+    **options: Any,
+) -> Agents:
+    """Loads a Memory Manager and an Answer Agent.
+
+    Args:
+      name: "nano" for the small agents that the package carries, whose world is that of the
+        generated dialogues; a run folder; or the manager's model, a Hugging Face folder or name.
+      answer: the Answer Agent's model, where it is another one.
+      facts: what the manager is told of a turn: "turns" as they stand, "sentences" of them, or what
+        the model itself has "extracted". By default what the agents were trained on.
+      **options: any field of `AgentConfig`, in place of what the agents were trained with.
+
+    Raises:
+      UserError: there are no such agents, or an option does not fit them.
+    """
+    manager, answerer = _folders(name, answer)
+    settings = read_settings(manager) or AgentSettings({}, "turns", None)
+    known = {field.name for field in dataclasses.fields(AgentConfig)}
+    if strange := sorted(set(options) - known):
+        raise UserError(
+            f"There is no option {', '.join(strange)} of agents. Options are"
+            f" {', '.join(sorted(known))}."
+        )
+    named = {"model": str(manager), "answer_model": str(answerer)}
+    chosen = AgentConfig(**named | settings.options | options)
+    check(chosen)
+    facts = facts or settings.facts
+    if facts not in FACTS:
+        raise UserError(f"facts={facts!r} is none of {', '.join(FACTS[1:])}.")
+    models = load_models(chosen)
+    background = [] if settings.embedder is not None else _background()
+    bench = build_workbench(chosen, models, background, settings.embedder)
+    extractor = _extractor(chosen, models, bench) if facts == "extracted" else None
+    return Agents(chosen, models, bench, facts, extractor)
+
+
+def _folders(name, answer) -> tuple[Path, Path]:
+    """The model folders of manager and Answer Agent."""
+    export = user_path(name) / "export"
+    if not export.is_dir():
+        manager = resolve_model("nano_agents" if os.fspath(name) == "nano" else name)
+        return manager, resolve_model(answer) if os.fspath(answer) else manager
+    found = {role: export / role for role in ("manager", "answer") if (export / role).is_dir()}
+    if not found:
+        raise UserError(f"{export} holds neither a manager nor an answer folder: export the run.")
+    manager = found.get("manager") or found["answer"]
+    return manager, resolve_model(answer) if os.fspath(answer) else found.get("answer", manager)
+
+
+def _extractor(options: AgentConfig, models: Models, bench: Workbench) -> FactExtractor:
+    name = "compact_nano" if options.manager_prompt == "compact_nano" else "compact"
+    template = load_template(name, models.manager.tokenizer, role="facts")
+    return FactExtractor(
+        template=template,
+        prompt_length=options.max_prompt_length - len(template.instruction),
+        response_length=options.manager_response_length,
+        stop_tokens=bench.manager.stop_tokens,
+    )
+
+
+def _background():
+    from memr1_jax.data.synthetic import generate_conversations
+
+    return generate_conversations(0, _BACKGROUND, open_words=0.5)
