@@ -52,8 +52,8 @@ _KEYS = {
 class PromptHead:
     """Describes a prompt file, in its own words.
 
-    `role`: "manager", "answer", "judge" or "facts"; `schema` of a manager's output: "compact" or "full";
-    `selection`, the memories that come before an answer: in a "line", in "lists" of both
+    `role`: "manager", "answer", "judge" or "facts"; `schema` of a manager's output: "compact" or
+    "full"; `selection`, the memories that come before an answer: in a "line", in "lists" of both
     speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
     """
 
