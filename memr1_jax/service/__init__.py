@@ -1,0 +1,1 @@
+"""Memory for applications: trained agents behind a memory interface, on one SQL database."""
