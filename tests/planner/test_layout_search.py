@@ -77,8 +77,8 @@ def test_more_devices_need_less_of_each(answer, monkeypatch):
     one, fsdp, tensor = (memory(layout) for layout in (Layout(), Layout(1, 8), Layout(1, 1, 8)))
     assert one.memory > fsdp.memory > 0
     assert one.memory > tensor.memory > 0
-    # Weights of two bytes for rollout, reference, forward and backward; gradients back.
-    assert fsdp.sent == 7 / 8 * PRESETS["llama-3.1-8b"].num_parameters * 2 * (4 + 1)
+    # Weights of two bytes for rollout, reference, old policy, forward and backward; gradients back.
+    assert fsdp.sent == 7 / 8 * PRESETS["llama-3.1-8b"].num_parameters * 2 * (5 + 1)
     assert one.sent == 0 < tensor.sent
     assert memory(Layout(), lora_rank=8).memory < one.memory
 
