@@ -18,9 +18,10 @@ FLOORS = {
     "evals": 8,
     "training": 9,
     "inference": 10,
-    "planner": 11,
-    "bench": 12,
-    "studies": 13,
+    "service": 11,
+    "planner": 12,
+    "bench": 13,
+    "studies": 14,
 }
 BESIDE = -1  # modules of the package itself know no floor
 ABOVE = ("experiments", "tpu_scripts", "tests")
