@@ -1,0 +1,24 @@
+"""How the nano agents are made, in small."""
+
+import dataclasses
+import json
+
+import pytest
+
+from memr1_jax.studies.nano_agents import SHAPE, NanoAgentsConfig, make_nano_agents
+from memr1_jax.training.agent_folder import read_settings
+
+SMALL = dataclasses.replace(SHAPE, num_layers=1, model_width=32, head_size=8, mlp_width=32)
+
+
+@pytest.mark.slow
+def test_they_are_made_with_what_they_need_to_be_used(tmp_path):
+    options = NanoAgentsConfig(
+        output=str(tmp_path / "run"), steps=6, dialogues=6, test_dialogues=3, batch=4
+    )
+    folder = make_nano_agents(options, SMALL)
+    settings = read_settings(folder)
+    assert settings.facts == "extracted" and settings.options["memory_width"] == 32
+    assert settings.embedder is not None
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["equal_to_gold"].keys() == {"extract", "manager", "answer"}
