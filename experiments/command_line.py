@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from experiments.flag_files import expanded
 from memr1_jax.errors import UserError
 from memr1_jax.options import Range, check, entries, with_options
+from memr1_jax.run.compiled import keep_compiled_programs
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 _FORMER = "Former names: accepted in this version"
@@ -159,7 +160,10 @@ def run(
     def work(_):
         logging.set_verbosity(logging.WARNING)  # orbax reports every file at INFO
         with _sentences():
-            main(parsed(options))
+            chosen = parsed(options)
+            if hasattr(chosen, "compilation_cache"):
+                keep_compiled_programs(chosen.compilation_cache)
+            main(chosen)
 
     app.run(work, argv=argv, flags_parser=parse)
 

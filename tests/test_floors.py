@@ -43,6 +43,8 @@ def imported(source: str) -> set[str]:
 
 def above(folder: str, names: set[str]) -> list[str]:
     """Those of some names that a module in a folder of the package may not import."""
+    if folder == "__init__.py":  # the public face, which points to what stands on any floor
+        return [name for name in sorted(names) if name.partition(".")[0] in ABOVE]
     own, wrong = FLOORS.get(folder, BESIDE), []
     for name in sorted(names):
         package, _, rest = name.partition(".")

@@ -156,7 +156,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
         options,
         resume=False,
         overwrite=options.overwrite,
-        free={"output", "overwrite"},
+        free={"output", "overwrite", "compilation_cache"},
     )
     opened.record({})
     folder = opened.path

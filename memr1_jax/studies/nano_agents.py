@@ -120,7 +120,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         options,
         resume=False,
         overwrite=options.overwrite,
-        free={"output", "overwrite"},
+        free={"output", "overwrite", "compilation_cache"},
     )
     opened.record({})
     folder = opened.path

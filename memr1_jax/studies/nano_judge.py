@@ -104,7 +104,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
         options,
         resume=False,
         overwrite=options.overwrite,
-        free={"output", "overwrite"},
+        free={"output", "overwrite", "compilation_cache"},
     )
     opened.record({})
     folder = opened.path

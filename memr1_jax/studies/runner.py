@@ -89,7 +89,7 @@ def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
         options,
         resume=True,
         overwrite=options.overwrite,
-        free={"output", "overwrite", "model", *free},
+        free={"output", "overwrite", "compilation_cache", "model", *free},
         marks=RECORDS,
     )
     digest = folder_digest(resolve_model(options.model))

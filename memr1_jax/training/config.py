@@ -297,6 +297,11 @@ class OutputConfig:
 
     output: str = option("runs/locomo_grpo", "Folder of the run; a new, an empty or its own one.")
     overwrite: bool = option(False, OVERWRITE)
+    compilation_cache: str = option(
+        "auto",
+        "Folder of compiled programs, which a second start reads instead of compiling; auto: in the"
+        " cache folder, none: nothing is kept.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

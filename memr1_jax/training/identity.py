@@ -15,7 +15,7 @@ from memr1_jax.training.config import AgentConfig, ExperimentConfig
 from memr1_jax.training.loading import compute_dtype, find_dialogues
 
 # Where a run is and how it goes on.
-_PLACE = {"output", "resume", "overwrite"}
+_PLACE = {"output", "resume", "overwrite", "compilation_cache"}
 # How the same numbers are computed: what is held at once, and where.
 _MEANS = {
     *("micro_batches", "logit_chunk", "remat", "consult_batch", "eval_batch"),

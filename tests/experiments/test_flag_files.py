@@ -67,7 +67,10 @@ def test_the_flag_file_of_the_ablations_names_every_option_and_the_judge_of_the_
     assert options == AblationsConfig(judge_model="nano_judge")
     assert list(plan(options)) == options.tables.split(",")
     named = {line[2:].split("=")[0] for line in ABLATIONS.read_text().splitlines() if "=" in line}
-    assert {f.name for f in dataclasses.fields(options)} - {"overwrite"} <= named
+    assert {f.name for f in dataclasses.fields(options)} - {
+        "overwrite",
+        "compilation_cache",
+    } <= named
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -169,6 +169,7 @@ FREE = frozenset(
         "rows",
         "output",
         "overwrite",
+        "compilation_cache",
         "dtype",
         "data_path",
         "contexts_path",
