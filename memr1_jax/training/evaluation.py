@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.metrics import results_table
-from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import (
     read_evaluation,
@@ -56,7 +57,6 @@ from memr1_jax.training.assembly import (
     trainable,
     untrained,
 )
-from memr1_jax.training.bank_file import read_banks, write_banks
 from memr1_jax.training.check_dialogues import check_dialogues, training_banks
 from memr1_jax.training.config import (
     ExperimentConfig,

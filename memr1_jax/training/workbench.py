@@ -12,7 +12,7 @@ from memr1_jax.agents.tools import Tools, create_tools
 from memr1_jax.data.encode import Encoder, Sizes, create_encoder
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation, make_evaluator
+from memr1_jax.evals.evaluator import Evaluation, make_evaluator
 from memr1_jax.evals.report.replay import DialogueRecord
 from memr1_jax.evals.report.watch import Seen, replay
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
