@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memr1_jax.agents.agent_pair import Models, Workbench, build_workbench, load_models
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.data.batches import AnswerData, EpisodeData, Facts, ManagerData
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.encode import encode_answer_data, encode_manager_data
 from memr1_jax.data.episodes import encode_episodes, episodes
 from memr1_jax.data.synthetic import generate
@@ -27,15 +29,13 @@ from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.loading import Model
 from memr1_jax.options import with_options
 from memr1_jax.rl.update import GRPOOptions, TrainState, create_optimizer, create_state, update
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import make_policy
+from memr1_jax.training.build import build_learner, make_policy
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import Model, Models, load_dialogues, load_models
 from memr1_jax.training.step import Frozen, Policy, compile_step
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 CONFIG = DecoderConfig(
     vocab_size=1024,  # more than the tokenizer has, as in published models

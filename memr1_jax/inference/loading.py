@@ -5,16 +5,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.agent_folder import FACTS, AgentSettings, read_settings
+from memr1_jax.agents.agent_pair import Models, Workbench, build_workbench, load_models
 from memr1_jax.agents.extractor import FactExtractor
 from memr1_jax.agents.templates import load_template
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.options import check, user_path
-from memr1_jax.training.agent_folder import FACTS, AgentSettings, read_settings
-from memr1_jax.training.config import AgentConfig
-from memr1_jax.training.loading import Models, load_models
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 _BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
 

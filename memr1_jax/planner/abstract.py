@@ -8,26 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from memr1_jax.agents.agent_pair import Models, build_workbench
 from memr1_jax.agents.ingest import add_everything, ingest
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.models.config import PRESETS, DecoderConfig
 from memr1_jax.models.decoder import Decoder, init_params
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
+from memr1_jax.models.loading import Model, compute_dtype
 from memr1_jax.models.precision import cast_weights
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import (
-    answer_data,
-    make_frozen,
-    make_policy,
-    manager_data,
-    trainable,
-    untrained,
-)
+from memr1_jax.training.build import build_learner, make_frozen, make_policy, trainable, untrained
 from memr1_jax.training.config import ExperimentConfig, check_options
-from memr1_jax.training.loading import Model, Models, compute_dtype, load_dialogues
 from memr1_jax.training.step import Policy
-from memr1_jax.training.workbench import build_workbench
+from memr1_jax.training.training_data import answer_data, manager_data
 
 ROWS = 512  # of the resident data; about what LoCoMo gives to train on
 

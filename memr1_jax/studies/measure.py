@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 
+from memr1_jax.agents.agent_pair import Models, Workbench
 from memr1_jax.agents.consult import EXACT_MATCH
 from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
 from memr1_jax.agents.ingest import Ingestion
@@ -16,16 +17,16 @@ from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.evals.answering import Prediction
 from memr1_jax.evals.bank_health import bank_health
+from memr1_jax.evals.evaluator import Evaluator
 from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.sampler import greedy_sampling, rollout_weights
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
-from memr1_jax.training.assembly import gold_banks, make_policy
+from memr1_jax.training.build import make_policy
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import Models
 from memr1_jax.training.step import Frozen
+from memr1_jax.training.training_data import gold_banks
 from memr1_jax.training.validation import greedy_reward
-from memr1_jax.training.workbench import Pipeline, Workbench
 
 _BATCH = 32
 
@@ -70,7 +71,7 @@ class Yardstick:
     ):
         """Takes dialogues with gold operations; UserError where they have none."""
         self._bench, self._models, self._dialogues = bench, models, dialogues
-        self._pipeline = Pipeline(options, bench, models)
+        self._evaluator = Evaluator(options, bench, models)
         self._gold = gold_banks(bench, dialogues)
         tuples = [item for dialogue in dialogues for item in manager_tuples(dialogue, None)]
         self._asked = encode_manager_data(bench.encoder, dialogues, tuples)
@@ -87,10 +88,10 @@ class Yardstick:
         """Measures the agents with these parameters."""
         seen: list[Seen] = []
         watched = functools.partial(watch, dialogues=len(self._dialogues), seen=seen)
-        banks = self._pipeline.banks(manager, self._dialogues, "held-out dialogues", watched)
+        banks = self._evaluator.banks(manager, self._dialogues, "held-out dialogues", watched)
         whole = self._answers(answerer, banks)
         alone = self._answers(answerer, self._gold)
-        records = self._pipeline.replay(seen, self._dialogues, whole)
+        records = self._evaluator.replay(seen, self._dialogues, whole)
         right = self._right_operations(manager)
         return Measured(
             answer=_exact(alone.predictions),
@@ -113,7 +114,7 @@ class Yardstick:
         )
 
     def _answers(self, answerer: dict, banks: Ingestion):
-        return self._pipeline.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
+        return self._evaluator.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
 
     def manager(self, manager: dict, answerer: dict) -> float:
         """The field `manager` of `Measured` alone."""

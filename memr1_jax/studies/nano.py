@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memr1_jax.agents.agent_pair import Models, Workbench, build_workbench, load_models
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
@@ -49,9 +50,7 @@ from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.text.events import Event
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import Models, load_models
-from memr1_jax.training.sft_step import demonstrate
-from memr1_jax.training.workbench import Workbench, build_workbench
+from memr1_jax.training.step import demonstrate
 
 NANO = DecoderConfig(  # 0.75 million parameters
     vocab_size=2048,

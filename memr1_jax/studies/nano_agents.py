@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.agent_folder import write_settings
+from memr1_jax.agents.agent_pair import build_workbench, load_models
 from memr1_jax.agents.extractor import (
     NOTHING,
     FactExtractor,
@@ -38,10 +40,7 @@ from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import Lessons, demonstrated, equal_share, falling_rate, teach
 from memr1_jax.text.events import Event
-from memr1_jax.training.agent_folder import write_settings
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import build_workbench
 
 SHAPE = DecoderConfig(  # 1.1 million parameters
     vocab_size=2048,

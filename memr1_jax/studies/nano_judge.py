@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memr1_jax.agents.agent_pair import Workbench, build_workbench, load_models
 from memr1_jax.agents.judge import judge_log_odds
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
@@ -35,8 +36,6 @@ from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import NANO_SIZES, falling_rate, nano_dialogues
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 _TEST_BATCH = 256
 

@@ -1,7 +1,6 @@
 """A whole experiment: evaluate, train one agent or both, evaluate again, export."""
 
 import contextlib
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -10,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.agents.agent_pair import build_workbench, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.errors import UserError
-from memr1_jax.evals.evaluator import Evaluation
+from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import (
     read_evaluation,
@@ -31,8 +32,8 @@ from memr1_jax.models.precision import cast_weights
 from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
-from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.parallel.step import check_batch, place, shard_train_step
+from memr1_jax.rl.recipes import with_recipe
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import (
@@ -45,35 +46,36 @@ from memr1_jax.run.metrics_log import (
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
-from memr1_jax.training.algorithms import Learner, build_learner, warmup_steps
-from memr1_jax.training.assembly import (
-    answer_data,
-    gold_banks,
+from memr1_jax.training.build import (
+    build_learner,
+    initial_state,
     lora_of,
     make_frozen,
     make_policy,
-    manager_data,
     network,
-    trainable,
+    print_memory,
     untrained,
+    warmup_steps,
 )
-from memr1_jax.training.check_dialogues import check_dialogues, training_banks
 from memr1_jax.training.config import (
     ExperimentConfig,
     check_options,
 )
-from memr1_jax.training.device_memory import print_memory
 from memr1_jax.training.identity import open_run
-from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
-from memr1_jax.training.recipe import with_recipe
 from memr1_jax.training.step import Policy
+from memr1_jax.training.training_data import (
+    answer_data,
+    check_dialogues,
+    gold_banks,
+    manager_data,
+    training_banks,
+)
 from memr1_jax.training.validation import (
     make_validation,
     validation_dialogues,
     validation_options,
 )
-from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
 class Experiment:
@@ -102,7 +104,7 @@ class Experiment:
             self.models = load_models(options, self.mesh)
             self.bench = build_workbench(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
-        self.pipeline = Pipeline(options, self.bench, self.models)
+        self.evaluator = Evaluator(options, self.bench, self.models)
         # What is trained of each agent, in the form of `Frozen`.
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
@@ -148,7 +150,7 @@ class Experiment:
         policy = make_policy(options, self.bench, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
         learner = self.learners[agent]
-        state = _initial_state(options, learner, agent, model, self.mesh)
+        state = initial_state(options, learner, agent, model, self.mesh)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = learner.make_step(policy), jnp.asarray
@@ -262,7 +264,7 @@ class Experiment:
         params = None
         if builder == "manager":
             params = network(self.options, self.models.manager, self.params["manager"])
-        return self.pipeline.banks(params, dialogues, what, *watched)
+        return self.evaluator.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
         write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
@@ -300,11 +302,11 @@ class Experiment:
             self.options.bank_builder, self.eval_dialogues, f"{when} training", watched
         )
         answerer = network(self.options, self.models.answerer, self.params["answer"])
-        evaluation = self.pipeline.evaluate(
+        evaluation = self.evaluator.evaluate(
             answerer, self.eval_dialogues, banks, f"{when} training"
         )
         if is_main():
-            turns = self.pipeline.replay(seen, self.eval_dialogues, evaluation)
+            turns = self.evaluator.replay(seen, self.eval_dialogues, evaluation)
             write_replay(self.folder, when, turns)
             write_evaluation(self.folder, when, evaluation, self.options.eval_split)
         barrier(f"evaluation {when}")  # the file decides what a resumed run does
@@ -369,26 +371,3 @@ def _kept(read: Callable[[], Any]) -> Any:
     except UserError as error:
         warnings.warn(f"{error} It is made again now.", stacklevel=2)
         return None
-
-
-def _initial_state(
-    options: ExperimentConfig, learner: Learner, agent: str, model: Model, mesh
-) -> Any:
-    """Makes an agent's state before the first step, on a mesh where the rules put it.
-
-    Weights are trained from their published precision, which the arithmetic's may be below.
-    """
-    params, whole = model.params, not options.lora_rank
-    if whole and model.decoder.dtype != jnp.float32:
-        params, _ = read_params(model.folder, mesh, jnp.float32)
-
-    def create(params):
-        model_of = dataclasses.replace(model, params=params)
-        return learner.create_state(
-            trainable(options, model_of, agent), options.seed, model.config.model_width
-        )
-
-    shardings = None
-    if mesh is not None:
-        shardings = state_shardings(mesh, jax.eval_shape(create, params))
-    return jax.jit(create, out_shardings=shardings)(params)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from memr1_jax.agents.agent_pair import build_workbench, load_models
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.options import with_options
@@ -19,8 +20,6 @@ from memr1_jax.studies.nano_judge import (
     shown_answers,
 )
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import build_workbench
 
 RIGHT = {"the right answer", "a memory that holds it", "it and another value"}
 WRONG = {"another memory", "another value", "two other values", "a part of it"}

@@ -14,8 +14,7 @@ from memr1_jax.agents.demonstrations import answer_demonstrations, manager_demon
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import create_optimizer, create_state
-from memr1_jax.training.sft_step import make_sft_step
-from memr1_jax.training.step import Frozen, Policy, compile_step
+from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"custom-call.*callback|infeed|outfeed|\bsend\b|\brecv\b", re.IGNORECASE)

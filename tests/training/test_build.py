@@ -8,9 +8,9 @@ import pytest
 from tiny_model import make_tiny, options
 
 from memr1_jax.data.tuples import linked_questions, manager_tuples
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import manager_data, trainable
+from memr1_jax.training.build import build_learner, trainable
 from memr1_jax.training.loop import batch_rows
+from memr1_jax.training.training_data import manager_data
 
 
 def _same(first, second):

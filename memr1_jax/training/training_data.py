@@ -1,19 +1,18 @@
-"""What one agent's train step is made of: its policy, the weights that stand still, its data.
+"""The data that an agent learns from, checked before any model is loaded, then made into arrays."""
 
-The same for real runs and for ahead-of-time compilation, where weights are shapes.
-"""
+from collections.abc import Sequence
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.agent_pair import Models, Workbench
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
     answer_demonstrations,
+    check_demonstrable,
     manager_demonstrations,
 )
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
+from memr1_jax.data.dialogues import DataConfig
 from memr1_jax.data.encode import (
     encode_answer_data,
     encode_final_banks,
@@ -25,79 +24,90 @@ from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuple
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
-from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
 from memr1_jax.parallel.distributed import is_main
-from memr1_jax.run.streams import run_key
-from memr1_jax.training.config import ExperimentConfig, LoRAConfig
-from memr1_jax.training.loading import Model, Models
-from memr1_jax.training.step import Frozen, Policy
-from memr1_jax.training.workbench import Workbench
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.validation import validation_dialogues
 
 
-def lora_of(options: LoRAConfig) -> LoRA | None:
-    """The adapters that are trained, None for full fine-tuning."""
-    if not options.lora_rank:
-        return None
-    return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
+def training_banks(options: ExperimentConfig) -> str:
+    """Return what fills the banks that the Answer Agent learns on."""
+    if options.training_banks:
+        return options.training_banks
+    # A demonstration shows what a right answer rests on.
+    return "add_all" if options.algorithm == "sft" else options.bank_builder
 
 
-def untrained(options: LoRAConfig, model: Model) -> dict:
-    """An agent as it is before training, in the form of `Frozen`: no adapters, or the network."""
-    return {} if options.lora_rank else model.params
+def check_dialogues(
+    options: ExperimentConfig,
+    learned: Sequence[Conversation],
+    evaluated: Sequence[Conversation],
+    folder: Path,
+) -> None:
+    """Check the conversations to learn from and to evaluate on.
+
+    Raises:
+      UserError: nothing can be learned from them, or nothing can be evaluated.
+    """
+    where, held_out = _where(options), []
+    if options.evaluate:
+        check_evaluated(options, evaluated)
+    if options.select == "validation":
+        held_out = validation_dialogues(options, folder, list(evaluated))
+    if options.agent != "answer":
+        _check_manager(options, learned, where)
+    if options.agent != "manager":
+        _check_questions(options, learned, where)
+        if training_banks(options) == "gold":
+            check_gold([*learned, *held_out])
 
 
-def network(options: LoRAConfig, model: Model, params: dict) -> dict:
-    """All parameters of an agent from what is trained of it."""
-    lora = lora_of(options)
-    return params if lora is None else join(model.params, params, lora.scale)
+def check_evaluated(options: DataConfig, evaluated: Sequence[Conversation]) -> None:
+    """Raise UserError where the conversations to evaluate on ask nothing."""
+    if not any(conversation.questions for conversation in evaluated):
+        raise UserError(
+            f"{_where(options)}: the conversations of --eval_split={options.eval_split} ask no"
+            ' question, so there is nothing to evaluate on. Add "questions", or name another split.'
+        )
 
 
-def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
-    """Makes the float32 parameters an agent starts from: adapters, or a copy of the network."""
-    lora = lora_of(options)
-    if lora is not None:
-        return init_adapters(model.config, lora, run_key(options.seed, agent, "adapters"))
-    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
+def _where(options: DataConfig) -> str:
+    return options.data_path or f"--data={options.data}"
 
 
-def make_policy(options: ExperimentConfig, bench: Workbench, models: Models, agent: str) -> Policy:
-    """The static part of the train step of "manager" or "answer"."""
-    lora = lora_of(options)
-    manager = agent == "manager"
-    return Policy(
-        agent=bench.manager if manager else bench.answerer,
-        decoder=models.of(agent).decoder,
-        answerer=FrozenAnswerer(bench.answerer, models.answerer.decoder, options.consult_batch)
-        if manager
-        else None,
-        reward=options.reward,
-        judge=bench.judge,
-        horizon=options.horizon if manager and options.horizon.episodic else None,
-        adapter_scale=1.0 if lora is None else lora.scale,
-    )
+def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], where: str) -> None:
+    if options.algorithm == "sft":
+        check_demonstrable(learned)
+        return
+    _check_questions(options, learned, where)
+    if not any(q.evidence and not q.abstain for c in learned for q in c.questions):
+        raise UserError(
+            f"{where}: no question of --train_split={options.train_split} names the turns that hold"
+            ' its answer, from which the Memory Manager learns. Add "evidence" to the questions, or'
+            " train the Answer Agent alone with --agent=answer."
+        )
+    if not options.horizon.episodic:
+        return
+    sizes = options.horizon.episode_turns, options.facts_per_turn
+    if not any(episodes(c, *sizes, options.horizon.episode_start, options.link) for c in learned):
+        raise UserError(
+            f"{where}: no question of --train_split={options.train_split} can be answered from the"
+            " facts of one episode. Raise --episode_turns, or give --horizon=one_step."
+        )
 
 
-def make_frozen(
-    options: ExperimentConfig, models: Models, agent: str, answer_params: dict
-) -> Frozen:
-    """The weights that a train step reads; `answer_params` are what is trained of the answerer."""
-    model = models.of(agent)
-
-    def seen_from(other: Model, params: dict) -> dict:
-        """The parameters of another role, whole where its base model is not that of `model`."""
-        return params if other is model else network(options, other, params)
-
-    answerer = judge = None
-    if agent == "manager" and options.algorithm != "sft":  # demonstrations are not judged
-        answerer = seen_from(models.answerer, answer_params)
-    if models.judge is not None:
-        judge = seen_from(models.judge, untrained(options, models.judge))
-    uses_reference = options.policy.kl_weight and options.algorithm in ("grpo", "ppo")
-    return Frozen(
-        reference=untrained(options, model) if uses_reference else None,
-        answerer=answerer,
-        backbone=model.params if options.lora_rank else None,
-        judge=judge,
+def _check_questions(
+    options: ExperimentConfig, learned: Sequence[Conversation], where: str
+) -> None:
+    questions = [question for c in learned for question in c.questions]
+    abstentions = sum(question.abstain for question in questions)
+    if len(questions) > abstentions:
+        return
+    what = "ask no question"
+    if abstentions:
+        what = f"ask only questions that the dialogue does not answer ({abstentions} abstentions)"
+    raise UserError(
+        f"{where}: the conversations of --train_split={options.train_split} {what}, so there is"
+        ' nothing to learn from. Add "questions" with answers, or choose another split.'
     )
 
 
