@@ -66,8 +66,8 @@ def check_same_tokens(tokenizer: Any, other: Any, flag: str, options: AgentConfi
 
 
 @dataclasses.dataclass(frozen=True)
-class Workbench:
-    """The two agents and what they share."""
+class AgentPair:
+    """Holds the two agents, the judge if one gives the reward, and what they share."""
 
     manager: MemoryManager
     answerer: AnswerAgent
@@ -76,13 +76,13 @@ class Workbench:
     encoder: Encoder
 
 
-def build_workbench(
+def build_agent_pair(
     options: AgentConfig,
     models: Models,
     conversations: list[Conversation],
     embedder: Embedder | None = None,
-) -> Workbench:
-    """Agents, tools and encoder for the models; `conversations` give the word statistics.
+) -> AgentPair:
+    """Builds agents, tools and encoder for the models; `conversations` give the word statistics.
 
     With an `embedder` they are not looked at.
 
@@ -140,7 +140,7 @@ def build_workbench(
     if models.judge is not None:
         template = load_template(options.judge_prompt, models.judge.tokenizer, role="judge")
         judge = create_judge(template, models.judge.decoder, models.judge.tokenizer)
-    return Workbench(manager, answerer, judge, tools, encoder)
+    return AgentPair(manager, answerer, judge, tools, encoder)
 
 
 def build_embedder(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.agents.agent_pair import Models, Workbench
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
 from memr1_jax.data.encode import encode_answer_data
 from memr1_jax.data.tuples import spread
@@ -64,12 +64,12 @@ class Evaluation:
 class Evaluator:
     """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
 
-    def __init__(self, options: EvalConfig, bench: Workbench, models: Models):
+    def __init__(self, options: EvalConfig, pair: AgentPair, models: Models):
         """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
-        self._options, self._bench = options, bench
+        self._options, self._pair = options, pair
         self._tokenizer = models.manager.tokenizer
-        self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
-        self._answer = make_answer_questions(bench.answerer, models.answerer.decoder)
+        self._ingest_turn = make_ingest_turn(pair.manager, models.manager.decoder)
+        self._answer = make_answer_questions(pair.answerer, models.answerer.decoder)
 
     def banks(
         self,
@@ -92,8 +92,8 @@ class Evaluator:
             return ingest(
                 watched(self._ingest_turn if params is not None else add_everything),
                 params,
-                self._bench.tools,
-                self._bench.encoder,
+                self._pair.tools,
+                self._pair.encoder,
                 dialogues,
                 on_turn,
             )
@@ -103,7 +103,7 @@ class Evaluator:
     ) -> Evaluation:
         """Answers the questions with the Answer Agent's `params` and scores the answers."""
         options = self._options
-        data = encode_answer_data(self._bench.encoder, dialogues, banks.banks)
+        data = encode_answer_data(self._pair.encoder, dialogues, banks.banks)
         questions = [(c.id, question) for c in dialogues for question in c.questions]
         with progress_bar(1, f"answering, {what}") as progress:
 
@@ -114,7 +114,7 @@ class Evaluator:
             predictions = predict(
                 self._answer,
                 params,
-                self._bench.tools,
+                self._pair.tools,
                 jax.tree.map(jnp.asarray, data),
                 questions,
                 self._tokenizer,
@@ -129,13 +129,13 @@ class Evaluator:
         self, seen: list[Seen], dialogues: list[Conversation], evaluation: Evaluation
     ) -> list[DialogueRecord]:
         """What `evals.watch.watch` saw while the banks of an evaluation were built, as text."""
-        bench, predictions = self._bench, evaluation.predictions
+        pair, predictions = self._pair, evaluation.predictions
         return replay(
             seen,
             dialogues,
             predictions,
-            bench.manager,
-            bench.tools,
-            bench.encoder,
+            pair.manager,
+            pair.tools,
+            pair.encoder,
             self._tokenizer,
         )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.agent_config import AgentConfig
-from memr1_jax.agents.agent_pair import Models, Workbench
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import memories_shown
 from memr1_jax.agents.extractor import FactExtractor, TurnText, make_extract, read_facts
 from memr1_jax.agents.ingest import make_ingest_turn
@@ -109,7 +109,7 @@ class Agents:
         self,
         options: AgentConfig,
         models: Models,
-        bench: Workbench,
+        bench: AgentPair,
         facts: str = "turns",
         extractor: FactExtractor | None = None,
     ):

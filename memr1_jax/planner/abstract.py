@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memr1_jax.agents.agent_pair import Models, build_workbench
+from memr1_jax.agents.agent_pair import Models, build_agent_pair
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.models.config import PRESETS, DecoderConfig
@@ -57,12 +57,12 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     )
     with tempfile.TemporaryDirectory() as folder:
         dialogues, _ = load_dialogues(generated, options.seed, Path(folder))
-    bench = build_workbench(options, models, dialogues)
+    pair = build_agent_pair(options, models, dialogues)
     if agent == "manager":
-        data = manager_data(options, bench, models, dialogues)
+        data = manager_data(options, pair, models, dialogues)
     else:
-        banks = ingest(add_everything, None, bench.tools, bench.encoder, dialogues).banks
-        data = answer_data(options, bench, models, dialogues, banks)
+        banks = ingest(add_everything, None, pair.tools, pair.encoder, dialogues).banks
+        data = answer_data(options, pair, models, dialogues, banks)
     learner, model = build_learner(options, agent), models.of(agent)
     # Parameters are an argument, as shapes cannot be closed over.
     state = jax.eval_shape(
@@ -76,8 +76,8 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     frozen = make_frozen(options, models, agent, untrained(options, models.answerer))
     rows = jax.ShapeDtypeStruct((options.batch,), np.int32)
     valid = jax.ShapeDtypeStruct((options.batch,), bool)
-    arguments = (state, frozen, bench.tools, _stretched(data), rows, valid)
-    policy = make_policy(options, bench, models, agent)
+    arguments = (state, frozen, pair.tools, _stretched(data), rows, valid)
+    policy = make_policy(options, pair, models, agent)
     return AbstractStep(policy, learner.make_step(policy), jax.tree.map(_shape, arguments))
 
 

@@ -57,7 +57,7 @@ def ablate(options: AblationsConfig) -> dict[str, Any]:
 
 def _measure(experiment) -> dict[str, dict]:
     trained = experiment.params
-    measured = held_out(experiment)(trained["manager"], trained["answer"])
+    measured = held_out(experiment).measure(trained["manager"], trained["answer"])
     return {"measured": dataclasses.asdict(measured)}
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from memr1_jax.agents.agent_pair import Models, Workbench, build_workbench, load_models
+from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
@@ -163,7 +163,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
     seeds = iter(range(options.seed + 1, 1 << 30))
     statistics = nano_dialogues(next(seeds), 300)
-    bench = build_workbench(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
+    pair = build_agent_pair(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
 
     def lessons(dialogues, what, **flaws):
         with progress_bar(dialogues, f"demonstrations, {what}") as progress:
@@ -171,7 +171,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
             for done in range(0, dialogues, _AT_ONCE):
                 count = min(_AT_ONCE, dialogues - done)
                 told = nano_dialogues(next(seeds), count, split=what)
-                parts.append(demonstrated(bench, models, told, **flaws))
+                parts.append(demonstrated(pair, models, told, **flaws))
                 progress.update(done + count)
         return {
             agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
@@ -184,7 +184,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     flawed = lessons(options.flawed_dialogues, "validation", **flaws)
 
     model = models.manager
-    agents = {"manager": bench.manager, "answer": bench.answerer}
+    agents = {"manager": pair.manager, "answer": pair.answerer}
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
     scores = {}
     falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
@@ -250,7 +250,7 @@ def tokenizer_texts() -> Iterator[str]:
 
 
 def demonstrated(
-    bench: Workbench,
+    pair: AgentPair,
     models: Models,
     dialogues: list[Conversation],
     *,
@@ -265,27 +265,27 @@ def demonstrated(
     """
     tokenizer = models.manager.tokenizer
     answers, _ = answer_demonstrations(
-        bench.answerer,
-        bench.tools,
-        bench.encoder,
+        pair.answerer,
+        pair.tools,
+        pair.encoder,
         tokenizer,
         dialogues,
-        encode_final_banks(bench.encoder, dialogues),
+        encode_final_banks(pair.encoder, dialogues),
         verbose=verbose,
         seed=seed,
     )
     operations, _ = manager_demonstrations(
-        bench.manager,
-        bench.tools,
-        bench.encoder,
+        pair.manager,
+        pair.tools,
+        pair.encoder,
         tokenizer,
         dialogues,
         corrupt=corrupt,
         seed=seed,
     )
     return {
-        "answer": _lessons(bench.answerer, bench.tools, answers),
-        "manager": _lessons(bench.manager, bench.tools, operations),
+        "answer": _lessons(pair.answerer, pair.tools, answers),
+        "manager": _lessons(pair.manager, pair.tools, operations),
     }
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.agent_folder import write_settings
-from memr1_jax.agents.agent_pair import build_workbench, load_models
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import (
     NOTHING,
     FactExtractor,
@@ -128,7 +128,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     config = ExperimentConfig(model=str(start), **SIZES)
     models = load_models(config)
     seeds = iter(range(options.seed + 1, 1 << 30))
-    bench = build_workbench(config, models, open_dialogues(next(seeds), 300, options.open_words))
+    pair = build_agent_pair(config, models, open_dialogues(next(seeds), 300, options.open_words))
     model = models.manager
     extractor = FactExtractor(
         template=load_template("compact_nano", model.tokenizer, role="facts"),
@@ -143,8 +143,8 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
             for done in range(0, dialogues, _AT_ONCE):
                 count = min(_AT_ONCE, dialogues - done)
                 told = open_dialogues(next(seeds), count, options.open_words, split=what)
-                found = demonstrated(bench, models, told)
-                found["extract"] = extractions(extractor, bench.encoder, model.tokenizer, told)
+                found = demonstrated(pair, models, told)
+                found["extract"] = extractions(extractor, pair.encoder, model.tokenizer, told)
                 for agent, part in found.items():
                     parts[agent].append(part)
                 progress.update(done + count)
@@ -154,7 +154,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         }
 
     test, clean = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
-    agents = {"extract": extractor, "manager": bench.manager, "answer": bench.answerer}
+    agents = {"extract": extractor, "manager": pair.manager, "answer": pair.answerer}
     params = teach(
         agents,
         model.decoder,
@@ -178,7 +178,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     made = export_params(
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
-    write_settings(made, config, "extracted", jax.device_get(bench.tools.embedder))
+    write_settings(made, config, "extracted", jax.device_get(pair.tools.embedder))
     write_json_atomic(
         folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
     )

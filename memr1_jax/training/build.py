@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from memr1_jax.agents.agent_pair import Models, Workbench
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import FrozenAnswerer
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
@@ -52,18 +52,18 @@ def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
     return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
 
 
-def make_policy(options: ExperimentConfig, bench: Workbench, models: Models, agent: str) -> Policy:
+def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
     """The static part of the train step of "manager" or "answer"."""
     lora = lora_of(options)
     manager = agent == "manager"
     return Policy(
-        agent=bench.manager if manager else bench.answerer,
+        agent=pair.manager if manager else pair.answerer,
         decoder=models.of(agent).decoder,
-        answerer=FrozenAnswerer(bench.answerer, models.answerer.decoder, options.consult_batch)
+        answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
         if manager
         else None,
         reward=options.reward,
-        judge=bench.judge,
+        judge=pair.judge,
         horizon=options.horizon if manager and options.horizon.episodic else None,
         adapter_scale=1.0 if lora is None else lora.scale,
     )

@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from memr1_jax.agents.agent_pair import build_workbench, load_models
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.metrics import results_table
@@ -43,8 +43,8 @@ def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
     train, dialogues = load_dialogues(options, options.seed, folder, learn=False)
     check_evaluated(options, dialogues)
     models = load_models(options)
-    bench = build_workbench(options, models, train)
-    evaluator = Evaluator(options, bench, models)
+    pair = build_agent_pair(options, models, train)
+    evaluator = Evaluator(options, pair, models)
     what = f"{options.eval_split} split"
     seen: list[Seen] = []
     watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memr1_jax.agents.agent_pair import build_workbench, load_models
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
@@ -102,9 +102,9 @@ class Experiment:
             )
             check_dialogues(options, self.train_dialogues, self.eval_dialogues, self.folder)
             self.models = load_models(options, self.mesh)
-            self.bench = build_workbench(options, self.models, self.train_dialogues)
+            self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
-        self.evaluator = Evaluator(options, self.bench, self.models)
+        self.evaluator = Evaluator(options, self.pair, self.models)
         # What is trained of each agent, in the form of `Frozen`.
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
@@ -147,14 +147,14 @@ class Experiment:
                 "critic_warmup_steps": warmup_steps(options, agent, critic=True),
             },
         )
-        policy = make_policy(options, self.bench, self.models, agent)
+        policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
         learner = self.learners[agent]
         state = initial_state(options, learner, agent, model, self.mesh)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = learner.make_step(policy), jnp.asarray
-        arguments = (frozen, self.bench.tools, jax.tree.map(jnp.asarray, data))
+        arguments = (frozen, self.pair.tools, jax.tree.map(jnp.asarray, data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
             state, *arguments = place(self.mesh, state, *arguments)
@@ -208,7 +208,7 @@ class Experiment:
     def _data(self, agent: str) -> Any:
         """What an agent learns from; banks, once built, are kept for a resumed run."""
         if agent == "manager":
-            return manager_data(self.options, self.bench, self.models, self.train_dialogues)
+            return manager_data(self.options, self.pair, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
         builder = training_banks(options)
         origin = f"{builder} {options.manager_steps}"
@@ -218,7 +218,7 @@ class Experiment:
             found = self._banks(builder, self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
-        return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
+        return answer_data(options, self.pair, self.models, self.train_dialogues, found.banks)
 
     def _learned_before(self, agent: str) -> dict[str, int]:
         """The steps of the agent that this one learns from, if it learned first."""
@@ -236,10 +236,10 @@ class Experiment:
         options, given = self.options, validation_options(self.options)
         dialogues = validation_dialogues(options, self.folder, self.eval_dialogues)
         if agent == "manager":
-            data = manager_data(given, self.bench, self.models, dialogues)
+            data = manager_data(given, self.pair, self.models, dialogues)
         else:
             banks = self._banks(training_banks(options), dialogues, "for validation").banks
-            data = answer_data(given, self.bench, self.models, dialogues, banks)
+            data = answer_data(given, self.pair, self.models, dialogues, banks)
         frozen, tools, _ = arguments
         data = jax.tree.map(jnp.asarray, data)
         if options.algorithm == "sft":  # which learns without rewards
@@ -260,7 +260,7 @@ class Experiment:
     def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
         """The banks of dialogues, filled by "manager", "add_all" or "gold"."""
         if builder == "gold":
-            return gold_banks(self.bench, dialogues)
+            return gold_banks(self.pair, dialogues)
         params = None
         if builder == "manager":
             params = network(self.options, self.models.manager, self.params["manager"])

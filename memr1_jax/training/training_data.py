@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from memr1_jax.agents.agent_pair import Models, Workbench
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
     answer_demonstrations,
@@ -112,14 +112,14 @@ def _check_questions(
 
 
 def manager_data(
-    options: ExperimentConfig, bench: Workbench, models: Models, dialogues: list[Conversation]
+    options: ExperimentConfig, pair: AgentPair, models: Models, dialogues: list[Conversation]
 ) -> ManagerData | EpisodeData | Demonstrations:
     """The turns that the manager learns from; says what the fixed sizes leave out."""
     if options.algorithm == "sft":
         shown, counts = manager_demonstrations(
-            bench.manager,
-            bench.tools,
-            bench.encoder,
+            pair.manager,
+            pair.tools,
+            pair.encoder,
             models.manager.tokenizer,
             dialogues,
             window=options.window or None,
@@ -129,16 +129,16 @@ def manager_data(
         _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
         return shown
     if options.horizon.episodic:
-        return _episode_data(options, bench, dialogues)
+        return _episode_data(options, pair, dialogues)
     tuples = [
         item
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
     missing = _without_facts(options, dialogues)
-    missing |= left_out(bench.encoder, tuples, [item.banks for item in tuples])
+    missing |= left_out(pair.encoder, tuples, [item.banks for item in tuples])
     _say(f"{len(tuples)} turns; left out", missing)
-    return encode_manager_data(bench.encoder, dialogues, tuples)
+    return encode_manager_data(pair.encoder, dialogues, tuples)
 
 
 def _without_facts(options, dialogues):
@@ -155,7 +155,7 @@ def _without_facts(options, dialogues):
     }
 
 
-def _episode_data(options, bench, dialogues):
+def _episode_data(options, pair, dialogues):
     turns, questions = options.horizon.episode_turns, options.horizon.final_questions
     made = [
         episode
@@ -164,25 +164,25 @@ def _episode_data(options, bench, dialogues):
             dialogue, turns, options.facts_per_turn, options.horizon.episode_start, options.link
         )
     ]
-    missing = left_out_of_episodes(bench.encoder, dialogues, made, questions)
+    missing = left_out_of_episodes(pair.encoder, dialogues, made, questions)
     _say(f"{len(made)} episodes; left out", missing)
-    return encode_episodes(bench.encoder, dialogues, made, turns, questions)
+    return encode_episodes(pair.encoder, dialogues, made, turns, questions)
 
 
 def answer_data(
     options: ExperimentConfig,
-    bench: Workbench,
+    pair: AgentPair,
     models: Models,
     dialogues: list[Conversation],
     banks: tuple[MemoryBank, MemoryBank],
 ) -> AnswerData | Demonstrations:
     """The questions that the Answer Agent learns from, and the banks it searches."""
     if options.algorithm != "sft":
-        return encode_answer_data(bench.encoder, dialogues, banks)
+        return encode_answer_data(pair.encoder, dialogues, banks)
     shown, counts = answer_demonstrations(
-        bench.answerer,
-        bench.tools,
-        bench.encoder,
+        pair.answerer,
+        pair.tools,
+        pair.encoder,
         models.answerer.tokenizer,
         dialogues,
         banks,
@@ -193,14 +193,14 @@ def answer_data(
     return shown
 
 
-def gold_banks(bench: Workbench, dialogues: list[Conversation]) -> Ingestion:
+def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:
     """The banks that the gold operations of generated dialogues leave.
 
     Raises:
       UserError: a dialogue has none.
     """
     check_gold(dialogues)
-    return Ingestion(encode_final_banks(bench.encoder, dialogues), {})
+    return Ingestion(encode_final_banks(pair.encoder, dialogues), {})
 
 
 def check_gold(dialogues: list[Conversation]) -> None:

@@ -57,7 +57,7 @@ def start(mesh):
     reference = jax.tree.map(lambda x: np.asarray(x) * np.float32(1.05), make_tiny().model.params)
     frozen = training.frozen.replace(reference=reference)
     state = create_state(params, OPTIMIZER, 0)
-    return place(mesh, state, frozen, make_tiny().bench.tools, training.data)
+    return place(mesh, state, frozen, make_tiny().pair.tools, training.data)
 
 
 def own_share(mesh, rows):

@@ -184,7 +184,7 @@ def table():
 
 def loops(agent):
     """Shapes of weights that an all-gather makes inside a loop, with and without re-sharding."""
-    training, tools = make_training(agent), make_tiny().bench.tools
+    training, tools = make_training(agent), make_tiny().pair.tools
     mesh = mesh_of("fsdp:8")
     params = make_tiny().model.params
     placed = step_shardings(mesh, params, training.frozen, tools, training.data)

@@ -48,7 +48,7 @@ def test_turns_without_a_noted_fact_are_counted_when_data_are_made(capsys):
     silent = whole[-1]
     kept = tuple(fact for fact in dialogue.facts if fact.sources[-1] != silent.dia_id)
     dialogue = dataclasses.replace(dialogue, facts=kept)
-    data = manager_data(tiny.options, tiny.bench, tiny.models, [dialogue])
+    data = manager_data(tiny.options, tiny.pair, tiny.models, [dialogue])
     assert data.rows == len(whole) - 1
     questions = len(linked_questions(dialogue, tiny.options.link)[silent.turn])
     said = capsys.readouterr().out
