@@ -26,8 +26,8 @@ from memr1_jax.data.synthetic import generate
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.loading import Model
 from memr1_jax.options import with_options

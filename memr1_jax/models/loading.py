@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import load_params, load_sharded
 from memr1_jax.models.hf.sources import resolve_model

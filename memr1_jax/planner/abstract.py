@@ -11,8 +11,8 @@ import numpy as np
 from memr1_jax.agents.agent_pair import Models, build_agent_pair
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.data.dialogues import load_dialogues
-from memr1_jax.models.config import PRESETS, DecoderConfig
 from memr1_jax.models.decoder import Decoder, init_params
+from memr1_jax.models.decoder_config import PRESETS, DecoderConfig
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens

@@ -35,8 +35,8 @@ from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.sampler import generate as sample
 from memr1_jax.models.sampler import greedy_sampling

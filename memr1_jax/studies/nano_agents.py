@@ -31,7 +31,7 @@ from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from memr1_jax.agents.agent_config import AgentConfig
-from memr1_jax.agents.episodes import HorizonOptions
+from memr1_jax.agents.episode_rollout import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.data.dialogues import DataConfig
 from memr1_jax.errors import UserError

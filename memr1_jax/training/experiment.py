@@ -32,7 +32,7 @@ from memr1_jax.models.precision import cast_weights
 from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
-from memr1_jax.parallel.step import check_batch, place, shard_train_step
+from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
 from memr1_jax.rl.recipes import with_recipe
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic

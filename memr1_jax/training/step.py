@@ -21,7 +21,7 @@ from flax import struct
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
 from memr1_jax.agents.demonstrations import Demonstrations
-from memr1_jax.agents.episodes import HorizonOptions, episode_rollout
+from memr1_jax.agents.episode_rollout import HorizonOptions, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.reward import RewardOptions
@@ -45,7 +45,7 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Samples, Sampling, rollout_weights
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.update import Experience, TrainState
 
 

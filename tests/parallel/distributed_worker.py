@@ -41,7 +41,7 @@ from tiny_model import make_tiny, make_training, tiny_folder  # noqa: E402
 from memr1_jax.models.hf.hf_weights import load_sharded  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding  # noqa: E402
-from memr1_jax.parallel.step import place, shard_train_step  # noqa: E402
+from memr1_jax.parallel.sharded_step import place, shard_train_step  # noqa: E402
 from memr1_jax.rl.update import create_state, update  # noqa: E402
 from memr1_jax.run.checkpoints import Checkpoints  # noqa: E402
 from memr1_jax.training.step import compile_step  # noqa: E402

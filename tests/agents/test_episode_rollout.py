@@ -13,7 +13,12 @@ import pytest
 from tiny_model import episode_data, make_tiny
 
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.episodes import HorizonOptions, branch_outcome, choose_branch, episode_rollout
+from memr1_jax.agents.episode_rollout import (
+    HorizonOptions,
+    branch_outcome,
+    choose_branch,
+    episode_rollout,
+)
 from memr1_jax.agents.ingest import ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import apply_response, manager_prompt
