@@ -4,13 +4,14 @@ import dataclasses
 import warnings
 from pathlib import Path
 
+from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
-from memr1_jax.options import at_least, between, option, user_path
+from memr1_jax.options import at_least, between, option
 from memr1_jax.parallel.distributed import barrier, is_main
 
 _SOURCES = ("locomo", "synthetic", "own")
@@ -25,7 +26,7 @@ class DataConfig:
     data_path: str = option(
         "",
         "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
-        " JSON lines, see experiments/README.md.",
+        " JSON lines, see experiments/README.md. hf:OWNER/NAME[/FILE] is a data set of the hub.",
     )
     session_gap: float = option(
         SESSION_GAP,
@@ -81,10 +82,7 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
                 "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows"
                 " it."
             )
-        path = Path(options.data_path)
-        if not path.is_file():
-            raise UserError(f"There is no file at {path}, where --data_path points.")
-        return path
+        return one_file(options.data_path)
     if options.data == "locomo":
         return find_locomo(options.data_path or None)
     path = folder / "dialogues.json"
@@ -120,7 +118,7 @@ def load_dialogues(
     """
     path = find_dialogues(options, seed, folder)
     if options.data == "own":
-        train, evaluation = _own_dialogues(options)
+        train, evaluation = _own_dialogues(options, path)
         return _answerable(options, train) if learn else train, evaluation
     conversations = load_conversations(path)
     if unnoted := sum(not conversation.facts for conversation in conversations):
@@ -133,10 +131,10 @@ def load_dialogues(
     return split(conversations, options.train_split), split(conversations, options.eval_split)
 
 
-def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
-    loaded = load_own_dialogues(
-        user_path(options.data_path), options.session_gap, options.drop_unknown_turns
-    )
+def _own_dialogues(
+    options: DataConfig, path: Path
+) -> tuple[list[Conversation], list[Conversation]]:
+    loaded = load_own_dialogues(path, options.session_gap, options.drop_unknown_turns)
     conversations = list(map(turns_as_facts, loaded))
     amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
     if amid:
