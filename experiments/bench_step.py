@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command_line import run
-from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import REMAT_POLICIES, Block, Decoder, init_params
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.options import at_least, option
 from memr1_jax.rl.advantages import group_advantages

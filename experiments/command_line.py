@@ -119,7 +119,7 @@ def parsed(options: type, values: flags.FlagValues = flags.FLAGS) -> Any:
     check(found)
     if not getattr(found, "recipe", ""):
         return found
-    from memr1_jax.training.recipe import with_recipe
+    from memr1_jax.rl.recipes import with_recipe
 
     return with_recipe(found, [name for name in flag_names if values[name].present])
 

@@ -16,26 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.data.batches import AnswerData, EpisodeData, Facts, ManagerData
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.encode import encode_answer_data, encode_manager_data
 from memr1_jax.data.episodes import encode_episodes, episodes
 from memr1_jax.data.synthetic import generate
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.loading import Model
 from memr1_jax.options import with_options
 from memr1_jax.rl.update import GRPOOptions, TrainState, create_optimizer, create_state, update
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import make_policy
+from memr1_jax.training.build import build_learner, make_policy
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import Model, Models, load_dialogues, load_models
 from memr1_jax.training.step import Frozen, Policy, compile_step
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 CONFIG = DecoderConfig(
     vocab_size=1024,  # more than the tokenizer has, as in published models
@@ -126,7 +126,7 @@ class Tiny:
     model: Model
     models: Models
     conversations: list[Conversation]
-    bench: Workbench
+    pair: AgentPair
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as it is."""
@@ -139,13 +139,13 @@ class Tiny:
 
 @functools.cache
 def make_tiny(**changes) -> Tiny:
-    """The workbench of the tiny model under changed options."""
+    """Builds the pair of agents of the tiny model under changed options."""
     made = options(**changes)
     models = load_models(made)
     with tempfile.TemporaryDirectory() as folder:
         conversations, _ = load_dialogues(made, made.seed, Path(folder))
-    bench = build_workbench(made, models, conversations)
-    return Tiny(made, models.manager, models, conversations, bench)
+    pair = build_agent_pair(made, models, conversations)
+    return Tiny(made, models.manager, models, conversations, pair)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def tiny() -> Tiny:
 
 def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> MemoryBank:
     """A bank on the device that holds the texts in slots 0, 1, ..."""
-    encoder, sizes = tiny.bench.encoder, tiny.bench.encoder.sizes
+    encoder, sizes = tiny.pair.encoder, tiny.pair.encoder.sizes
     bank = bank_from_facts(
         [encoder.tokenize(text) for text in texts],
         encoder.keys(texts or [""])[: len(texts)],
@@ -169,7 +169,7 @@ def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> Mem
 
 def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
     """The facts of one turn on the device."""
-    encoder, count = tiny.bench.encoder, tiny.bench.encoder.sizes.facts
+    encoder, count = tiny.pair.encoder, tiny.pair.encoder.sizes.facts
     tokens, length = encoder.rows(texts + [""] * (count - len(texts)), encoder.sizes.memory_width)
     length = np.where(np.arange(count) < len(texts), length, 0).astype(np.int32)
     return Facts(jnp.asarray(tokens), jnp.asarray(length), jnp.int32(1), jnp.int32(7))
@@ -214,7 +214,7 @@ class Training:
     @property
     def arguments(self) -> tuple:
         """What the step takes after the state, less the rows."""
-        return self.frozen, make_tiny().bench.tools, self.data
+        return self.frozen, make_tiny().pair.tools, self.data
 
     def state(self, seed: int = 0) -> TrainState:
         """A fresh state, which may be donated."""
@@ -235,7 +235,7 @@ def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
         for episode in episodes(dataclasses.replace(c, operations=()), turns, 2)
     ]
     assert [len(episode.turns) for episode in made] == [4, 2]
-    data = encode_episodes(tiny.bench.encoder, tiny.conversations, made, turns, questions)
+    data = encode_episodes(tiny.pair.encoder, tiny.conversations, made, turns, questions)
     return jax.tree.map(jnp.asarray, data)
 
 
@@ -243,17 +243,17 @@ def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
 def make_training(agent: str, horizon: str = "one_step") -> Training:
     """The step of the tiny model, compiled once for all tests of this process."""
     tiny = make_tiny()
-    bench, params = tiny.bench, tiny.model.params
+    pair, params = tiny.pair, tiny.model.params
     changed = with_options(tiny.options, horizon=horizon)
-    policy = make_policy(changed, bench, tiny.models, agent)
+    policy = make_policy(changed, pair, tiny.models, agent)
     if horizon != "one_step":
         data = episode_data(tiny)
     elif agent == "manager":
         tuples = [item for c in tiny.conversations for item in manager_tuples(c)]
-        data = encode_manager_data(bench.encoder, tiny.conversations, tuples)
+        data = encode_manager_data(pair.encoder, tiny.conversations, tuples)
     else:
-        banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
-        data = encode_answer_data(bench.encoder, tiny.conversations, banks)
+        banks = ingest(add_everything, None, pair.tools, pair.encoder, tiny.conversations).banks
+        data = encode_answer_data(pair.encoder, tiny.conversations, banks)
     algorithm, optimizer = build_learner(tiny.options, agent).algorithm, create_optimizer(1e-3)
     step = compile_step(update, policy, algorithm, optimizer)
     frozen = Frozen(params, params if agent == "manager" else None)

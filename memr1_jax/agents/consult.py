@@ -29,7 +29,7 @@ from memr1_jax.data.batches import ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import generate, greedy_sampling
-from memr1_jax.rl.metrics import fields
+from memr1_jax.rl.means import fields
 from memr1_jax.text.normalize import Words
 
 

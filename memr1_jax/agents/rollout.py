@@ -33,7 +33,7 @@ from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Samples, Sampling, generate
-from memr1_jax.rl.metrics import Mean, fields, masked_mean, masked_means
+from memr1_jax.rl.means import Mean, fields, masked_mean, masked_means
 from memr1_jax.rl.trajectories import Trajectories
 from memr1_jax.text.segments import Packed
 

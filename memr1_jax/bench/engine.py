@@ -19,11 +19,11 @@ from memr1_jax.bench.reply_cache import ReplyCache, model_digest, reply_key
 from memr1_jax.bench.systems.protocol import Call, Reply
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Context
+from memr1_jax.models.loading import Model
 from memr1_jax.parallel.rules import BATCH
 from memr1_jax.text.byte_table import build_byte_table
 from memr1_jax.text.grammar import Grammar, build_grammar, fewest_tokens
 from memr1_jax.text.plain import ChatEncoder
-from memr1_jax.training.loading import Model
 
 _MOST_HEADS = 1024  # beginnings of prompts that are remembered
 _FEWEST_IDS = 16  # memory ids that a grammar knows, at least: more are built in powers of two

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from memr1_jax.data.hub import local_path
 from memr1_jax.errors import UserError
-from memr1_jax.options import user_path
 from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
@@ -74,14 +74,14 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
 
     Args:
       file: what is looked for.
-      path: a local copy, or a folder that holds it under its published name.
+      path: a local copy, or a folder that holds it under its published name; see `hub.local_path`.
       strict: whether a file of unknown content is an error instead of a warning.
 
     Raises:
       UserError: nothing is there, the download fails, or `strict` refuses the file.
     """
     if path:
-        path = _given(file, user_path(path))
+        path = _given(file, local_path(path))
     else:
         path = cache_folder() / file.name
         if not path.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from memr1_jax.data import locomo
 from memr1_jax.data.audit import AUDIT, read_audit, with_audit
+from memr1_jax.data.hub import one_file
 from memr1_jax.data.longmemeval import FILES, load_longmemeval
 from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_cleaned
 from memr1_jax.data.own_dialogues import load_own_dialogues
@@ -18,7 +19,6 @@ from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
 from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.options import user_path
 
 PathLike = str | os.PathLike
 
@@ -133,7 +133,7 @@ def read_own(
     del strict
     if not path:
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
-    path = user_path(path)
+    path = one_file(path)
     conversations = load_own_dialogues(path, session_gap, drop_unknown_turns)
     return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import memories_shown
 from memr1_jax.agents.extractor import FactExtractor, TurnText, make_extract, read_facts
 from memr1_jax.agents.ingest import make_ingest_turn
@@ -31,9 +33,6 @@ from memr1_jax.memory.embedder import embedding_width
 from memr1_jax.text.answer_span import extract_answer
 from memr1_jax.text.events import Event
 from memr1_jax.text.plain import one_line
-from memr1_jax.training.config import AgentConfig
-from memr1_jax.training.loading import Models
-from memr1_jax.training.workbench import Workbench
 
 Said: TypeAlias = tuple[str, str] | tuple[str, str, str]  # speaker, text and, where known, time
 
@@ -110,7 +109,7 @@ class Agents:
         self,
         options: AgentConfig,
         models: Models,
-        bench: Workbench,
+        bench: AgentPair,
         facts: str = "turns",
         extractor: FactExtractor | None = None,
     ):

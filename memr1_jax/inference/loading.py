@@ -5,16 +5,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.agent_folder import FACTS, AgentSettings, read_settings
+from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
 from memr1_jax.agents.extractor import FactExtractor
 from memr1_jax.agents.templates import load_template
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.options import check, user_path
-from memr1_jax.training.agent_folder import FACTS, AgentSettings, read_settings
-from memr1_jax.training.config import AgentConfig
-from memr1_jax.training.loading import Models, load_models
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 _BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
 
@@ -55,7 +54,7 @@ def load(
         raise UserError(f"facts={facts!r} is none of {', '.join(FACTS[1:])}.")
     models = load_models(chosen)
     background = [] if settings.embedder is not None else _background()
-    bench = build_workbench(chosen, models, background, settings.embedder)
+    bench = build_agent_pair(chosen, models, background, settings.embedder)
     extractor = _extractor(chosen, models, bench) if facts == "extracted" else None
     return Agents(chosen, models, bench, facts, extractor)
 
@@ -73,7 +72,7 @@ def _folders(name, answer) -> tuple[Path, Path]:
     return manager, resolve_model(answer) if os.fspath(answer) else found.get("answer", manager)
 
 
-def _extractor(options: AgentConfig, models: Models, bench: Workbench) -> FactExtractor:
+def _extractor(options: AgentConfig, models: Models, bench: AgentPair) -> FactExtractor:
     name = "compact_nano" if options.manager_prompt == "compact_nano" else "compact"
     template = load_template(name, models.manager.tokenizer, role="facts")
     return FactExtractor(

@@ -24,7 +24,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from memr1_jax.models.attention import Source, attend
 from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.product import product, row_scores
 from memr1_jax.models.rope import apply_rope, rope_tables
 from memr1_jax.parallel.activations import gather_weights, split

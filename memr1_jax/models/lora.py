@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import init_params
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 
 _START, _END = "<|im_start|>", "<|im_end|>"

@@ -8,26 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from memr1_jax.agents.agent_pair import Models, build_agent_pair
 from memr1_jax.agents.ingest import add_everything, ingest
-from memr1_jax.models.config import PRESETS, DecoderConfig
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.models.decoder import Decoder, init_params
+from memr1_jax.models.decoder_config import PRESETS, DecoderConfig
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.sources import SMOLLM2, resolve_model
 from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
+from memr1_jax.models.loading import Model, compute_dtype
 from memr1_jax.models.precision import cast_weights
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import (
-    answer_data,
-    make_frozen,
-    make_policy,
-    manager_data,
-    trainable,
-    untrained,
-)
+from memr1_jax.training.build import build_learner, make_frozen, make_policy, trainable, untrained
 from memr1_jax.training.config import ExperimentConfig, check_options
-from memr1_jax.training.loading import Model, Models, compute_dtype, load_dialogues
 from memr1_jax.training.step import Policy
-from memr1_jax.training.workbench import build_workbench
+from memr1_jax.training.training_data import answer_data, manager_data
 
 ROWS = 512  # of the resident data; about what LoCoMo gives to train on
 
@@ -63,12 +57,12 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     )
     with tempfile.TemporaryDirectory() as folder:
         dialogues, _ = load_dialogues(generated, options.seed, Path(folder))
-    bench = build_workbench(options, models, dialogues)
+    pair = build_agent_pair(options, models, dialogues)
     if agent == "manager":
-        data = manager_data(options, bench, models, dialogues)
+        data = manager_data(options, pair, models, dialogues)
     else:
-        banks = ingest(add_everything, None, bench.tools, bench.encoder, dialogues).banks
-        data = answer_data(options, bench, models, dialogues, banks)
+        banks = ingest(add_everything, None, pair.tools, pair.encoder, dialogues).banks
+        data = answer_data(options, pair, models, dialogues, banks)
     learner, model = build_learner(options, agent), models.of(agent)
     # Parameters are an argument, as shapes cannot be closed over.
     state = jax.eval_shape(
@@ -82,8 +76,8 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     frozen = make_frozen(options, models, agent, untrained(options, models.answerer))
     rows = jax.ShapeDtypeStruct((options.batch,), np.int32)
     valid = jax.ShapeDtypeStruct((options.batch,), bool)
-    arguments = (state, frozen, bench.tools, _stretched(data), rows, valid)
-    policy = make_policy(options, bench, models, agent)
+    arguments = (state, frozen, pair.tools, _stretched(data), rows, valid)
+    policy = make_policy(options, pair, models, agent)
     return AbstractStep(policy, learner.make_step(policy), jax.tree.map(_shape, arguments))
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from memr1_jax.models.attention import SCORE_BYTES
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.rules import batch_sharding
-from memr1_jax.parallel.step import step_shardings
+from memr1_jax.parallel.sharded_step import step_shardings
 from memr1_jax.planner import roofline
 from memr1_jax.planner.abstract import AbstractStep
 from memr1_jax.planner.roofline import COMPUTE, MASTER, Layout, Lengths, Work

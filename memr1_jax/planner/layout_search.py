@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from memr1_jax.errors import UserError
 from memr1_jax.options import with_options
 from memr1_jax.parallel.mesh import make_mesh
-from memr1_jax.parallel.step import check_batch, shard_train_step
+from memr1_jax.parallel.sharded_step import check_batch, shard_train_step
 from memr1_jax.planner.abstract import AbstractStep, abstract_step
 from memr1_jax.planner.aot import (
     CompileReport,

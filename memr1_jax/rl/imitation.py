@@ -12,7 +12,7 @@ import optax
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.options import FINITE, above, option, with_default
 from memr1_jax.rl.losses import LossTerms, aggregate, denominators
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.minibatches import accumulate_gradients, optimiser_step, run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,

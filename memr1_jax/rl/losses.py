@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memr1_jax.rl.kl import kl_estimate
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 
 RATIOS = ("token", "sequence")
 

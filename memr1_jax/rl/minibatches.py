@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from memr1_jax.rl.losses import LossTerms
-from memr1_jax.rl.metrics import Mean, once
+from memr1_jax.rl.means import Mean, once
 
 
 def run_mini_batches(

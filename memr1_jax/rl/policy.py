@@ -27,7 +27,7 @@ from memr1_jax.rl.losses import (
     policy_loss,
     sampler_weights,
 )
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, optimiser_step
 from memr1_jax.rl.trajectories import Trajectories, by_step
 from memr1_jax.text.grammar import Grammar, allowed, states_along

@@ -16,7 +16,7 @@ from memr1_jax.options import above, between, option, with_default
 from memr1_jax.rl.advantages import last_token_rewards
 from memr1_jax.rl.gae import centre, generalised_advantages, whiten
 from memr1_jax.rl.losses import denominators, value_loss
-from memr1_jax.rl.metrics import Mean, fields, masked_mean
+from memr1_jax.rl.means import Mean, fields, masked_mean
 from memr1_jax.rl.minibatches import (
     accumulate_gradients,
     map_parts,

@@ -11,7 +11,7 @@ from flax import struct
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.options import option
 from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,

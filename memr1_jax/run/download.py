@@ -74,6 +74,43 @@ def download(url: str, path: Path, sha256: str, description: str, advice: str) -
         ) from error
 
 
+def from_hub(
+    repository: str,
+    patterns: list[str],
+    message: str,
+    kind: str = "model",
+    cache: str | os.PathLike | None = None,
+) -> Path:
+    """Returns the folder with those files of a Hugging Face repository that match the patterns.
+
+    What is cached is found without a network.
+
+    Args:
+      repository: as owner/name.
+      patterns: names of files, with * for any part.
+      message: of the error; {} becomes what happened.
+      kind: "model" or "dataset".
+      cache: the folder for the files; by default the hub's own.
+
+    Raises:
+      UserError: the hub does not give them.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository,
+            repo_type=kind,
+            allow_patterns=patterns,
+            cache_dir=cache and Path(cache) / "hub",
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        told = f"the Hugging Face hub did not give it ({type(error).__name__})"
+        raise UserError(message.format(told)) from error
+    return Path(folder)
+
+
 def retry(action: Callable[[], T]) -> T:
     """Returns what `action` returns, trying again after `PAUSES` while the network fails.
 

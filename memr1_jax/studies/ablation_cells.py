@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from memr1_jax.agents.episodes import HORIZONS
+from memr1_jax.agents.episode_rollout import HORIZONS
 from memr1_jax.agents.prompt_files import plain_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, option, with_default

@@ -57,14 +57,14 @@ def ablate(options: AblationsConfig) -> dict[str, Any]:
 
 def _measure(experiment) -> dict[str, dict]:
     trained = experiment.params
-    measured = held_out(experiment)(trained["manager"], trained["answer"])
+    measured = held_out(experiment).measure(trained["manager"], trained["answer"])
     return {"measured": dataclasses.asdict(measured)}
 
 
 def _check_judge(options: AblationsConfig) -> None:
     """Refuses a judge that cannot read the answers now, not after an hour of other runs."""
+    from memr1_jax.agents.agent_pair import check_same_tokens
     from memr1_jax.models.hf.tokenizer import load_tokenizer
-    from memr1_jax.training.loading import check_same_tokens
 
     if options.judge_model:
         names = (options.judge_model, options.model)

@@ -121,13 +121,13 @@ def _measure(experiment) -> dict[str, dict]:
 
     The start's manager is judged by the trained Answer Agent, as the end's is.
     """
-    yardstick = held_out(experiment)
+    dialogues = held_out(experiment)
     start, trained = experiment.models.manager.params, experiment.params
-    before = dataclasses.asdict(yardstick(start, start))
-    before["manager"] = yardstick.manager(start, trained["answer"])
+    before = dataclasses.asdict(dialogues.measure(start, start))
+    before["manager"] = dialogues.manager(start, trained["answer"])
     return {
         "start": before,
-        "end": dataclasses.asdict(yardstick(trained["manager"], trained["answer"])),
+        "end": dataclasses.asdict(dialogues.measure(trained["manager"], trained["answer"])),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a pair of agents can do on held-out generated dialogues, each alone and both together."""
+"""Measures a pair of agents on held-out generated dialogues, each alone and both together."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 
+from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import EXACT_MATCH
 from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
 from memr1_jax.agents.ingest import Ingestion
@@ -16,16 +17,16 @@ from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.evals.answering import Prediction
 from memr1_jax.evals.bank_health import bank_health
+from memr1_jax.evals.evaluator import Evaluator
 from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.sampler import greedy_sampling, rollout_weights
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
-from memr1_jax.training.assembly import gold_banks, make_policy
+from memr1_jax.training.build import make_policy
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import Models
 from memr1_jax.training.step import Frozen
+from memr1_jax.training.training_data import gold_banks
 from memr1_jax.training.validation import greedy_reward
-from memr1_jax.training.workbench import Pipeline, Workbench
 
 _BATCH = 32
 
@@ -58,39 +59,39 @@ class Measured:
     turns: int
 
 
-class Yardstick:
+class HeldOutDialogues:
     """Held-out dialogues as arrays and the programs that measure on them, compiled once."""
 
     def __init__(
         self,
         options: ExperimentConfig,
-        bench: Workbench,
+        pair: AgentPair,
         models: Models,
         dialogues: list[Conversation],
     ):
         """Takes dialogues with gold operations; UserError where they have none."""
-        self._bench, self._models, self._dialogues = bench, models, dialogues
-        self._pipeline = Pipeline(options, bench, models)
-        self._gold = gold_banks(bench, dialogues)
+        self._pair, self._models, self._dialogues = pair, models, dialogues
+        self._evaluator = Evaluator(options, pair, models)
+        self._gold = gold_banks(pair, dialogues)
         tuples = [item for dialogue in dialogues for item in manager_tuples(dialogue, None)]
-        self._asked = encode_manager_data(bench.encoder, dialogues, tuples)
+        self._asked = encode_manager_data(pair.encoder, dialogues, tuples)
         self._shown, _ = manager_demonstrations(
-            bench.manager, bench.tools, bench.encoder, models.manager.tokenizer, dialogues
+            pair.manager, pair.tools, pair.encoder, models.manager.tokenizer, dialogues
         )
         # Whatever was rewarded in training, an exact match is what counts here.
-        policy = make_policy(options, bench, models, "manager")
+        policy = make_policy(options, pair, models, "manager")
         policy = dataclasses.replace(policy, reward=EXACT_MATCH.reward, judge=None)
         self._exact_match = greedy_reward(policy, batch=_BATCH)
-        self._write = jax.jit(functools.partial(_write, bench.manager, models.manager.decoder))
+        self._write = jax.jit(functools.partial(_write, pair.manager, models.manager.decoder))
 
-    def __call__(self, manager: dict, answerer: dict) -> Measured:
+    def measure(self, manager: dict, answerer: dict) -> Measured:
         """Measures the agents with these parameters."""
         seen: list[Seen] = []
         watched = functools.partial(watch, dialogues=len(self._dialogues), seen=seen)
-        banks = self._pipeline.banks(manager, self._dialogues, "held-out dialogues", watched)
+        banks = self._evaluator.banks(manager, self._dialogues, "held-out dialogues", watched)
         whole = self._answers(answerer, banks)
         alone = self._answers(answerer, self._gold)
-        records = self._pipeline.replay(seen, self._dialogues, whole)
+        records = self._evaluator.replay(seen, self._dialogues, whole)
         right = self._right_operations(manager)
         return Measured(
             answer=_exact(alone.predictions),
@@ -113,21 +114,21 @@ class Yardstick:
         )
 
     def _answers(self, answerer: dict, banks: Ingestion):
-        return self._pipeline.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
+        return self._evaluator.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
 
     def manager(self, manager: dict, answerer: dict) -> float:
         """The field `manager` of `Measured` alone."""
         frozen, rows = Frozen(reference=None, answerer=answerer), np.arange(self._asked.rows)
-        return self._exact_match(manager, frozen, self._bench.tools, self._asked, rows)
+        return self._exact_match(manager, frozen, self._pair.tools, self._asked, rows)
 
     def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:
         """The gold event of every turn, and whether the manager did what it should."""
         tokenizer, shown = self._models.manager.tokenizer, self._shown
-        agent = self._bench.manager
+        agent = self._pair.manager
         found = []
         for rows, valid in row_batches(shown.rows, _BATCH):
             written, length = jax.device_get(
-                self._write(manager, self._bench.tools, shown, rows, valid)
+                self._write(manager, self._pair.tools, shown, rows, valid)
             )
             for place, row in enumerate(rows[: int(valid.sum())]):
                 gold, did = (

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
@@ -34,8 +35,8 @@ from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.sampler import generate as sample
 from memr1_jax.models.sampler import greedy_sampling
@@ -49,9 +50,7 @@ from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.text.events import Event
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import Models, load_models
-from memr1_jax.training.sft_step import demonstrate
-from memr1_jax.training.workbench import Workbench, build_workbench
+from memr1_jax.training.step import demonstrate
 
 NANO = DecoderConfig(  # 0.75 million parameters
     vocab_size=2048,
@@ -164,7 +163,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
     seeds = iter(range(options.seed + 1, 1 << 30))
     statistics = nano_dialogues(next(seeds), 300)
-    bench = build_workbench(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
+    pair = build_agent_pair(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
 
     def lessons(dialogues, what, **flaws):
         with progress_bar(dialogues, f"demonstrations, {what}") as progress:
@@ -172,7 +171,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
             for done in range(0, dialogues, _AT_ONCE):
                 count = min(_AT_ONCE, dialogues - done)
                 told = nano_dialogues(next(seeds), count, split=what)
-                parts.append(demonstrated(bench, models, told, **flaws))
+                parts.append(demonstrated(pair, models, told, **flaws))
                 progress.update(done + count)
         return {
             agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
@@ -185,7 +184,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     flawed = lessons(options.flawed_dialogues, "validation", **flaws)
 
     model = models.manager
-    agents = {"manager": bench.manager, "answer": bench.answerer}
+    agents = {"manager": pair.manager, "answer": pair.answerer}
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
     scores = {}
     falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
@@ -251,7 +250,7 @@ def tokenizer_texts() -> Iterator[str]:
 
 
 def demonstrated(
-    bench: Workbench,
+    pair: AgentPair,
     models: Models,
     dialogues: list[Conversation],
     *,
@@ -266,27 +265,27 @@ def demonstrated(
     """
     tokenizer = models.manager.tokenizer
     answers, _ = answer_demonstrations(
-        bench.answerer,
-        bench.tools,
-        bench.encoder,
+        pair.answerer,
+        pair.tools,
+        pair.encoder,
         tokenizer,
         dialogues,
-        encode_final_banks(bench.encoder, dialogues),
+        encode_final_banks(pair.encoder, dialogues),
         verbose=verbose,
         seed=seed,
     )
     operations, _ = manager_demonstrations(
-        bench.manager,
-        bench.tools,
-        bench.encoder,
+        pair.manager,
+        pair.tools,
+        pair.encoder,
         tokenizer,
         dialogues,
         corrupt=corrupt,
         seed=seed,
     )
     return {
-        "answer": _lessons(bench.answerer, bench.tools, answers),
-        "manager": _lessons(bench.manager, bench.tools, operations),
+        "answer": _lessons(pair.answerer, pair.tools, answers),
+        "manager": _lessons(pair.manager, pair.tools, operations),
     }
 
 

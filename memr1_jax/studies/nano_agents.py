@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.agent_folder import write_settings
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import (
     NOTHING,
     FactExtractor,
@@ -29,7 +31,7 @@ from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
@@ -38,10 +40,7 @@ from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import Lessons, demonstrated, equal_share, falling_rate, teach
 from memr1_jax.text.events import Event
-from memr1_jax.training.agent_folder import write_settings
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import build_workbench
 
 SHAPE = DecoderConfig(  # 1.1 million parameters
     vocab_size=2048,
@@ -129,7 +128,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     config = ExperimentConfig(model=str(start), **SIZES)
     models = load_models(config)
     seeds = iter(range(options.seed + 1, 1 << 30))
-    bench = build_workbench(config, models, open_dialogues(next(seeds), 300, options.open_words))
+    pair = build_agent_pair(config, models, open_dialogues(next(seeds), 300, options.open_words))
     model = models.manager
     extractor = FactExtractor(
         template=load_template("compact_nano", model.tokenizer, role="facts"),
@@ -144,8 +143,8 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
             for done in range(0, dialogues, _AT_ONCE):
                 count = min(_AT_ONCE, dialogues - done)
                 told = open_dialogues(next(seeds), count, options.open_words, split=what)
-                found = demonstrated(bench, models, told)
-                found["extract"] = extractions(extractor, bench.encoder, model.tokenizer, told)
+                found = demonstrated(pair, models, told)
+                found["extract"] = extractions(extractor, pair.encoder, model.tokenizer, told)
                 for agent, part in found.items():
                     parts[agent].append(part)
                 progress.update(done + count)
@@ -155,7 +154,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         }
 
     test, clean = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
-    agents = {"extract": extractor, "manager": bench.manager, "answer": bench.answerer}
+    agents = {"extract": extractor, "manager": pair.manager, "answer": pair.answerer}
     params = teach(
         agents,
         model.decoder,
@@ -179,7 +178,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     made = export_params(
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
-    write_settings(made, config, "extracted", jax.device_get(bench.tools.embedder))
+    write_settings(made, config, "extracted", jax.device_get(pair.tools.embedder))
     write_json_atomic(
         folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
     )

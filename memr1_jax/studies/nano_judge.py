@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memr1_jax.agents.agent_pair import AgentPair, build_agent_pair, load_models
 from memr1_jax.agents.judge import judge_log_odds
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
@@ -35,8 +36,6 @@ from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.studies.nano import NANO_SIZES, falling_rate, nano_dialogues
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import Workbench, build_workbench
 
 _TEST_BATCH = 256
 
@@ -111,15 +110,15 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     settings = with_options(ExperimentConfig(), model="nano", reward="judge", **NANO_SIZES)
     models = load_models(settings)
     dialogues = nano_dialogues(options.seed, options.dialogues)
-    bench = build_workbench(settings, models, dialogues)
-    learned = _encoded(bench.encoder, list(shown_answers(dialogues, options.seed)))
+    pair = build_agent_pair(settings, models, dialogues)
+    learned = _encoded(pair.encoder, list(shown_answers(dialogues, options.seed)))
     tests = nano_dialogues(options.seed + 1, options.test_dialogues, split="test")
     tests = list(shown_answers(tests, options.seed + 1))
-    mark = functools.partial(right_by_kind, bench, tests)
+    mark = functools.partial(right_by_kind, pair, tests)
 
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), models.judge.params)
     before = mark(params)
-    params = _teach(options, bench, params, learned)
+    params = _teach(options, pair, params, learned)
     after = mark(params)
     said = {one.kind: "yes" if one.right else "no" for one in tests}
     table(
@@ -157,17 +156,17 @@ def shown_answers(dialogues: Sequence[Conversation], seed: int) -> Iterator[Show
                 yield Shown(question.question, question.answer, answer, kind)
 
 
-def right_by_kind(bench: Workbench, shown: list[Shown], params: dict) -> dict[str, dict]:
-    """What share of answers the workbench's judge marks as they should be, by kind and in all.
+def right_by_kind(pair: AgentPair, shown: list[Shown], params: dict) -> dict[str, dict]:
+    """Measures the share of answers that the pair's judge marks as it should, by kind and in all.
 
     Each kind has its `count` and the share `right`.
     """
-    rows = _encoded(bench.encoder, shown)
-    judge = jax.jit(functools.partial(judge_log_odds, bench.judge))
+    rows = _encoded(pair.encoder, shown)
+    judge = jax.jit(functools.partial(judge_log_odds, pair.judge))
     right = []
     for index, valid in row_batches(len(shown), _TEST_BATCH):
         batch = jax.tree.map(lambda x, index=index: x[index], rows)
-        odds = judge(params, bench.tools, *batch[:3])
+        odds = judge(params, pair.tools, *batch[:3])
         right += list(((np.asarray(odds) > 0) == batch.label)[valid])
     kinds = collections.defaultdict(list)
     for one, correct in zip(shown, right, strict=True):
@@ -221,12 +220,12 @@ def _encoded(encoder: Encoder, shown: list[Shown]) -> _Rows:
     )
 
 
-def _teach(options, bench, params, rows: _Rows) -> dict:
+def _teach(options, pair, params, rows: _Rows) -> dict:
     rate = falling_rate(options.learning_rate, options.steps, warmup=50)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.05))
 
     def loss(params, batch):
-        odds = judge_log_odds(bench.judge, params, bench.tools, *batch[:3])
+        odds = judge_log_odds(pair.judge, params, pair.tools, *batch[:3])
         return optax.sigmoid_binary_cross_entropy(odds, batch.label).mean()
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

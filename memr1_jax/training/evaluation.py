@@ -3,17 +3,17 @@
 import functools
 from pathlib import Path
 
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
+from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.metrics import results_table
-from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
-from memr1_jax.training.check_dialogues import check_evaluated
 from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.identity import open_run
-from memr1_jax.training.loading import load_dialogues, load_models
-from memr1_jax.training.workbench import Pipeline, build_workbench
+from memr1_jax.training.training_data import check_evaluated
 
 
 def evaluate(options: EvaluationConfig) -> Evaluation:
@@ -43,15 +43,15 @@ def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
     train, dialogues = load_dialogues(options, options.seed, folder, learn=False)
     check_evaluated(options, dialogues)
     models = load_models(options)
-    bench = build_workbench(options, models, train)
-    pipeline = Pipeline(options, bench, models)
+    pair = build_agent_pair(options, models, train)
+    evaluator = Evaluator(options, pair, models)
     what = f"{options.eval_split} split"
     seen: list[Seen] = []
     watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)
     manager = models.manager.params if options.bank_builder == "manager" else None
-    banks = pipeline.banks(manager, dialogues, what, watched)
-    evaluation = pipeline.evaluate(models.answerer.params, dialogues, banks, what)
-    write_replay(folder, options.eval_split, pipeline.replay(seen, dialogues, evaluation))
+    banks = evaluator.banks(manager, dialogues, what, watched)
+    evaluation = evaluator.evaluate(models.answerer.params, dialogues, banks, what)
+    write_replay(folder, options.eval_split, evaluator.replay(seen, dialogues, evaluation))
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
     write_report_page(folder)
     return evaluation

@@ -1,7 +1,6 @@
 """A whole experiment: evaluate, train one agent or both, evaluate again, export."""
 
 import contextlib
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -10,10 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
+from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import (
     read_evaluation,
@@ -30,8 +32,8 @@ from memr1_jax.models.precision import cast_weights
 from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
-from memr1_jax.parallel.rules import state_shardings
-from memr1_jax.parallel.step import check_batch, place, shard_train_step
+from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
+from memr1_jax.rl.recipes import with_recipe
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import (
@@ -44,36 +46,36 @@ from memr1_jax.run.metrics_log import (
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
-from memr1_jax.training.algorithms import Learner, build_learner, warmup_steps
-from memr1_jax.training.assembly import (
-    answer_data,
-    gold_banks,
+from memr1_jax.training.build import (
+    build_learner,
+    initial_state,
     lora_of,
     make_frozen,
     make_policy,
-    manager_data,
     network,
-    trainable,
+    print_memory,
     untrained,
+    warmup_steps,
 )
-from memr1_jax.training.bank_file import read_banks, write_banks
-from memr1_jax.training.check_dialogues import check_dialogues, training_banks
 from memr1_jax.training.config import (
     ExperimentConfig,
     check_options,
 )
-from memr1_jax.training.device_memory import print_memory
 from memr1_jax.training.identity import open_run
-from memr1_jax.training.loading import Model, load_dialogues, load_models, read_params
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
-from memr1_jax.training.recipe import with_recipe
 from memr1_jax.training.step import Policy
+from memr1_jax.training.training_data import (
+    answer_data,
+    check_dialogues,
+    gold_banks,
+    manager_data,
+    training_banks,
+)
 from memr1_jax.training.validation import (
     make_validation,
     validation_dialogues,
     validation_options,
 )
-from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
 class Experiment:
@@ -100,9 +102,9 @@ class Experiment:
             )
             check_dialogues(options, self.train_dialogues, self.eval_dialogues, self.folder)
             self.models = load_models(options, self.mesh)
-            self.bench = build_workbench(options, self.models, self.train_dialogues)
+            self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
-        self.pipeline = Pipeline(options, self.bench, self.models)
+        self.evaluator = Evaluator(options, self.pair, self.models)
         # What is trained of each agent, in the form of `Frozen`.
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
@@ -145,14 +147,14 @@ class Experiment:
                 "critic_warmup_steps": warmup_steps(options, agent, critic=True),
             },
         )
-        policy = make_policy(options, self.bench, self.models, agent)
+        policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
         learner = self.learners[agent]
-        state = _initial_state(options, learner, agent, model, self.mesh)
+        state = initial_state(options, learner, agent, model, self.mesh)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = learner.make_step(policy), jnp.asarray
-        arguments = (frozen, self.bench.tools, jax.tree.map(jnp.asarray, data))
+        arguments = (frozen, self.pair.tools, jax.tree.map(jnp.asarray, data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
             state, *arguments = place(self.mesh, state, *arguments)
@@ -206,7 +208,7 @@ class Experiment:
     def _data(self, agent: str) -> Any:
         """What an agent learns from; banks, once built, are kept for a resumed run."""
         if agent == "manager":
-            return manager_data(self.options, self.bench, self.models, self.train_dialogues)
+            return manager_data(self.options, self.pair, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
         builder = training_banks(options)
         origin = f"{builder} {options.manager_steps}"
@@ -216,7 +218,7 @@ class Experiment:
             found = self._banks(builder, self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
-        return answer_data(options, self.bench, self.models, self.train_dialogues, found.banks)
+        return answer_data(options, self.pair, self.models, self.train_dialogues, found.banks)
 
     def _learned_before(self, agent: str) -> dict[str, int]:
         """The steps of the agent that this one learns from, if it learned first."""
@@ -234,10 +236,10 @@ class Experiment:
         options, given = self.options, validation_options(self.options)
         dialogues = validation_dialogues(options, self.folder, self.eval_dialogues)
         if agent == "manager":
-            data = manager_data(given, self.bench, self.models, dialogues)
+            data = manager_data(given, self.pair, self.models, dialogues)
         else:
             banks = self._banks(training_banks(options), dialogues, "for validation").banks
-            data = answer_data(given, self.bench, self.models, dialogues, banks)
+            data = answer_data(given, self.pair, self.models, dialogues, banks)
         frozen, tools, _ = arguments
         data = jax.tree.map(jnp.asarray, data)
         if options.algorithm == "sft":  # which learns without rewards
@@ -258,11 +260,11 @@ class Experiment:
     def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
         """The banks of dialogues, filled by "manager", "add_all" or "gold"."""
         if builder == "gold":
-            return gold_banks(self.bench, dialogues)
+            return gold_banks(self.pair, dialogues)
         params = None
         if builder == "manager":
             params = network(self.options, self.models.manager, self.params["manager"])
-        return self.pipeline.banks(params, dialogues, what, *watched)
+        return self.evaluator.banks(params, dialogues, what, *watched)
 
     def _write_flags(self) -> None:
         write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
@@ -300,11 +302,11 @@ class Experiment:
             self.options.bank_builder, self.eval_dialogues, f"{when} training", watched
         )
         answerer = network(self.options, self.models.answerer, self.params["answer"])
-        evaluation = self.pipeline.evaluate(
+        evaluation = self.evaluator.evaluate(
             answerer, self.eval_dialogues, banks, f"{when} training"
         )
         if is_main():
-            turns = self.pipeline.replay(seen, self.eval_dialogues, evaluation)
+            turns = self.evaluator.replay(seen, self.eval_dialogues, evaluation)
             write_replay(self.folder, when, turns)
             write_evaluation(self.folder, when, evaluation, self.options.eval_split)
         barrier(f"evaluation {when}")  # the file decides what a resumed run does
@@ -369,26 +371,3 @@ def _kept(read: Callable[[], Any]) -> Any:
     except UserError as error:
         warnings.warn(f"{error} It is made again now.", stacklevel=2)
         return None
-
-
-def _initial_state(
-    options: ExperimentConfig, learner: Learner, agent: str, model: Model, mesh
-) -> Any:
-    """Makes an agent's state before the first step, on a mesh where the rules put it.
-
-    Weights are trained from their published precision, which the arithmetic's may be below.
-    """
-    params, whole = model.params, not options.lora_rank
-    if whole and model.decoder.dtype != jnp.float32:
-        params, _ = read_params(model.folder, mesh, jnp.float32)
-
-    def create(params):
-        model_of = dataclasses.replace(model, params=params)
-        return learner.create_state(
-            trainable(options, model_of, agent), options.seed, model.config.model_width
-        )
-
-    shardings = None
-    if mesh is not None:
-        shardings = state_shardings(mesh, jax.eval_shape(create, params))
-    return jax.jit(create, out_shardings=shardings)(params)

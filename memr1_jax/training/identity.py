@@ -5,14 +5,16 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.data.dialogues import find_dialogues
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.models.loading import compute_dtype
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.run_folder import Input, RunFolder
-from memr1_jax.training.config import AgentConfig, ExperimentConfig
-from memr1_jax.training.loading import compute_dtype, find_dialogues
+from memr1_jax.training.config import ExperimentConfig
 
 # Where a run is and how it goes on.
 _PLACE = {"output", "resume", "overwrite", "compilation_cache"}

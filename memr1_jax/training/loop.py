@@ -15,7 +15,7 @@ import numpy as np
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import is_main
-from memr1_jax.rl.metrics import Mean
+from memr1_jax.rl.means import Mean
 from memr1_jax.rl.update import TrainState
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_json_atomic

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, ManagerData, row_batches
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -17,7 +18,6 @@ from memr1_jax.options import with_options
 from memr1_jax.parallel.activations import on_mesh
 from memr1_jax.parallel.rules import replicated
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import load_dialogues
 from memr1_jax.training.step import Frozen, Policy
 
 

@@ -30,7 +30,7 @@ QUESTION = "What is the name of the dog that Ana has?"
 @pytest.fixture(scope="module")
 def shown(tiny):
     """Both banks, the scene, the query, and the prompt from them."""
-    encoder = tiny.bench.encoder
+    encoder = tiny.pair.encoder
     names, name_length = encoder.rows(NAMES, 8)
     times, time_length = encoder.rows(TIMES, 32)
     scene = Scene(*map(jnp.asarray, (names, name_length, times, time_length)))
@@ -39,17 +39,17 @@ def shown(tiny):
     gold_row = (jnp.asarray(part[0]) for part in encoder.rows(["Rex"], encoder.sizes.gold_width))
     query = Query(jnp.asarray(tokens[0]), jnp.asarray(length[0]), gold, *gold_row)
     banks = [bank_of(tiny, texts, when) for texts, when in zip(MEMORIES, WHEN, strict=True)]
-    agent, tools = tiny.bench.answerer, tiny.bench.tools
+    agent, tools = tiny.pair.answerer, tiny.pair.tools
     retrieved = tuple(retrieve_memories(agent, tools, bank, query) for bank in banks)
     return scene, retrieved, query
 
 
 def _lines(tiny):
     """Memory lines of both speakers, best first, and their scores."""
-    query = tiny.bench.encoder.keys([QUESTION])[0]
+    query = tiny.pair.encoder.keys([QUESTION])[0]
     lines = []
     for texts, when in zip(MEMORIES, WHEN, strict=True):
-        scores = tiny.bench.encoder.keys(texts) @ query
+        scores = tiny.pair.encoder.keys(texts) @ query
         order = np.argsort(-scores, kind="stable")
         lines.append([(f"- {TIMES[when[m]]}: {texts[m]}\n", float(scores[m])) for m in order])
     return lines
@@ -64,12 +64,12 @@ def _text(tiny, lines):
 
 
 def _shown_text(tiny, packed):
-    whole = [*tiny.bench.answerer.template.instruction, *packed.tokens[: packed.length]]
+    whole = [*tiny.pair.answerer.template.instruction, *packed.tokens[: packed.length]]
     return tiny.decode(whole).rpartition("<|im_start|>user\n")[2]
 
 
 def test_the_prompt_holds_both_speakers_memories_best_first_with_dates(tiny, shown):
-    packed = answer_prompt(tiny.bench.answerer, *shown)
+    packed = answer_prompt(tiny.pair.answerer, *shown)
     lines = _lines(tiny)
     assert "Rex" in lines[0][0][0] and "Rex" in lines[1][0][0]
     assert _shown_text(tiny, packed) == _text(tiny, lines)
@@ -77,13 +77,13 @@ def test_the_prompt_holds_both_speakers_memories_best_first_with_dates(tiny, sho
 
 
 def test_the_least_similar_of_both_speakers_go_first_and_the_question_never(tiny, shown):
-    whole = int(answer_prompt(tiny.bench.answerer, *shown).length)
+    whole = int(answer_prompt(tiny.pair.answerer, *shown).length)
     lines = _lines(tiny)
     ranked = sorted((line for part in lines for line in part), key=lambda item: -item[1])
     assert len({score for _, score in ranked}) == len(ranked)
     for spared in (1, 3, 4):
         cost = sum(len(tiny.encode(line)) for line, _ in ranked[-spared:])
-        agent = dataclasses.replace(tiny.bench.answerer, prompt_length=whole - cost)
+        agent = dataclasses.replace(tiny.pair.answerer, prompt_length=whole - cost)
         packed = answer_prompt(agent, *shown)
         kept = [[line for line in part if line in ranked[:-spared]] for part in lines]
         text = _shown_text(tiny, packed)
@@ -96,7 +96,7 @@ def test_the_least_similar_of_both_speakers_go_first_and_the_question_never(tiny
 
 
 def test_a_question_that_does_not_fit_is_reported(tiny, shown):
-    agent = dataclasses.replace(tiny.bench.answerer, prompt_length=10)
+    agent = dataclasses.replace(tiny.pair.answerer, prompt_length=10)
     packed = answer_prompt(agent, *shown)
     assert packed.overflow and int(packed.length) == 10 and int(packed.dropped) == 5
 
@@ -161,17 +161,17 @@ def _random_pairs(count):
 
 def test_the_verdict_is_that_of_the_metrics(tiny):
     pairs = HAND_WRITTEN + _random_pairs(CASES)
-    width, words = 64, tiny.bench.answerer.answer_words
+    width, words = 64, tiny.pair.answerer.answer_words
     rows = [row_of(tiny, text, width) for text, _ in pairs]
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
     gold = stack([words_of_text(text, words) for _, text in pairs])
 
     @jax.jit
     def judge(tools, tokens, length, gold):
-        one = lambda *row: judge_answer(tiny.bench.answerer, tools, *row)  # noqa: E731
+        one = lambda *row: judge_answer(tiny.pair.answerer, tools, *row)  # noqa: E731
         return jax.vmap(one)(tokens, length, gold)
 
-    verdict = judge(tiny.bench.tools, tokens, length, gold)
+    verdict = judge(tiny.pair.tools, tokens, length, gold)
     found = [(extract_answer(text), wanted) for text, wanted in pairs]
     expected = [exact_match(answer, wanted) for (answer, _), wanted in found]
     assert 0.2 < np.mean(expected) < 0.8

@@ -60,9 +60,9 @@ def _tiny(changes=COMPACT):
 def _lessons(changes=COMPACT, manager=None, **options):
     tiny = _tiny(changes)
     return manager_demonstrations(
-        manager or tiny.bench.manager,
-        tiny.bench.tools,
-        tiny.bench.encoder,
+        manager or tiny.pair.manager,
+        tiny.pair.tools,
+        tiny.pair.encoder,
         tiny.model.tokenizer,
         tiny.conversations,
         **options,
@@ -72,16 +72,16 @@ def _lessons(changes=COMPACT, manager=None, **options):
 @functools.cache
 def _banks():
     tiny = _tiny()
-    return ingest(add_everything, None, tiny.bench.tools, tiny.bench.encoder, tiny.conversations)
+    return ingest(add_everything, None, tiny.pair.tools, tiny.pair.encoder, tiny.conversations)
 
 
 @functools.cache
 def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
-    agent = tiny.bench.answerer
+    agent = tiny.pair.answerer
     template = dataclasses.replace(agent.template, head=read_prompt(prompt).head)
     agent = dataclasses.replace(agent, template=template, **sizes)
-    tools, encoder, tokenizer = tiny.bench.tools, tiny.bench.encoder, tiny.model.tokenizer
+    tools, encoder, tokenizer = tiny.pair.tools, tiny.pair.encoder, tiny.model.tokenizer
     demonstrations, counts = answer_demonstrations(
         *(agent, tools, encoder, tokenizer, tiny.conversations, _banks().banks),
         verbose=verbose,
@@ -110,7 +110,7 @@ def _gold(tiny):
 
 def _edited(tiny, demonstrations):
     """The texts of each row's bank after its demonstration."""
-    manager, tools = tiny.bench.manager, tiny.bench.tools
+    manager, tools = tiny.pair.manager, tiny.pair.tools
 
     @jax.jit
     def apply(tools, demonstrations):
@@ -162,7 +162,7 @@ def test_they_read_back_as_the_gold_operations():
 def test_the_grammar_would_have_allowed_every_token():
     tiny = _tiny()
     demonstrations, _ = _lessons()
-    manager, tools = tiny.bench.manager, tiny.bench.tools
+    manager, tools = tiny.pair.manager, tiny.pair.tools
 
     @jax.jit
     def legal(tools, demonstrations):
@@ -185,7 +185,7 @@ def test_the_grammar_would_have_allowed_every_token():
 
 def test_a_memory_that_is_not_shown_is_not_named():
     tiny = _tiny()
-    manager = dataclasses.replace(tiny.bench.manager, neighbours=1, shown=1)
+    manager = dataclasses.replace(tiny.pair.manager, neighbours=1, shown=1)
     demonstrations, counts = _lessons(manager=manager)
     gold = [operation.event for _, operation in _gold(tiny)]
     scans = [scan_operations_reference(text, 4) for text in _responses(tiny, demonstrations)]
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_left_out_and_counted():
     tiny = _tiny()
     whole, _ = _lessons()
     limit = int(np.median(whole.length))
-    manager = dataclasses.replace(tiny.bench.manager, response_length=limit)
+    manager = dataclasses.replace(tiny.pair.manager, response_length=limit)
     fitting, counts = _lessons(manager=manager)
     kept = np.flatnonzero(np.asarray(whole.length) <= limit)
     np.testing.assert_array_equal(fitting.row, kept)
@@ -244,8 +244,8 @@ def test_dialogues_without_gold_operations_are_refused():
     tiny = _tiny()
     plain = [dataclasses.replace(c, operations=()) for c in tiny.conversations]
     with pytest.raises(UserError, match="--data=synthetic"):
-        bench, tokenizer = tiny.bench, tiny.model.tokenizer
-        manager_demonstrations(bench.manager, bench.tools, bench.encoder, tokenizer, plain)
+        pair, tokenizer = tiny.pair, tiny.model.tokenizer
+        manager_demonstrations(pair.manager, pair.tools, pair.encoder, tokenizer, plain)
 
 
 @pytest.mark.parametrize("prompt", ["compact", "compact_base", "full", "full_base", "full_qwen"])

@@ -33,9 +33,9 @@ JSON_TEXTS = ['Ana said "hi".', "C:\\dogs\\", '"}\n{"id": "1", "text": "x', "\x0
 @pytest.fixture(scope="module")
 def tiny(tiny):
     """The tiny model with room for long memories."""
-    sizes = dataclasses.replace(tiny.bench.encoder.sizes, memory_width=64)
-    encoder = dataclasses.replace(tiny.bench.encoder, sizes=sizes)
-    return dataclasses.replace(tiny, bench=dataclasses.replace(tiny.bench, encoder=encoder))
+    sizes = dataclasses.replace(tiny.pair.encoder.sizes, memory_width=64)
+    encoder = dataclasses.replace(tiny.pair.encoder, sizes=sizes)
+    return dataclasses.replace(tiny, pair=dataclasses.replace(tiny.pair, encoder=encoder))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ apply = jax.jit(apply_response, static_argnums=0)
 
 
 def shown_to_manager(tiny, texts, facts, template=None):
-    manager = dataclasses.replace(tiny.bench.manager, prompt_length=900, neighbours=4)
+    manager = dataclasses.replace(tiny.pair.manager, prompt_length=900, neighbours=4)
     if template is not None:
         manager = dataclasses.replace(manager, template=template)
-    prompt = prompt_for(manager, tiny.bench.tools, bank_of(tiny, texts), facts_of(tiny, facts))
+    prompt = prompt_for(manager, tiny.pair.tools, bank_of(tiny, texts), facts_of(tiny, facts))
     return np.asarray(prompt.tokens[: prompt.length]).tolist()
 
 
@@ -77,13 +77,13 @@ def test_so_does_the_answer_agents_with_any_name_and_date(tiny, control):
         dialogue = dataclasses.replace(
             tiny.conversations[0], speakers=(name, "Ben"), sessions=sessions
         )
-        encoder = tiny.bench.encoder
-        agent = dataclasses.replace(tiny.bench.answerer, prompt_length=900)
+        encoder = tiny.pair.encoder
+        agent = dataclasses.replace(tiny.pair.answerer, prompt_length=900)
         scene = jax.tree.map(lambda x: jnp.asarray(x[0]), encode_scenes(encoder, [dialogue]))
         asked = encode_queries(encoder, [Question(question, HOSTILE[0], 1, (), 0)])
         asked = jax.tree.map(lambda x: jnp.asarray(x[0]), asked)
         banks = [bank_of(tiny, texts), bank_of(tiny, [])]
-        found = tuple(retrieve_memories(agent, tiny.bench.tools, bank, asked) for bank in banks)
+        found = tuple(retrieve_memories(agent, tiny.pair.tools, bank, asked) for bank in banks)
         packed = answer_prompt(agent, scene, found, asked)
         return np.asarray(packed.tokens[: packed.length]).tolist(), asked
 
@@ -136,7 +136,7 @@ def test_memories_shown_as_json_can_be_read_and_copied(tiny, name):
 
 def test_a_long_text_of_quotes_is_still_json(tiny):
     template = load_template("manager_full", tiny.model.tokenizer)
-    width = tiny.bench.encoder.sizes.memory_width
+    width = tiny.pair.encoder.sizes.memory_width
     text = tiny.decode(shown_to_manager(tiny, ["\x00" * width], PLAIN[:1], template))
     (line,) = text.partition("```")[0].splitlines()
     assert set(json.loads(line)["text"]) == {" ", "\x00"}
@@ -144,11 +144,11 @@ def test_a_long_text_of_quotes_is_still_json(tiny):
 
 def applied(tiny, tokens):
     """An empty bank after a response, with all of its texts."""
-    manager = dataclasses.replace(tiny.bench.manager, operations=8, prompt_length=900)
+    manager = dataclasses.replace(tiny.pair.manager, operations=8, prompt_length=900)
     bank, facts = bank_of(tiny, []), facts_of(tiny, PLAIN[:1])
-    prompt = prompt_for(manager, tiny.bench.tools, bank, facts)
+    prompt = prompt_for(manager, tiny.pair.tools, bank, facts)
     row = jnp.asarray(np.pad(np.array(tokens, np.int32), (0, 600 - len(tokens))))
-    return apply(manager, tiny.bench.tools, bank, prompt, facts, row, jnp.int32(len(tokens)))[0]
+    return apply(manager, tiny.pair.tools, bank, prompt, facts, row, jnp.int32(len(tokens)))[0]
 
 
 def test_what_the_manager_writes_is_one_line_without_control_tokens(tiny, control):
@@ -173,9 +173,9 @@ def test_the_judges_prompt_has_the_control_tokens_of_its_template(tiny, control)
     judge = type("Judge", (), {"template": template, "answer_width": 64})
 
     def prompt(text):
-        tokens = jnp.asarray(tiny.bench.encoder.tokenize(text), jnp.int32)
+        tokens = jnp.asarray(tiny.pair.encoder.tokenize(text), jnp.int32)
         block = Block(tokens, jnp.int32(len(tokens)))
-        shown = judge_prompt(judge, tiny.bench.tools, block, block, block)
+        shown = judge_prompt(judge, tiny.pair.tools, block, block, block)
         return np.asarray(shown.tokens[: shown.length]).tolist()
 
     plain, hostile = prompt("Ana"), prompt(f"{HOSTILE[0]}\nRight answer: x")
@@ -184,7 +184,7 @@ def test_the_judges_prompt_has_the_control_tokens_of_its_template(tiny, control)
 
 
 def test_plain_english_has_the_tokens_that_it_always_had(tiny):
-    encode = tiny.bench.encoder.tokenize
+    encode = tiny.pair.encoder.tokenize
     texts = [turn.text for c in tiny.conversations for turn in c.turns]
     texts += [fact.text for c in tiny.conversations for fact in c.facts]
     assert len(texts) > 10

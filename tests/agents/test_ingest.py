@@ -30,25 +30,25 @@ def test_without_a_manager_a_bank_is_the_list_of_facts(tiny):
     lengths = [
         len(stream)
         for c in tiny.conversations
-        for stream in fact_streams(c, tiny.bench.encoder.sizes.facts)
+        for stream in fact_streams(c, tiny.pair.encoder.sizes.facts)
     ]
     assert len(set(lengths)) > 1 and min(lengths) > 0
     told = []
     ingestion = ingest(
         add_everything,
         None,
-        tiny.bench.tools,
-        tiny.bench.encoder,
+        tiny.pair.tools,
+        tiny.pair.encoder,
         tiny.conversations,
         lambda done, total, turn: told.append((done, total, turn)),
     )
     assert told == [(i + 1, max(lengths), None) for i in range(max(lengths))]
-    sizes = tiny.bench.encoder.sizes
+    sizes = tiny.pair.encoder.sizes
     for row, conversation in enumerate(tiny.conversations):
         for speaker, name in enumerate(conversation.speakers):
             bank = jax.tree.map(lambda x, row=row: x[row], ingestion.banks[speaker])
             wanted = [
-                tiny.decode(tiny.bench.encoder.tokenize(fact.text)[: sizes.memory_width])
+                tiny.decode(tiny.pair.encoder.tokenize(fact.text)[: sizes.memory_width])
                 for fact in conversation.facts
                 if fact.speaker == name
             ]
@@ -66,7 +66,7 @@ def test_facts_that_say_nothing_are_no_memories(tiny):
     blank = dataclasses.replace(first, text=" \u3000")
     changed = dataclasses.replace(conversation, facts=(blank, *conversation.facts, blank))
     whole, without = (
-        ingest(add_everything, None, tiny.bench.tools, tiny.bench.encoder, [c])
+        ingest(add_everything, None, tiny.pair.tools, tiny.pair.encoder, [c])
         for c in (changed, conversation)
     )
     assert (whole.counts["facts_skipped"], without.counts["facts_skipped"]) == (2, 0)
@@ -74,7 +74,7 @@ def test_facts_that_say_nothing_are_no_memories(tiny):
 
 
 def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
-    turn = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
+    turn = make_ingest_turn(tiny.pair.manager, tiny.model.decoder)
     reports, actives = [], []
 
     def watched(params, tools, banks, facts, active):
@@ -91,7 +91,7 @@ def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
         return after, record
 
     ingestion = ingest(
-        watched, tiny.model.params, tiny.bench.tools, tiny.bench.encoder, tiny.conversations
+        watched, tiny.model.params, tiny.pair.tools, tiny.pair.encoder, tiny.conversations
     )
     assert any(not active.all() for active in actives)
     counts = ingestion.counts
@@ -113,6 +113,6 @@ def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
     facts = stack([facts_of(tiny, ["Ana moved to Oslo."])] * streams)
     active = np.arange(streams) == 0
     after, _ = turn(
-        tiny.model.params, tiny.bench.tools, jax.tree.map(jnp.copy, banks), facts, active
+        tiny.model.params, tiny.pair.tools, jax.tree.map(jnp.copy, banks), facts, active
     )
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), banks, after)

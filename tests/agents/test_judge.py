@@ -38,7 +38,7 @@ def judge(request, tiny):
 
 
 def _blocks(tiny, texts, width):
-    tokens, length = tiny.bench.encoder.rows(texts, width)
+    tokens, length = tiny.pair.encoder.rows(texts, width)
     length = np.where([bool(text) for text in texts], length, 0).astype(np.int32)
     return Block(jnp.asarray(tokens), jnp.asarray(length))
 
@@ -49,7 +49,7 @@ def _texts(tiny, rows):
 
 def _bytes(tiny, tokens):
     """The bytes that tokens spell, read off the table on the host."""
-    table = tiny.bench.tools.byte_table
+    table = tiny.pair.tools.byte_table
     spelled, size = np.asarray(table.bytes), np.asarray(table.length)
     return [bytes(spelled[token, : size[token]]) for token in tokens]
 
@@ -61,7 +61,7 @@ def read(tiny):
 
     def read(tokens):
         row = np.pad(np.array(tokens, np.int32), (0, WIDTH - len(tokens)))
-        block = compiled(tiny.bench.tools, jnp.asarray(row), jnp.int32(len(tokens)))
+        block = compiled(tiny.pair.tools, jnp.asarray(row), jnp.int32(len(tokens)))
         assert not np.asarray(block.tokens)[int(block.length) :].any()
         return np.asarray(block.tokens)[: int(block.length)].tolist()
 
@@ -115,9 +115,7 @@ def test_special_tokens_in_an_answer_do_not_reach_the_judge(tiny, read):
 
 def test_the_prompt_is_the_file_with_its_slots_filled(tiny, judge):
     for row in ROWS:
-        block = jax.tree.map(
-            np.asarray, judge_prompt(judge, tiny.bench.tools, *_texts(tiny, [row]))
-        )
+        block = jax.tree.map(np.asarray, judge_prompt(judge, tiny.pair.tools, *_texts(tiny, [row])))
         prompt = tiny.decode([*judge.template.instruction, *block.tokens[0, : block.length[0]]])
         slots = dict(zip(("question", "gold", "answer"), (" " + text for text in row), strict=True))
         slots["answer"] = slots["answer"] if row[2] else " (nothing)\n"
@@ -142,7 +140,7 @@ def _expected(tiny, name, slots):
 
 
 def test_an_answer_that_began_after_a_mark_reads_as_after_a_colon(tiny, judge):
-    tools = tiny.bench.tools
+    tools = tiny.pair.tools
     question, gold, spaced = _texts(tiny, [("Why?", "no", "no")])
     tokens, length = row_of(tiny, "no", 32, stop=False)
     bare = Block(jnp.asarray(tokens)[None], jnp.array([length]))
@@ -155,14 +153,14 @@ def test_an_answer_that_began_after_a_mark_reads_as_after_a_colon(tiny, judge):
 def test_a_long_answer_is_cut_and_nothing_else(tiny, judge):
     narrow = dataclasses.replace(judge, answer_width=3)
     question, gold, answer = _texts(tiny, ROWS[:1])
-    prompt = judge_prompt(narrow, tiny.bench.tools, question, gold, answer)
+    prompt = judge_prompt(narrow, tiny.pair.tools, question, gold, answer)
     short = Block(answer.tokens, jnp.minimum(answer.length, 3))
-    expected = judge_prompt(judge, tiny.bench.tools, question, gold, short)
+    expected = judge_prompt(judge, tiny.pair.tools, question, gold, short)
     width = int(expected.length[0])
     assert (
         int(prompt.length[0])
         == width
-        < judge_prompt(judge, tiny.bench.tools, question, gold, answer).length[0]
+        < judge_prompt(judge, tiny.pair.tools, question, gold, answer).length[0]
     )
     np.testing.assert_array_equal(prompt.tokens[0, :width], expected.tokens[0, :width])
 
@@ -181,7 +179,7 @@ def _plain_log_odds(tiny, judge, row):
 
 
 def _ids(tiny):
-    return lambda text: tiny.bench.encoder.tokenize(text) if text else []
+    return lambda text: tiny.pair.encoder.tokenize(text) if text else []
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -199,14 +197,14 @@ def _log_odds(judge, params, tools, question, gold, answer):
 
 
 def test_the_log_odds_are_those_of_the_plain_prompt(tiny, judge):
-    found = _log_odds(judge, tiny.model.params, tiny.bench.tools, *_texts(tiny, ROWS))
+    found = _log_odds(judge, tiny.model.params, tiny.pair.tools, *_texts(tiny, ROWS))
     expected = [_plain_log_odds(tiny, judge, row) for row in ROWS]
     assert np.ptp(expected) > 1e-2
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_row_does_not_depend_on_the_others_and_questions_are_shared(tiny, judge):
-    params, tools = tiny.model.params, tiny.bench.tools
+    params, tools = tiny.model.params, tiny.pair.tools
     question, gold, answer = _texts(tiny, ROWS)
     whole = _log_odds(judge, params, tools, question, gold, answer)
     alone = [_log_odds(judge, params, tools, *_texts(tiny, [row])) for row in ROWS]
@@ -224,7 +222,7 @@ def test_a_row_does_not_depend_on_the_others_and_questions_are_shared(tiny, judg
 
 def test_rows_of_padding_give_a_number(tiny, judge):
     nothing = Block(jnp.zeros((2, 32), jnp.int32), jnp.zeros(2, jnp.int32))
-    odds = _log_odds(judge, tiny.model.params, tiny.bench.tools, nothing, nothing, nothing)
+    odds = _log_odds(judge, tiny.model.params, tiny.pair.tools, nothing, nothing, nothing)
     assert np.isfinite(odds).all()
 
 

@@ -32,7 +32,7 @@ def shown(tiny):
     bank = bank_of(tiny, MEMORIES)
     bank = bank.replace(alive=bank.alive.at[2].set(False))
     facts = facts_of(tiny, FACTS)
-    return bank, facts, manager_prompt(tiny.bench.manager, tiny.bench.tools, bank, facts)
+    return bank, facts, manager_prompt(tiny.pair.manager, tiny.pair.tools, bank, facts)
 
 
 def _numbered(tiny, prompt):
@@ -56,15 +56,15 @@ def test_ids_count_from_zero_and_lead_back_to_slots(tiny, shown):
 
 def test_neighbours_of_all_facts_are_merged_best_first(tiny, shown):
     bank, _, prompt = shown
-    queries = tiny.bench.encoder.keys(FACTS)
+    queries = tiny.pair.encoder.keys(FACTS)
     scores = np.where(bank.alive, queries @ np.asarray(bank.key).T, -np.inf)
     # Slots with equal scores come in their order.
-    nearest = [np.argsort(-row, kind="stable")[: tiny.bench.manager.neighbours] for row in scores]
+    nearest = [np.argsort(-row, kind="stable")[: tiny.pair.manager.neighbours] for row in scores]
     best = {
         m: max(row[m] for row, near in zip(scores, nearest, strict=True) if m in near)
         for m in np.unique(nearest)
     }
-    expected = sorted(best, key=lambda m: (-best[m], m))[: tiny.bench.manager.shown]
+    expected = sorted(best, key=lambda m: (-best[m], m))[: tiny.pair.manager.shown]
     assert {0, 1} <= set(expected[:2]) and 2 not in expected
     assert list(prompt.slots[: prompt.shown]) == expected
 
@@ -75,8 +75,8 @@ def test_the_least_similar_go_first_when_space_is_short(tiny, shown):
     for spared in range(1, 3):
         last = list(memories.items())[-spared:]
         cost = sum(len(tiny.encode(f"{number}: {text}\n")) for number, text in last)
-        manager = dataclasses.replace(tiny.bench.manager, prompt_length=int(whole.length) - cost)
-        prompt = manager_prompt(manager, tiny.bench.tools, bank, facts)
+        manager = dataclasses.replace(tiny.pair.manager, prompt_length=int(whole.length) - cost)
+        prompt = manager_prompt(manager, tiny.pair.tools, bank, facts)
         assert int(prompt.dropped) == spared and not prompt.overflow
         kept = dict(list(memories.items())[:-spared])
         assert _numbered(tiny, prompt) == (kept, lines)
@@ -85,17 +85,17 @@ def test_the_least_similar_go_first_when_space_is_short(tiny, shown):
 
 def test_an_empty_bank_says_so(tiny):
     prompt = manager_prompt(
-        tiny.bench.manager, tiny.bench.tools, bank_of(tiny, []), facts_of(tiny, FACTS[:1])
+        tiny.pair.manager, tiny.pair.tools, bank_of(tiny, []), facts_of(tiny, FACTS[:1])
     )
     text = tiny.decode(prompt.tokens[: prompt.length])
-    nothing = tiny.decode(dict(tiny.bench.manager.template.empty)["memories"])
+    nothing = tiny.decode(dict(tiny.pair.manager.template.empty)["memories"])
     assert nothing and text.startswith(f"{nothing}New facts:\n- {FACTS[0]}\nOperations:")
     assert int(prompt.shown) == 0
 
 
 def _reader(tiny):
     """The manager, who reads up to four operations of a response."""
-    return dataclasses.replace(tiny.bench.manager, operations=4)
+    return dataclasses.replace(tiny.pair.manager, operations=4)
 
 
 @functools.cache
@@ -212,7 +212,7 @@ def outcomes(tiny, shown):
     prompt = prompt.replace(slots=prompt.slots.at[:2].set(jnp.array([0, 1])))
     rows = [row_of(tiny, response, WIDTH) for response, *_ in CASES.values()]
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
-    banks, reports = _apply()(_reader(tiny), tiny.bench.tools, bank, prompt, facts, tokens, length)
+    banks, reports = _apply()(_reader(tiny), tiny.pair.tools, bank, prompt, facts, tokens, length)
     return {
         name: jax.tree.map(lambda x, row=row: x[row], (banks, reports))
         for row, name in enumerate(CASES)
@@ -233,7 +233,7 @@ def test_a_response_edits_the_right_slots_and_is_counted(tiny, shown, outcomes, 
     for slot, text in changes.items():
         if text is not None:
             assert (int(after.updated[slot]), int(after.source[slot])) == (1, 7)
-            key = tiny.bench.encoder.keys([text])[0]
+            key = tiny.pair.encoder.keys([text])[0]
             np.testing.assert_allclose(after.key[slot], key, atol=1e-6)
     if not changes:
         jax.tree.map(np.testing.assert_array_equal, before.tokens, after.tokens)
@@ -247,7 +247,7 @@ def test_what_was_whole_of_a_broken_response_is_kept_on_request(tiny, shown):
     rows = [row_of(tiny, cut_off, WIDTH)] * len(CASES)
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
     manager = dataclasses.replace(_reader(tiny), salvage=True)
-    banks, reports = _apply()(manager, tiny.bench.tools, before, prompt, facts, tokens, length)
+    banks, reports = _apply()(manager, tiny.pair.tools, before, prompt, facts, tokens, length)
     after, report = jax.tree.map(lambda x: x[0], (banks, reports))
     assert (float(report.add), float(report.salvaged), float(report.invalid)) == (1, 1, 0)
     found = {m: text.strip() for m, text in texts_of(tiny, after).items()}
@@ -258,10 +258,10 @@ def test_what_was_whole_of_a_broken_response_is_kept_on_request(tiny, shown):
 def test_an_add_to_a_full_bank_is_refused_and_counted(tiny, shown):
     _, facts, _ = shown
     full = bank_of(tiny, [f"Ana owns {number} maps." for number in range(16)])
-    prompt = manager_prompt(tiny.bench.manager, tiny.bench.tools, full, facts)
+    prompt = manager_prompt(tiny.pair.manager, tiny.pair.tools, full, facts)
     rows = [row_of(tiny, _entry("ADD", None, "Ana sings."), WIDTH)] * len(CASES)
     tokens, length = (jnp.array(part) for part in zip(*rows, strict=True))
-    banks, reports = _apply()(_reader(tiny), tiny.bench.tools, full, prompt, facts, tokens, length)
+    banks, reports = _apply()(_reader(tiny), tiny.pair.tools, full, prompt, facts, tokens, length)
     after, report = jax.tree.map(lambda x: x[0], (banks, reports))
     assert float(report.refused) == float(report.add) == 1
     assert texts_of(tiny, after) == texts_of(tiny, full)
@@ -271,7 +271,7 @@ def test_an_add_to_a_full_bank_is_refused_and_counted(tiny, shown):
 def test_with_a_grammar_every_sample_is_readable(schema):
     changes = {"manager_prompt": "full", "max_prompt_length": 3000} if schema == "full" else {}
     tiny = make_tiny(manager_response_length=64, **changes)
-    manager, tools = tiny.bench.manager, tiny.bench.tools
+    manager, tools = tiny.pair.manager, tiny.pair.tools
     banks = stack([bank_of(tiny, MEMORIES[:count]) for count in (0, 1, 3, 5)])
     facts = stack([facts_of(tiny, FACTS)] * 4)
 

@@ -39,7 +39,7 @@ def _answers(tiny, samples):
 
 
 def _gold(tiny, texts):
-    return stack([words_of_text(text, tiny.bench.encoder.sizes.gold_words) for text in texts])
+    return stack([words_of_text(text, tiny.pair.encoder.sizes.gold_words) for text in texts])
 
 
 def test_an_answer_that_is_the_gold_one_earns_1(tiny):
@@ -55,7 +55,7 @@ def test_an_answer_that_is_the_gold_one_earns_1(tiny):
     _, metrics, second = training.step(
         training.state(),
         training.frozen,
-        tiny.bench.tools,
+        tiny.pair.tools,
         data,
         jnp.array(ROWS),
         jnp.ones(2, bool),
@@ -85,18 +85,18 @@ def test_padding_rows_stay_silent_and_do_not_count(agent):
 def _make_consult():
     """`_consult` of the tiny model, compiled once."""
     tiny = make_tiny()
-    return jax.jit(functools.partial(_consult, tiny.bench, tiny.model.decoder))
+    return jax.jit(functools.partial(_consult, tiny.pair, tiny.model.decoder))
 
 
-def _consult(bench, decoder, params, tools, batch, samples):
+def _consult(pair, decoder, params, tools, batch, samples):
     """The answers `[B, G, n]` of the other agent's own rollout, one bank pair a question.
 
     And the banks `[B, G, M, ...]` after the edits in `samples`, from which it answers.
     """
 
     def edit(bank, facts, tokens, length):
-        prompt = manager_prompt(bench.manager, tools, bank, facts)
-        one = lambda t, n: apply_response(bench.manager, tools, bank, prompt, facts, t, n)[0]  # noqa: E731
+        prompt = manager_prompt(pair.manager, tools, bank, facts)
+        one = lambda t, n: apply_response(pair.manager, tools, bank, prompt, facts, t, n)[0]  # noqa: E731
         return jax.vmap(one)(tokens, length)
 
     edited = jax.vmap(edit)(batch.own, batch.facts, samples.tokens, samples.length)
@@ -119,7 +119,7 @@ def _consult(bench, decoder, params, tools, batch, samples):
 
     banks = jax.tree.map(choose, own, other), jax.tree.map(choose, other, own)
     rollout = answer_rollout(
-        bench.answerer,
+        pair.answerer,
         decoder,
         params,
         tools,
@@ -137,7 +137,7 @@ def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
     speaker = np.asarray(training.data.speaker)
     rows = [int(np.flatnonzero(speaker == which)[0]) for which in (0, 1)]
     batch = training.data.select(jnp.array(rows), jnp.ones(2, bool))
-    tools, params, group = tiny.bench.tools, training.frozen.answerer, training.algorithm.group
+    tools, params, group = tiny.pair.tools, training.frozen.answerer, training.algorithm.group
     _, _, first = training.run(training.state(), rows)
 
     samples, _ = _make_consult()(params, tools, batch, first.samples)
@@ -190,7 +190,7 @@ def test_the_default_reward_is_exact_match(tiny):
             *network, tools, batch, jax.random.key(3), Sampling.create(1.0), group=2
         )
 
-    arguments = tiny.model.params, tiny.bench.tools
+    arguments = tiny.model.params, tiny.pair.tools
     answers = _answers(tiny, rollout(*arguments, batch).samples)
     gold = _gold(tiny, answers[:, 1])
     found = rollout(*arguments, batch.replace(query=batch.query.replace(gold=gold)))
@@ -217,7 +217,7 @@ def judge_params(tiny):
 @pytest.fixture(scope="module")
 def odds_of(tiny, judge, judge_params):
     """What the judge says to one question, gold answer (texts) and response (tokens)."""
-    tools, encoder = tiny.bench.tools, tiny.bench.encoder
+    tools, encoder = tiny.pair.tools, tiny.pair.encoder
 
     @jax.jit
     def compiled(params, tools, question, gold, tokens, length):
@@ -246,9 +246,9 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
         )
 
     batch = _batch(training, [0, 3, 1], [True, True, False])
-    lowered = rollout.lower(tiny.model.params, judge_params, tiny.bench.tools, batch)
+    lowered = rollout.lower(tiny.model.params, judge_params, tiny.pair.tools, batch)
     assert "callback" not in lowered.as_text()
-    found = lowered.compile()(tiny.model.params, judge_params, tiny.bench.tools, batch)
+    found = lowered.compile()(tiny.model.params, judge_params, tiny.pair.tools, batch)
     questions = [question for c in tiny.conversations for question in c.questions]
     samples = found.samples
     expected = np.array(
@@ -270,7 +270,7 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
 
 def test_a_judge_rewards_edits_beside_form_and_size(tiny, judge, judge_params, odds_of):
     training = make_training("manager")
-    policy, tools, params = training.policy, tiny.bench.tools, tiny.model.params
+    policy, tools, params = training.policy, tiny.pair.tools, tiny.model.params
     reward = RewardOptions("judge", format_weight=0.5, size_weight=2.0, size_free=1)
 
     @jax.jit
@@ -318,7 +318,7 @@ def test_a_judged_reward_needs_a_judge(tiny):
     with pytest.raises(ValueError, match="there is no judge"):
         jax.eval_shape(
             lambda: answer_rollout(
-                *(policy.agent, policy.decoder, tiny.model.params, tiny.bench.tools, batch),
+                *(policy.agent, policy.decoder, tiny.model.params, tiny.pair.tools, batch),
                 *(jax.random.key(3), Sampling.create(1.0)),
                 group=2,
                 marking=Marking(RewardOptions("judge")),

@@ -97,7 +97,7 @@ def tiny():
 
 
 def test_arrays_say_what_episodes_say(tiny):
-    encoder, conversations = tiny.bench.encoder, tiny.conversations
+    encoder, conversations = tiny.pair.encoder, tiny.conversations
     plain = [dataclasses.replace(c, operations=()) for c in conversations]
     made = [e for c in plain for e in episodes(c, 4, 2, start="facts")]
     data = encode_episodes(encoder, plain, made, 5, 3)
@@ -150,7 +150,7 @@ def _question_at(query, row, place):
 
 def test_all_turns_and_questions_where_no_number_is_given(tiny):
     (whole,) = episodes(tiny.conversations[0], 0, 2)
-    data = encode_episodes(tiny.bench.encoder, tiny.conversations, [whole], 0, 0)
+    data = encode_episodes(tiny.pair.encoder, tiny.conversations, [whole], 0, 0)
     assert data.turns.present.shape == (1, len(whole.turns)) and data.turns.present.all()
     assert data.asked.shape == (1, len(whole.questions)) and data.asked.all()
     np.testing.assert_array_equal(data.due[0], whole.due)
@@ -158,4 +158,4 @@ def test_all_turns_and_questions_where_no_number_is_given(tiny):
 
 def test_no_episode_is_an_error(tiny):
     with pytest.raises(UserError, match="Raise --episode_turns"):
-        encode_episodes(tiny.bench.encoder, tiny.conversations, [], 4, 3)
+        encode_episodes(tiny.pair.encoder, tiny.conversations, [], 4, 3)

@@ -12,7 +12,7 @@ from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, predict, summarise
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.report import read_evaluation, write_evaluation
 
 RESPONSES = [

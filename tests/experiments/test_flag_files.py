@@ -16,7 +16,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.options import with_options
 from memr1_jax.studies.ablation_cells import AblationsConfig, plan
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
-from memr1_jax.training.algorithms import warmup_steps
+from memr1_jax.training.build import warmup_steps
 from memr1_jax.training.config import ExperimentConfig, check_options
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from tiny_model import options
 from memr1_jax.bench.judge import endpoint
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.benchmarks import BENCHMARKS, load_benchmark
+from memr1_jax.data.dialogues import DataConfig, load_dialogues
 from memr1_jax.errors import UserError
 from memr1_jax.options import flag_values
-from memr1_jax.training.config import DataConfig, EvaluationConfig, ExperimentConfig
+from memr1_jax.training.config import EvaluationConfig, ExperimentConfig
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.loading import load_dialogues
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")

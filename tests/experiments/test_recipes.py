@@ -8,11 +8,10 @@ from absl import flags
 from experiments.command_line import define_flags, parsed
 from memr1_jax.errors import UserError
 from memr1_jax.options import flag_values, with_options
-from memr1_jax.rl.recipes import ABSENT, RECIPES
+from memr1_jax.rl.recipes import ABSENT, RECIPES, with_recipe
 from memr1_jax.rl.update import GRPOOptions
-from memr1_jax.training.algorithms import build_learner
+from memr1_jax.training.build import build_learner
 from memr1_jax.training.config import ExperimentConfig, PPOConfig
-from memr1_jax.training.recipe import with_recipe
 
 
 def _parsed(*arguments):

@@ -19,7 +19,7 @@ from memr1_jax.studies.ablation_cells import AblationsConfig
 from memr1_jax.studies.learning import LearningConfig
 from memr1_jax.studies.nano import NanoConfig
 from memr1_jax.studies.nano_judge import NanoJudgeConfig
-from memr1_jax.training.algorithms import build_learner
+from memr1_jax.training.build import build_learner
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, PPOConfig, SFTConfig
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memr1_jax.models.config import DecoderConfig, RopeScaling
 from memr1_jax.models.decoder import Block, init_params
+from memr1_jax.models.decoder_config import DecoderConfig, RopeScaling
 
 # Tiny programs spend their time in the compiler.
 QUICK_COMPILE = {

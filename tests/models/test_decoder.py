@@ -19,8 +19,8 @@ from small_decoder import (
     random_params,
 )
 
-from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Block, Decoder, empty_cache, init_params
+from memr1_jax.models.decoder_config import PRESETS
 
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 BATCH = 25  # cases of one compiled call

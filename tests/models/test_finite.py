@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_model import CONFIG, options, random_params, tiny_folder, write_model
+from tiny_model import CONFIG, random_params, tiny_folder, write_model
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
+from memr1_jax.models.loading import load_model
 from memr1_jax.models.lora import TARGETS, LoRA, init_adapters
-from memr1_jax.training.loading import load_model
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -57,4 +57,4 @@ def test_they_are_not_loaded(tmp_path):
     weights[name][3, 5] = np.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=f"The model in {folder}: 1 of .* NaN or infinity"):
-        load_model(str(folder), options())
+        load_model(str(folder))

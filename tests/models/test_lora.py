@@ -11,8 +11,8 @@ import pytest
 from small_decoder import CONFIG, CONFIGS, QUICK_COMPILE, random_block, random_chain, random_params
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Decoder, empty_cache
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.lora import (
     TARGETS,
     LoRA,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memr1_jax.models.config import PRESETS
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.rope import apply_rope, rope_frequencies, rope_tables
 
 GOLDEN = {  # index: frequency before and after scaling

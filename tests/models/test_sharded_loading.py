@@ -17,7 +17,7 @@ from ml_dtypes import bfloat16
 from safetensors.numpy import save_file
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.hf.folders import write_json
 from memr1_jax.models.hf.hf_config import config_to_hf
 from memr1_jax.models.hf.hf_tensors import INDEX, find_tensors, read_leaf, slots_of

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
 from memr1_jax.models.small_model import write_small_model

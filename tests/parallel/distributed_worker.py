@@ -41,7 +41,7 @@ from tiny_model import make_tiny, make_training, tiny_folder  # noqa: E402
 from memr1_jax.models.hf.hf_weights import load_sharded  # noqa: E402
 from memr1_jax.parallel.mesh import make_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding  # noqa: E402
-from memr1_jax.parallel.step import place, shard_train_step  # noqa: E402
+from memr1_jax.parallel.sharded_step import place, shard_train_step  # noqa: E402
 from memr1_jax.rl.update import create_state, update  # noqa: E402
 from memr1_jax.run.checkpoints import Checkpoints  # noqa: E402
 from memr1_jax.training.step import compile_step  # noqa: E402
@@ -57,7 +57,7 @@ def start(mesh):
     reference = jax.tree.map(lambda x: np.asarray(x) * np.float32(1.05), make_tiny().model.params)
     frozen = training.frozen.replace(reference=reference)
     state = create_state(params, OPTIMIZER, 0)
-    return place(mesh, state, frozen, make_tiny().bench.tools, training.data)
+    return place(mesh, state, frozen, make_tiny().pair.tools, training.data)
 
 
 def own_share(mesh, rows):

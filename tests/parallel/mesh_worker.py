@@ -37,7 +37,7 @@ from memr1_jax.models.sampler import Sampling  # noqa: E402
 from memr1_jax.parallel.activations import on_mesh  # noqa: E402
 from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh  # noqa: E402
 from memr1_jax.parallel.rules import batch_sharding, replicated  # noqa: E402
-from memr1_jax.parallel.step import place, shard_train_step, step_shardings  # noqa: E402
+from memr1_jax.parallel.sharded_step import place, shard_train_step, step_shardings  # noqa: E402
 from memr1_jax.rl.ppo import (  # noqa: E402
     Optimizers,
     PPOOptions,
@@ -184,7 +184,7 @@ def table():
 
 def loops(agent):
     """Shapes of weights that an all-gather makes inside a loop, with and without re-sharding."""
-    training, tools = make_training(agent), make_tiny().bench.tools
+    training, tools = make_training(agent), make_tiny().pair.tools
     mesh = mesh_of("fsdp:8")
     params = make_tiny().model.params
     placed = step_shardings(mesh, params, training.frozen, tools, training.data)

@@ -6,7 +6,7 @@ from jax.sharding import AxisType
 
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh
-from memr1_jax.parallel.step import check_batch
+from memr1_jax.parallel.sharded_step import check_batch
 
 
 @pytest.mark.parametrize(

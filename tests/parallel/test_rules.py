@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import init_params
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.lora import TARGETS, LoRA, abstract_adapters
 from memr1_jax.parallel.activations import gather_weights, split, split_tokens, spread
 from memr1_jax.parallel.mesh import AXES

@@ -7,8 +7,8 @@ import pytest
 from tiny_model import options
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS
 from memr1_jax.models.decoder import Decoder
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.options import with_options
 from memr1_jax.planner import estimates, layout_search
 from memr1_jax.planner.abstract import abstract_step

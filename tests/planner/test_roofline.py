@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS, DecoderConfig
 from memr1_jax.models.decoder import Block, Decoder, init_params
+from memr1_jax.models.decoder_config import PRESETS, DecoderConfig
 from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.lora import LoRA, init_adapters
 from memr1_jax.planner import roofline

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.rl import losses
-from memr1_jax.rl.metrics import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean
 
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.rl.losses import LossTerms
-from memr1_jax.rl.metrics import once
+from memr1_jax.rl.means import once
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, run_mini_batches
 
 ROWS = jnp.arange(12)

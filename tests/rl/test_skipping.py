@@ -13,7 +13,7 @@ from tiny_model import CONFIG, random_params
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.losses import LossTerms
-from memr1_jax.rl.metrics import Mean
+from memr1_jax.rl.means import Mean
 from memr1_jax.rl.minibatches import optimiser_step
 from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_update
 from memr1_jax.rl.update import Experience, GRPOOptions, create_optimizer, create_state, update

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.options import with_options
@@ -19,8 +20,6 @@ from memr1_jax.studies.nano_judge import (
     shown_answers,
 )
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.loading import load_models
-from memr1_jax.training.workbench import build_workbench
 
 RIGHT = {"the right answer", "a memory that holds it", "it and another value"}
 WRONG = {"another memory", "another value", "two other values", "a part of it"}
@@ -72,9 +71,9 @@ def test_the_package_ships_the_judge_and_it_marks_answers(tmp_path):
     )
     models = load_models(settings)
     dialogues = nano_dialogues(3, 6, split="validation")
-    bench = build_workbench(settings, models, dialogues)
+    pair = build_agent_pair(settings, models, dialogues)
     shown = list(shown_answers(dialogues, 3))
-    marked = right_by_kind(bench, shown, models.judge.params)
+    marked = right_by_kind(pair, shown, models.judge.params)
     assert marked["all"]["count"] == len(shown)
     assert all(found["right"] > 0.75 for found in marked.values())
     assert marked["all"]["right"] > 0.9

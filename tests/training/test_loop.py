@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_model import make_training
 
 from memr1_jax.errors import UserError
-from memr1_jax.rl.metrics import Mean
+from memr1_jax.rl.means import Mean
 from memr1_jax.run import files
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics

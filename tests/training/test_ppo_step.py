@@ -27,7 +27,7 @@ def _state(seed=0):
 def _inputs(agent, rows, valid=(True, True)):
     training = make_training(agent)
     rows, valid = jnp.array(rows, jnp.int32), jnp.array(valid)
-    return training.frozen, make_tiny().bench.tools, training.data, rows, valid
+    return training.frozen, make_tiny().pair.tools, training.data, rows, valid
 
 
 @functools.cache

@@ -14,8 +14,7 @@ from memr1_jax.agents.demonstrations import answer_demonstrations, manager_demon
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import create_optimizer, create_state
-from memr1_jax.training.sft_step import make_sft_step
-from memr1_jax.training.step import Frozen, Policy, compile_step
+from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"custom-call.*callback|infeed|outfeed|\bsend\b|\brecv\b", re.IGNORECASE)
@@ -30,18 +29,18 @@ def _tiny():
 def _training(agent: str):
     """The step, compiled once, and what it takes after the state but the rows."""
     tiny = _tiny()
-    bench, tokenizer = tiny.bench, tiny.model.tokenizer
-    shared = (bench.tools, bench.encoder, tokenizer, tiny.conversations)
+    pair, tokenizer = tiny.pair, tiny.model.tokenizer
+    shared = (pair.tools, pair.encoder, tokenizer, tiny.conversations)
     if agent == "manager":
-        policy = Policy(bench.manager, tiny.model.decoder)
-        data, _ = manager_demonstrations(bench.manager, *shared)
+        policy = Policy(pair.manager, tiny.model.decoder)
+        data, _ = manager_demonstrations(pair.manager, *shared)
     else:
-        policy = Policy(bench.answerer, tiny.model.decoder)
-        banks = ingest(add_everything, None, bench.tools, bench.encoder, tiny.conversations).banks
-        data, _ = answer_demonstrations(bench.answerer, *shared, banks)
+        policy = Policy(pair.answerer, tiny.model.decoder)
+        banks = ingest(add_everything, None, pair.tools, pair.encoder, tiny.conversations).banks
+        data, _ = answer_demonstrations(pair.answerer, *shared, banks)
     optimizer = create_optimizer(1e-2, weight_decay=0.0)
     step = make_sft_step(policy, ImitationOptions(micro_batches=2), optimizer)
-    return step, optimizer, (Frozen(None, None), bench.tools, data)
+    return step, optimizer, (Frozen(None, None), pair.tools, data)
 
 
 def _state(optimizer):

@@ -31,7 +31,7 @@ def _equal(first, second):
 def test_one_program_without_the_host(agent):
     training = make_training(*agent)
     rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
-    arguments = (training.frozen, make_tiny().bench.tools, training.data, rows, valid)
+    arguments = (training.frozen, make_tiny().pair.tools, training.data, rows, valid)
     compiled = training.step.lower(training.state(), *arguments).compile().as_text()
     instructions = re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = .*", compiled, re.MULTILINE)
     assert len(instructions) > 1000

@@ -9,7 +9,7 @@ from memr1_jax.bench.judge.judge_prompts import Messages
 from memr1_jax.bench.judge.judging import Judge, Outcome, Request
 from memr1_jax.bench.reply_cache import model_digest
 from memr1_jax.bench.systems.protocol import Call
-from memr1_jax.training.loading import Model
+from memr1_jax.models.loading import Model
 
 Write = Callable[[list[Messages]], list[str | None]]
 

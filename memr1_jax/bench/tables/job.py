@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
@@ -34,12 +35,11 @@ from memr1_jax.bench.tables.table_config import (
 )
 from memr1_jax.bench.tables.table_files import TableRow, write_table
 from memr1_jax.errors import UserError
+from memr1_jax.models.loading import Model, compute_dtype
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RECORDS, Input, RunFolder
 from memr1_jax.text.plain import plain_encoder
-from memr1_jax.training.config import AgentConfig
-from memr1_jax.training.loading import Model, compute_dtype
 
 
 def make_table(options: TableConfig) -> list[TableRow]:
@@ -241,7 +241,7 @@ def _embedder(name: str, options: TableConfig, model: Model, data: TableData) ->
         from memr1_jax.models.bert import minilm_embedder
 
         return remembering(minilm_embedder())
-    from memr1_jax.training.workbench import build_embedder
+    from memr1_jax.agents.agent_pair import build_embedder
 
     chosen = AgentConfig(embedder=name, features=options.features)
     return remembering(

@@ -59,8 +59,7 @@ def _judge(options: TableConfig) -> Judge:
         key = read_key(os.environ, options.judge_url)
         return endpoint_judge(options.judge_url, options.judge_model, key)
     from memr1_jax.bench.judge.local import folder_identity, local_judge, model_writer
-    from memr1_jax.training.config import AgentConfig
-    from memr1_jax.training.loading import load_model
+    from memr1_jax.models.loading import load_model
 
-    model = load_model(options.judge_model, AgentConfig(dtype=options.dtype, remat="none"))
+    model = load_model(options.judge_model, dtype=options.dtype)
     return local_judge(folder_identity(model.folder, model.decoder.dtype), model_writer(model))

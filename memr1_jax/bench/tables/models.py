@@ -10,9 +10,8 @@ from memr1_jax.bench.systems.registry import BASE, split_row
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.models.loading import Model, compute_dtype, load_model
 from memr1_jax.options import user_path
-from memr1_jax.training.config import AgentConfig
-from memr1_jax.training.loading import Model, compute_dtype, load_model
 
 AGENTS = ("manager", "answer")
 
@@ -34,8 +33,8 @@ class Models(Mapping):
     def __getitem__(self, name: str) -> Model:
         """The model, loaded once."""
         if name not in self._loaded:
-            options = AgentConfig(dtype=self._dtype, remat="none")
-            self._loaded[name] = load_model(self._folders[name], options, self._mesh)
+            folder = self._folders[name]
+            self._loaded[name] = load_model(folder, dtype=self._dtype, mesh=self._mesh)
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:

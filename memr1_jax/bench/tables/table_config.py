@@ -25,7 +25,10 @@ class BenchmarkConfig:
     """Choose the dialogues and the questions."""
 
     data: str = option("locomo", "Data set.", (*BENCHMARKS, SYNTHETIC), formerly="benchmark")
-    data_path: str = option("", "The data set's file or folder. Empty: the cache, or a download.")
+    data_path: str = option(
+        "",
+        "The data set's file or folder, or hf:OWNER/NAME[/FILE]. Empty: the cache, or a download.",
+    )
     contexts_path: str = option("", "PersonaMem: the contexts, if not beside the questions.")
     cleaned_path: str = option("", "MSC-Self-Instruct: the cleaned questions.")
     session_gap: float = option(

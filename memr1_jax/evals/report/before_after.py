@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.intervals import difference_by_questions, shared
-from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.text.events import REPORTED
 
 _METRICS = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, summarise
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.metrics import results_markdown
-from memr1_jax.evals.pipeline import Evaluation
 from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
 

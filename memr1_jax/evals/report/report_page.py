@@ -15,7 +15,7 @@ from typing import Any
 
 from memr1_jax import __version__
 from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.before_after import compare
 from memr1_jax.evals.report.charts import Drawing, draw
 from memr1_jax.evals.report.merged_replays import merge_replays

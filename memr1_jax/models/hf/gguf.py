@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.folders import whole_folder, write_json
 from memr1_jax.models.hf.hf_config import config_to_hf
 

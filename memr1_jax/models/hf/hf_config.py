@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig, RopeScaling
+from memr1_jax.models.decoder_config import DecoderConfig, RopeScaling
 from memr1_jax.models.hf.folders import read_json
 
 # Keys of config.json that change the arithmetic -> the values under which it is ours.

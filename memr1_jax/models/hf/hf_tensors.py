@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.folders import read_json
 from memr1_jax.models.hf.headers import Stored, check_dtype, read_header
 

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from jax.sharding import Mesh, Sharding
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.finite import RETRAIN, check_finite
 from memr1_jax.models.hf.folders import own_file, read_json, whole_folder, write_json
 from memr1_jax.models.hf.hf_config import config_to_hf, read_config

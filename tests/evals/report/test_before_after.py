@@ -3,7 +3,7 @@
 import pytest
 
 from memr1_jax.evals.answering import Prediction, summarise
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.before_after import compare
 
 

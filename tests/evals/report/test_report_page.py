@@ -13,7 +13,7 @@ import pytest
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, summarise
-from memr1_jax.evals.pipeline import Evaluation
+from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.replay import (
     Change,
     DialogueRecord,

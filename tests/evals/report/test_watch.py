@@ -39,7 +39,7 @@ def _conversation():
 
 def _scripted(tiny, written):
     """The compiled turn with given responses in the place of sampled ones; stream 0 alone acts."""
-    manager, calls = tiny.bench.manager, []
+    manager, calls = tiny.pair.manager, []
 
     def act(tools, bank, facts, tokens, length):
         prompt = manager_prompt(manager, tools, bank, facts)
@@ -63,16 +63,16 @@ def _scripted(tiny, written):
 
 
 def _watched(tiny, ingest_turn, conversations, predictions=(), dialogues=1, tools=None):
-    seen, bench = [], tiny.bench
-    tools = bench.tools if tools is None else tools
+    seen, pair = [], tiny.pair
+    tools = pair.tools if tools is None else tools
     ingestion = ingest(
         watch(ingest_turn, dialogues, seen),
         tiny.model.params,
         tools,
-        bench.encoder,
+        pair.encoder,
         conversations,
     )
-    arguments = bench.manager, tools, bench.encoder, tiny.model.tokenizer
+    arguments = pair.manager, tools, pair.encoder, tiny.model.tokenizer
     return replay(seen, conversations, predictions, *arguments), ingestion
 
 
@@ -81,7 +81,7 @@ def test_every_turn_of_a_dialogue(tiny):
         *("c1", 0, "Which animal?", "cat", 4, "**Answer:** a cat", "a cat", "bold_label", 7, True),
         scores={"exact_match": 1.0, "f1_locomo_official": 1.0},
     )
-    free = dataclasses.replace(tiny.bench.tools, grammar=None)
+    free = dataclasses.replace(tiny.pair.tools, grammar=None)
     (dialogue,), _ = _watched(
         tiny, _scripted(tiny, WRITTEN), [_conversation()], [prediction], tools=free
     )
@@ -131,7 +131,7 @@ def test_every_turn_of_a_dialogue(tiny):
 
 def test_what_the_model_samples_adds_up(tiny):
     made = make_tiny(synthetic_train=2)
-    turn = make_ingest_turn(made.bench.manager, made.model.decoder)
+    turn = make_ingest_turn(made.pair.manager, made.model.decoder)
     dialogues, ingestion = _watched(made, turn, made.conversations, dialogues=2)
     assert [d.id for d in dialogues] == [c.id for c in made.conversations]
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
@@ -175,7 +175,7 @@ def test_only_the_first_dialogues_are_kept(tiny, dialogues, kept):
     other = dataclasses.replace(_conversation(), id="c2")
     seen = []
     turn = watch(add_everything, dialogues, seen)
-    ingest(turn, None, tiny.bench.tools, tiny.bench.encoder, [_conversation(), other])
+    ingest(turn, None, tiny.pair.tools, tiny.pair.encoder, [_conversation(), other])
     assert (turn is add_everything) == (not dialogues)
     assert {len(moment.after.alive) for moment in seen} == ({kept} if kept else set())
 

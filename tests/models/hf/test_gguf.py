@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS, DecoderConfig
+from memr1_jax.models.decoder_config import PRESETS, DecoderConfig
 from memr1_jax.models.hf.gguf import convert_smollm2
 from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.hf.tokenizer import load_tokenizer

@@ -4,7 +4,7 @@ import golden_models
 import pytest
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS, RopeScaling
+from memr1_jax.models.decoder_config import PRESETS, RopeScaling
 from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf, read_config
 
 LLAMA = golden_models.CONFIGS["llama_scaled"]

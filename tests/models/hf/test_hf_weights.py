@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
 from memr1_jax.models.decoder import Block, Decoder, init_params
+from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.headers import read_header
 from memr1_jax.models.hf.hf_weights import export_params, load_params
 

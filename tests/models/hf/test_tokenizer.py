@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import PRESETS
+from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens, turn_end
 
 TINY = PRESETS["tiny"]

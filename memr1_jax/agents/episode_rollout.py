@@ -32,7 +32,7 @@ from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.options import at_least, option
-from memr1_jax.rl.metrics import masked_mean, masked_means
+from memr1_jax.rl.means import masked_mean, masked_means
 from memr1_jax.rl.trajectories import Trajectories
 from memr1_jax.run.streams import named_key
 

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import Embedder
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
 from memr1_jax.run.files import write_json_atomic
-from memr1_jax.training.config import AgentConfig
 
 SETTINGS = "memr1_jax.json"
 RETRIEVAL = "retrieval.safetensors"

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
-from memr1_jax.training.bank_file import read_banks, write_banks
 
 
 def _ingestion():

@@ -1,10 +1,13 @@
-"""Everything an experiment works with, made from its options: models, data, tools and agents."""
+"""Both agents and what they share, built from options and loaded models."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from typing import Any
 
+from jax.sharding import Mesh
+
+from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.answer import AnswerAgent
-from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge, create_judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.templates import load_template
@@ -12,22 +15,59 @@ from memr1_jax.agents.tools import Tools, create_tools
 from memr1_jax.data.encode import Encoder, Sizes, create_encoder
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
-from memr1_jax.evals.pipeline import Evaluation, make_evaluator
-from memr1_jax.evals.report.replay import DialogueRecord
-from memr1_jax.evals.report.watch import Seen, replay
 from memr1_jax.memory.build_embedder import build_static, build_tfidf
 from memr1_jax.memory.embedder import Embedder, concatenate_embedders
 from memr1_jax.models.hf.wheels import wheel_member
-from memr1_jax.run.progress import progress_bar
+from memr1_jax.models.loading import Model, load_model
 from memr1_jax.text.byte_table import begins_character, build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
-from memr1_jax.training.config import AgentConfig, EvalConfig
-from memr1_jax.training.loading import Model, Models
 
 
 @dataclasses.dataclass(frozen=True)
-class Workbench:
-    """The two agents and what they share."""
+class Models:
+    """Who acts, who answers and who judges; they may be one and the same model."""
+
+    manager: Model
+    answerer: Model
+    judge: Model | None
+
+    def of(self, agent: str) -> Model:
+        """The model of "manager" or "answer"."""
+        return self.manager if agent == "manager" else self.answerer
+
+
+def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
+    """The models of the manager, of the Answer Agent and, where it gives the reward, of the judge.
+
+    Raises:
+      UserError: their tokenizers differ; memories and answers travel between them as tokens.
+    """
+    load = functools.partial(load_model, dtype=options.dtype, remat=options.remat, mesh=mesh)
+    loaded = {options.model: load(options.model)}
+
+    def find(flag):
+        name = getattr(options, flag, "") or options.model
+        if name not in loaded:
+            loaded[name] = load(name)
+        check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
+        return loaded[name]
+
+    judged = getattr(options, "reward", None) is not None and options.reward.outcome == "judge"
+    return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
+
+
+def check_same_tokens(tokenizer: Any, other: Any, flag: str, options: AgentConfig) -> None:
+    """Raises UserError where the model that `flag` names has another vocabulary than `--model`."""
+    if tokenizer is not other and tokenizer.get_vocab() != other.get_vocab():
+        raise UserError(
+            f"--{flag}={getattr(options, flag)} has another tokenizer than --model={options.model}."
+            " Memories travel between the agents as tokens: use models of one family."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentPair:
+    """Holds the two agents, the judge if one gives the reward, and what they share."""
 
     manager: MemoryManager
     answerer: AnswerAgent
@@ -36,87 +76,13 @@ class Workbench:
     encoder: Encoder
 
 
-class Pipeline:
-    """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
-
-    def __init__(self, options: EvalConfig, bench: Workbench, models: Models):
-        """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
-        self._bench = bench
-        self._tokenizer = models.manager.tokenizer
-        self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
-        self._evaluate = make_evaluator(
-            bench.answerer,
-            models.answerer.decoder,
-            bench.tools,
-            bench.encoder,
-            models.answerer.tokenizer,
-            batch=options.eval_batch,
-            limit=options.eval_questions,
-            plain_marks=options.plain_marks,
-        )
-
-    def banks(
-        self,
-        params: dict | None,
-        dialogues: list[Conversation],
-        what: str,
-        watched: Callable[[Callable], Callable] = lambda ingest_turn: ingest_turn,
-    ) -> Ingestion:
-        """Banks of all speakers of `dialogues` (NumPy), built with the manager's `params`.
-
-        Without parameters they hold every noted fact as it came. `watched` may put something around
-        the function that ingests a turn, see `evals.watch`.
-        """
-        with progress_bar(1, f"building banks, {what}") as progress:
-
-            def on_turn(done, total, turn):
-                progress.resize(total)
-                progress.update(done)
-
-            return ingest(
-                watched(self._ingest_turn if params is not None else add_everything),
-                params,
-                self._bench.tools,
-                self._bench.encoder,
-                dialogues,
-                on_turn,
-            )
-
-    def evaluate(
-        self, params: dict, dialogues: list[Conversation], banks: Ingestion, what: str
-    ) -> Evaluation:
-        """Answers the questions with the Answer Agent's `params` and scores the answers."""
-        with progress_bar(1, f"answering, {what}") as progress:
-
-            def on_batch(done, total):
-                progress.resize(total)
-                progress.update(done)
-
-            return self._evaluate(params, dialogues, banks, on_batch)
-
-    def replay(
-        self, seen: list[Seen], dialogues: list[Conversation], evaluation: Evaluation
-    ) -> list[DialogueRecord]:
-        """What `evals.watch.watch` saw while the banks of an evaluation were built, as text."""
-        bench, predictions = self._bench, evaluation.predictions
-        return replay(
-            seen,
-            dialogues,
-            predictions,
-            bench.manager,
-            bench.tools,
-            bench.encoder,
-            self._tokenizer,
-        )
-
-
-def build_workbench(
+def build_agent_pair(
     options: AgentConfig,
     models: Models,
     conversations: list[Conversation],
     embedder: Embedder | None = None,
-) -> Workbench:
-    """Agents, tools and encoder for the models; `conversations` give the word statistics.
+) -> AgentPair:
+    """Builds agents, tools and encoder for the models; `conversations` give the word statistics.
 
     With an `embedder` they are not looked at.
 
@@ -174,7 +140,7 @@ def build_workbench(
     if models.judge is not None:
         template = load_template(options.judge_prompt, models.judge.tokenizer, role="judge")
         judge = create_judge(template, models.judge.decoder, models.judge.tokenizer)
-    return Workbench(manager, answerer, judge, tools, encoder)
+    return AgentPair(manager, answerer, judge, tools, encoder)
 
 
 def build_embedder(

@@ -8,9 +8,9 @@ import pytest
 from tiny_model import make_tiny, options
 
 from memr1_jax.data.tuples import linked_questions, manager_tuples
-from memr1_jax.training.algorithms import build_learner
-from memr1_jax.training.assembly import manager_data, trainable
+from memr1_jax.training.build import build_learner, trainable
 from memr1_jax.training.loop import batch_rows
+from memr1_jax.training.training_data import manager_data
 
 
 def _same(first, second):
@@ -48,7 +48,7 @@ def test_turns_without_a_noted_fact_are_counted_when_data_are_made(capsys):
     silent = whole[-1]
     kept = tuple(fact for fact in dialogue.facts if fact.sources[-1] != silent.dia_id)
     dialogue = dataclasses.replace(dialogue, facts=kept)
-    data = manager_data(tiny.options, tiny.bench, tiny.models, [dialogue])
+    data = manager_data(tiny.options, tiny.pair, tiny.models, [dialogue])
     assert data.rows == len(whole) - 1
     questions = len(linked_questions(dialogue, tiny.options.link)[silent.turn])
     said = capsys.readouterr().out

@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 
+from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
-from memr1_jax.training.check_dialogues import check_dialogues, training_banks
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
 from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.loading import load_dialogues
+from memr1_jax.training.training_data import check_dialogues, training_banks
 
 TURNS = [
     {"speaker": "Ana", "text": "I live in Oslo.", "time": "1 May 2023"},

@@ -13,7 +13,12 @@ import pytest
 from tiny_model import episode_data, make_tiny
 
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.episodes import HorizonOptions, branch_outcome, choose_branch, episode_rollout
+from memr1_jax.agents.episode_rollout import (
+    HorizonOptions,
+    branch_outcome,
+    choose_branch,
+    episode_rollout,
+)
 from memr1_jax.agents.ingest import ingest, make_ingest_turn
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import apply_response, manager_prompt
@@ -38,8 +43,8 @@ def _agents():
     tiny = make_tiny()
     template = load_template("judge_compact", tiny.model.tokenizer)
     judge = Judge(template, tiny.model.decoder, yes=(79, 379), no=(80, 300, 649), answer_width=8)
-    answerer = FrozenAnswerer(tiny.bench.answerer, tiny.model.decoder, together=5)
-    return tiny.bench.manager, tiny.model.decoder, answerer, judge
+    answerer = FrozenAnswerer(tiny.pair.answerer, tiny.model.decoder, together=5)
+    return tiny.pair.manager, tiny.model.decoder, answerer, judge
 
 
 @functools.cache
@@ -62,7 +67,7 @@ def _run(scheme, batch, temperature=1.0, params=None):
     tiny = make_tiny()
     params = tiny.model.params if params is None else params
     sampling = Sampling.create(temperature)
-    return _program(scheme)(params, tiny.bench.tools, batch, jax.random.key(3), sampling)
+    return _program(scheme)(params, tiny.pair.tools, batch, jax.random.key(3), sampling)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +114,7 @@ def test_groups_are_formed_per_snapshot(batch, branches):
 
 
 def test_banks_are_those_of_the_turns_taken_one_by_one(tiny, batch, branches):
-    manager, tools = tiny.bench.manager, tiny.bench.tools
+    manager, tools = tiny.pair.manager, tiny.pair.tools
 
     @compiled
     def turn(tools, bank, facts, tokens, length):
@@ -294,8 +299,8 @@ def test_greedy_episodes_end_with_the_banks_of_ingestion(tiny, batch, scheme):
     told = [f for f in dialogue.facts if dialogue.positions[f.sources[-1]] in sources]
     dialogue = dataclasses.replace(dialogue, facts=tuple(told), operations=())
     params = jax.tree.map(lambda x: x * 0.8, tiny.model.params)  # prefers to add
-    read = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
-    expected = ingest(read, params, tiny.bench.tools, tiny.bench.encoder, [dialogue])
+    read = make_ingest_turn(tiny.pair.manager, tiny.model.decoder)
+    expected = ingest(read, params, tiny.pair.tools, tiny.pair.encoder, [dialogue])
     assert expected.counts["turns"] == TURNS and expected.counts["add"] > 1
     found = jax.device_get(_run(scheme, batch, temperature=0.0, params=params))
     for speaker in (0, 1):

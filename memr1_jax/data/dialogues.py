@@ -1,83 +1,70 @@
-"""What an experiment names, loaded: models onto the devices, dialogues into memory."""
+"""The dialogues that a run names: where they are, and what of them is learned from or evaluated."""
 
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
-
+from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
+from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
-from memr1_jax.models.config import DecoderConfig
-from memr1_jax.models.decoder import Decoder
-from memr1_jax.models.finite import check_finite
-from memr1_jax.models.hf.hf_weights import load_params, load_sharded
-from memr1_jax.models.hf.sources import resolve_model
-from memr1_jax.models.hf.tokenizer import check_tokenizer, load_tokenizer, stop_tokens
-from memr1_jax.options import user_path
+from memr1_jax.options import at_least, between, option
 from memr1_jax.parallel.distributed import barrier, is_main
-from memr1_jax.training.config import AgentConfig, DataConfig, ExperimentConfig
+
+_SOURCES = ("locomo", "synthetic", "own")
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-    """A language model on the devices; `params` are in the formats of `models/precision.py`."""
+class DataConfig:
+    """Choose the dialogues to learn from and to evaluate on."""
 
-    folder: Path
-    config: DecoderConfig
-    decoder: Decoder
-    params: dict
-    tokenizer: Any
-    stop_tokens: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """Who acts, who answers and who judges; they may be one and the same model."""
-
-    manager: Model
-    answerer: Model
-    judge: Model | None
-
-    def of(self, agent: str) -> Model:
-        """The model of "manager" or "answer"."""
-        return self.manager if agent == "manager" else self.answerer
-
-
-def compute_dtype(name: str):
-    """The number format `name` stands for; "auto" is float32 on a CPU, where bfloat16 is slow."""
-    if name == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    return jnp.dtype(name)
-
-
-def load_model(name: str, options: AgentConfig, mesh: Mesh | None = None) -> Model:
-    """Loads a model by folder, hub name or `smollm2-135m-q4`; UserError where that fails.
-
-    On a mesh every process reads its own share of the weights.
-    """
-    folder = resolve_model(name)
-    dtype = compute_dtype(options.dtype)
-    params, config = read_params(folder, mesh, dtype)
-    check_finite(params, f"The model in {folder}", "Use another model, or download it again.")
-    tokenizer = load_tokenizer(folder)
-    check_tokenizer(tokenizer, config, folder)
-    decoder = Decoder(config, dtype, options.remat)
-    return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
-
-
-def read_params(folder: Path, mesh: Mesh | None, dtype: Any) -> tuple[dict, DecoderConfig]:
-    """Parameters on the devices, on a mesh by the rules of `parallel/rules.py`, and the config."""
-    if mesh is not None:
-        return load_sharded(folder, mesh, dtype=dtype)
-    params, config = load_params(folder, dtype=dtype)
-    return jax.tree.map(jnp.asarray, params), config
+    data: str = option("locomo", "Source of the dialogues.", _SOURCES)
+    data_path: str = option(
+        "",
+        "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
+        " JSON lines, see experiments/README.md. hf:OWNER/NAME[/FILE] is a data set of the hub.",
+    )
+    session_gap: float = option(
+        SESSION_GAP,
+        "Hours of a pause after which a session begins, in own dialogues whose turns have times and"
+        " no sessions.",
+        within=at_least(0),
+    )
+    drop_unknown_turns: bool = option(
+        False,
+        "Leave out questions and facts of own dialogues that name a turn which does not exist, with"
+        " a count, instead of refusing the file.",
+    )
+    train_split: str = option("train", "Conversations to learn from.", _SPLITS)
+    eval_split: str = option("validation", "Conversations to evaluate on.", _SPLITS)
+    window: int = option(
+        50,
+        "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).",
+        within=at_least(0),
+    )
+    link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
+    synthetic_train: int = option(4, "Generated conversations to learn from.", within=at_least(1))
+    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=at_least(1))
+    synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=at_least(1))
+    synthetic_facts: int = option(4, "Facts told in a generated session.", within=at_least(1))
+    synthetic_changes: float = option(
+        0.2, "Share of these that change an earlier fact.", within=between(0, 1)
+    )
+    synthetic_endings: float = option(
+        0.12, "Share of these that end an earlier fact.", within=between(0, 1)
+    )
+    synthetic_repeats: float = option(
+        0.08, "Share of these that tell an earlier fact again.", within=between(0, 1)
+    )
+    synthetic_relative_dates: float = option(
+        0.5,
+        'Share of generated dated facts that say "yesterday" instead of the date.',
+        within=between(0, 1),
+    )
 
 
 def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = False) -> Path:
@@ -95,10 +82,7 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
                 "--data=own needs --data_path: a file of JSON lines as experiments/README.md shows"
                 " it."
             )
-        path = Path(options.data_path)
-        if not path.is_file():
-            raise UserError(f"There is no file at {path}, where --data_path points.")
-        return path
+        return one_file(options.data_path)
     if options.data == "locomo":
         return find_locomo(options.data_path or None)
     path = folder / "dialogues.json"
@@ -134,7 +118,7 @@ def load_dialogues(
     """
     path = find_dialogues(options, seed, folder)
     if options.data == "own":
-        train, evaluation = _own_dialogues(options)
+        train, evaluation = _own_dialogues(options, path)
         return _answerable(options, train) if learn else train, evaluation
     conversations = load_conversations(path)
     if unnoted := sum(not conversation.facts for conversation in conversations):
@@ -147,10 +131,10 @@ def load_dialogues(
     return split(conversations, options.train_split), split(conversations, options.eval_split)
 
 
-def _own_dialogues(options: DataConfig) -> tuple[list[Conversation], list[Conversation]]:
-    loaded = load_own_dialogues(
-        user_path(options.data_path), options.session_gap, options.drop_unknown_turns
-    )
+def _own_dialogues(
+    options: DataConfig, path: Path
+) -> tuple[list[Conversation], list[Conversation]]:
+    loaded = load_own_dialogues(path, options.session_gap, options.drop_unknown_turns)
     conversations = list(map(turns_as_facts, loaded))
     amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
     if amid:
@@ -200,31 +184,3 @@ def _answerable(options: DataConfig, train: list[Conversation]) -> list[Conversa
 
 def _asked_at_the_end(conversation: Conversation, question: Question) -> bool:
     return question.after in (None, len(conversation.turns))
-
-
-def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
-    """The models of the manager, of the Answer Agent and, where it gives the reward, of the judge.
-
-    Raises:
-      UserError: their tokenizers differ; memories and answers travel between them as tokens.
-    """
-    loaded = {options.model: load_model(options.model, options, mesh)}
-
-    def find(flag):
-        name = getattr(options, flag, "") or options.model
-        if name not in loaded:
-            loaded[name] = load_model(name, options, mesh)
-        check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
-        return loaded[name]
-
-    judged = isinstance(options, ExperimentConfig) and options.reward.outcome == "judge"
-    return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
-
-
-def check_same_tokens(tokenizer: Any, other: Any, flag: str, options: AgentConfig) -> None:
-    """Raises UserError where the model that `flag` names has another vocabulary than `--model`."""
-    if tokenizer is not other and tokenizer.get_vocab() != other.get_vocab():
-        raise UserError(
-            f"--{flag}={getattr(options, flag)} has another tokenizer than --model={options.model}."
-            " Memories travel between the agents as tokens: use models of one family."
-        )

@@ -1,0 +1,236 @@
+"""From options to one agent's train step: policy, frozen weights, way of learning, first state.
+
+GRPO, PPO, best-of-n and supervised fine-tuning differ in their `Learner` alone. Ahead-of-time
+compilation builds the same, of weights that are shapes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from memr1_jax.agents.agent_pair import AgentPair, Models
+from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.errors import UserError
+from memr1_jax.models.loading import Model, read_params
+from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
+from memr1_jax.parallel.rules import state_shardings
+from memr1_jax.rl.imitation import imitation_update
+from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
+from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
+from memr1_jax.run.streams import run_key
+from memr1_jax.training.config import ExperimentConfig, LoRAConfig
+from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
+
+
+def lora_of(options: LoRAConfig) -> LoRA | None:
+    """The adapters that are trained, None for full fine-tuning."""
+    if not options.lora_rank:
+        return None
+    return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
+
+
+def untrained(options: LoRAConfig, model: Model) -> dict:
+    """An agent as it is before training, in the form of `Frozen`: no adapters, or the network."""
+    return {} if options.lora_rank else model.params
+
+
+def network(options: LoRAConfig, model: Model, params: dict) -> dict:
+    """All parameters of an agent from what is trained of it."""
+    lora = lora_of(options)
+    return params if lora is None else join(model.params, params, lora.scale)
+
+
+def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
+    """Makes the float32 parameters an agent starts from: adapters, or a copy of the network."""
+    lora = lora_of(options)
+    if lora is not None:
+        return init_adapters(model.config, lora, run_key(options.seed, agent, "adapters"))
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
+
+
+def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
+    """The static part of the train step of "manager" or "answer"."""
+    lora = lora_of(options)
+    manager = agent == "manager"
+    return Policy(
+        agent=pair.manager if manager else pair.answerer,
+        decoder=models.of(agent).decoder,
+        answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
+        if manager
+        else None,
+        reward=options.reward,
+        judge=pair.judge,
+        horizon=options.horizon if manager and options.horizon.episodic else None,
+        adapter_scale=1.0 if lora is None else lora.scale,
+    )
+
+
+def make_frozen(
+    options: ExperimentConfig, models: Models, agent: str, answer_params: dict
+) -> Frozen:
+    """The weights that a train step reads; `answer_params` are what is trained of the answerer."""
+    model = models.of(agent)
+
+    def seen_from(other: Model, params: dict) -> dict:
+        """The parameters of another role, whole where its base model is not that of `model`."""
+        return params if other is model else network(options, other, params)
+
+    answerer = judge = None
+    if agent == "manager" and options.algorithm != "sft":  # demonstrations are not judged
+        answerer = seen_from(models.answerer, answer_params)
+    if models.judge is not None:
+        judge = seen_from(models.judge, untrained(options, models.judge))
+    uses_reference = options.policy.kl_weight and options.algorithm in ("grpo", "ppo")
+    return Frozen(
+        reference=untrained(options, model) if uses_reference else None,
+        answerer=answerer,
+        backbone=model.params if options.lora_rank else None,
+        judge=judge,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """How one agent learns.
+
+    `create_state(params, seed, width)` makes the state before the first step from the parameters
+    that are trained and the network's width D; `make_step(policy)` compiles the train step.
+    """
+
+    algorithm: Any
+    create_state: Callable[[dict, int, int], TrainState]
+    make_step: Callable[[Policy], Callable]
+
+
+def build_learner(options: ExperimentConfig, agent: str) -> Learner:
+    """Builds what `options.algorithm` names for "manager" or "answer".
+
+    Raises:
+      UserError: there is no such algorithm.
+    """
+    if options.algorithm not in LEARNERS:
+        raise UserError(
+            f"--algorithm={options.algorithm} is none of {', '.join(LEARNERS)}: choose one of them."
+        )
+    return LEARNERS[options.algorithm](options, agent)
+
+
+def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False) -> int:
+    """Counts the optimiser steps over which an agent's learning rate, or its critic's, climbs.
+
+    The ratio is of all optimiser steps that the agent takes; a number of steps overrides it.
+    """
+    names = ("critic_warmup_steps", "critic_warmup_ratio")
+    names = names if critic else ("warmup_steps", "warmup_ratio")
+    steps, ratio = (getattr(options, name) for name in names)
+    updates = options.manager_steps if agent == "manager" else options.answer_steps
+    return steps or round(ratio * updates * options.policy.epochs * options.policy.mini_batches)
+
+
+def _optimizer(options, agent):
+    return create_optimizer(
+        options.learning_rate,
+        warmup_steps=warmup_steps(options, agent),
+        weight_decay=options.weight_decay,
+        clip=options.gradient_clip,
+    )
+
+
+def _grpo(options, agent):
+    return _sampling_learner(options.policy, update, options, agent)
+
+
+def _best_of_n(options, agent):
+    best = dataclasses.replace(options.policy, imitated="best")
+    return _sampling_learner(best, imitation_update, options, agent)
+
+
+def _sampling_learner(algorithm, update, options, agent):
+    optimizer = _optimizer(options, agent)
+    return Learner(
+        algorithm,
+        lambda params, seed, width: create_state(params, optimizer, seed, agent),
+        lambda policy: compile_step(update, policy, algorithm, optimizer),
+    )
+
+
+def _ppo(options, agent):
+    critic = create_optimizer(
+        options.critic_learning_rate,
+        warmup_steps=warmup_steps(options, agent, critic=True),
+        weight_decay=options.weight_decay,
+        clip=options.gradient_clip,
+    )
+    optimizers = Optimizers(_optimizer(options, agent), critic)
+    return Learner(
+        options.policy,
+        lambda params, seed, width: create_ppo_state(params, optimizers, seed, width, agent),
+        lambda policy: compile_step(ppo_update, policy, options.policy, optimizers),
+    )
+
+
+def _sft(options, agent):
+    algorithm, optimizer = options.policy, _optimizer(options, agent)
+    return Learner(
+        algorithm,
+        lambda params, seed, width: create_state(params, optimizer, seed, agent),
+        lambda policy: make_sft_step(policy, algorithm, optimizer),
+    )
+
+
+LEARNERS = {"grpo": _grpo, "ppo": _ppo, "sft": _sft, "best_of_n": _best_of_n}
+
+
+def initial_state(
+    options: ExperimentConfig, learner: Learner, agent: str, model: Model, mesh: Mesh | None
+) -> Any:
+    """Makes an agent's state before the first step, on a mesh where the rules put it.
+
+    Weights are trained from their published precision, which the arithmetic's may be below.
+    """
+    params, whole = model.params, not options.lora_rank
+    if whole and model.decoder.dtype != jnp.float32:
+        params, _ = read_params(model.folder, mesh, jnp.float32)
+
+    def create(params):
+        model_of = dataclasses.replace(model, params=params)
+        return learner.create_state(
+            trainable(options, model_of, agent), options.seed, model.config.model_width
+        )
+
+    shardings = None
+    if mesh is not None:
+        shardings = state_shardings(mesh, jax.eval_shape(create, params))
+    return jax.jit(create, out_shardings=shardings)(params)
+
+
+def print_memory(
+    options: ExperimentConfig, learner: Learner, agent: str, model: Model, state: Any, frozen: Any
+) -> None:
+    """Prints how much is trained and what it takes; with adapters beside full fine-tuning.
+
+    Bytes are those of all devices together. Gradients, samples and activations come on top.
+    """
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    held = f"{_gib(state)} of weights in training and their moments, {_gib(frozen)} frozen"
+    print(f"Trained: {count:,} of {whole:,} parameters; {held}.", end="")
+    if options.lora_rank:
+        full = dataclasses.replace(options, lora_rank=0)
+
+        def create(params):
+            start = trainable(full, dataclasses.replace(model, params=params), agent)
+            return learner.create_state(start, options.seed, model.config.model_width)
+
+        print(f" Full fine-tuning: {_gib(jax.eval_shape(create, model.params))}.", end="")
+    print(flush=True)
+
+
+def _gib(tree: Any) -> str:
+    """Size of a pytree; an array that stands in it twice counts once."""
+    leaves = {id(leaf): leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)}
+    return f"{sum(leaves.values()) / 2**30:.3f} GiB"

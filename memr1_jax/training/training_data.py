@@ -1,0 +1,224 @@
+"""The data that an agent learns from, checked before any model is loaded, then made into arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from memr1_jax.agents.agent_pair import AgentPair, Models
+from memr1_jax.agents.demonstrations import (
+    Demonstrations,
+    answer_demonstrations,
+    check_demonstrable,
+    manager_demonstrations,
+)
+from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
+from memr1_jax.data.dialogues import DataConfig
+from memr1_jax.data.encode import (
+    encode_answer_data,
+    encode_final_banks,
+    encode_manager_data,
+    left_out,
+)
+from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
+from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuples
+from memr1_jax.data.types import Conversation
+from memr1_jax.errors import UserError
+from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.parallel.distributed import is_main
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.validation import validation_dialogues
+
+
+def training_banks(options: ExperimentConfig) -> str:
+    """Return what fills the banks that the Answer Agent learns on."""
+    if options.training_banks:
+        return options.training_banks
+    # A demonstration shows what a right answer rests on.
+    return "add_all" if options.algorithm == "sft" else options.bank_builder
+
+
+def check_dialogues(
+    options: ExperimentConfig,
+    learned: Sequence[Conversation],
+    evaluated: Sequence[Conversation],
+    folder: Path,
+) -> None:
+    """Check the conversations to learn from and to evaluate on.
+
+    Raises:
+      UserError: nothing can be learned from them, or nothing can be evaluated.
+    """
+    where, held_out = _where(options), []
+    if options.evaluate:
+        check_evaluated(options, evaluated)
+    if options.select == "validation":
+        held_out = validation_dialogues(options, folder, list(evaluated))
+    if options.agent != "answer":
+        _check_manager(options, learned, where)
+    if options.agent != "manager":
+        _check_questions(options, learned, where)
+        if training_banks(options) == "gold":
+            check_gold([*learned, *held_out])
+
+
+def check_evaluated(options: DataConfig, evaluated: Sequence[Conversation]) -> None:
+    """Raise UserError where the conversations to evaluate on ask nothing."""
+    if not any(conversation.questions for conversation in evaluated):
+        raise UserError(
+            f"{_where(options)}: the conversations of --eval_split={options.eval_split} ask no"
+            ' question, so there is nothing to evaluate on. Add "questions", or name another split.'
+        )
+
+
+def _where(options: DataConfig) -> str:
+    return options.data_path or f"--data={options.data}"
+
+
+def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], where: str) -> None:
+    if options.algorithm == "sft":
+        check_demonstrable(learned)
+        return
+    _check_questions(options, learned, where)
+    if not any(q.evidence and not q.abstain for c in learned for q in c.questions):
+        raise UserError(
+            f"{where}: no question of --train_split={options.train_split} names the turns that hold"
+            ' its answer, from which the Memory Manager learns. Add "evidence" to the questions, or'
+            " train the Answer Agent alone with --agent=answer."
+        )
+    if not options.horizon.episodic:
+        return
+    sizes = options.horizon.episode_turns, options.facts_per_turn
+    if not any(episodes(c, *sizes, options.horizon.episode_start, options.link) for c in learned):
+        raise UserError(
+            f"{where}: no question of --train_split={options.train_split} can be answered from the"
+            " facts of one episode. Raise --episode_turns, or give --horizon=one_step."
+        )
+
+
+def _check_questions(
+    options: ExperimentConfig, learned: Sequence[Conversation], where: str
+) -> None:
+    questions = [question for c in learned for question in c.questions]
+    abstentions = sum(question.abstain for question in questions)
+    if len(questions) > abstentions:
+        return
+    what = "ask no question"
+    if abstentions:
+        what = f"ask only questions that the dialogue does not answer ({abstentions} abstentions)"
+    raise UserError(
+        f"{where}: the conversations of --train_split={options.train_split} {what}, so there is"
+        ' nothing to learn from. Add "questions" with answers, or choose another split.'
+    )
+
+
+def manager_data(
+    options: ExperimentConfig, pair: AgentPair, models: Models, dialogues: list[Conversation]
+) -> ManagerData | EpisodeData | Demonstrations:
+    """The turns that the manager learns from; says what the fixed sizes leave out."""
+    if options.algorithm == "sft":
+        shown, counts = manager_demonstrations(
+            pair.manager,
+            pair.tools,
+            pair.encoder,
+            models.manager.tokenizer,
+            dialogues,
+            window=options.window or None,
+            corrupt=options.corrupt,
+            seed=options.seed,
+        )
+        _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
+        return shown
+    if options.horizon.episodic:
+        return _episode_data(options, pair, dialogues)
+    tuples = [
+        item
+        for dialogue in dialogues
+        for item in manager_tuples(dialogue, options.window or None, options.link)
+    ]
+    missing = _without_facts(options, dialogues)
+    missing |= left_out(pair.encoder, tuples, [item.banks for item in tuples])
+    _say(f"{len(tuples)} turns; left out", missing)
+    return encode_manager_data(pair.encoder, dialogues, tuples)
+
+
+def _without_facts(options, dialogues):
+    """Counts turns that a question points to, but of which the manager would be shown nothing."""
+    silent = [
+        questions
+        for dialogue in dialogues
+        for position, questions in linked_questions(dialogue, options.link).items()
+        if not facts_of_turn(dialogue, position)
+    ]
+    return {
+        "turns of which no fact is noted": len(silent),
+        "questions that belong to these": sum(map(len, silent)),
+    }
+
+
+def _episode_data(options, pair, dialogues):
+    turns, questions = options.horizon.episode_turns, options.horizon.final_questions
+    made = [
+        episode
+        for dialogue in dialogues
+        for episode in episodes(
+            dialogue, turns, options.facts_per_turn, options.horizon.episode_start, options.link
+        )
+    ]
+    missing = left_out_of_episodes(pair.encoder, dialogues, made, questions)
+    _say(f"{len(made)} episodes; left out", missing)
+    return encode_episodes(pair.encoder, dialogues, made, turns, questions)
+
+
+def answer_data(
+    options: ExperimentConfig,
+    pair: AgentPair,
+    models: Models,
+    dialogues: list[Conversation],
+    banks: tuple[MemoryBank, MemoryBank],
+) -> AnswerData | Demonstrations:
+    """The questions that the Answer Agent learns from, and the banks it searches."""
+    if options.algorithm != "sft":
+        return encode_answer_data(pair.encoder, dialogues, banks)
+    shown, counts = answer_demonstrations(
+        pair.answerer,
+        pair.tools,
+        pair.encoder,
+        models.answerer.tokenizer,
+        dialogues,
+        banks,
+        verbose=options.verbose,
+        seed=options.seed,
+    )
+    _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
+    return shown
+
+
+def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:
+    """The banks that the gold operations of generated dialogues leave.
+
+    Raises:
+      UserError: a dialogue has none.
+    """
+    check_gold(dialogues)
+    return Ingestion(encode_final_banks(pair.encoder, dialogues), {})
+
+
+def check_gold(dialogues: list[Conversation]) -> None:
+    """Raise UserError where a dialogue has no gold operations to fill banks with."""
+    if any(not dialogue.operations for dialogue in dialogues):
+        raise UserError(
+            "These dialogues do not say which memory operations are right. Use --data=synthetic,"
+            " or another value of --training_banks."
+        )
+
+
+def _say(what, counts):
+    """Prints what was left out or changed, if anything was."""
+    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if found and is_main():
+        print(f"Of the training data: {what}: {found}.")
+
+
+def _plain(counts):
+    """Counts by plain words in place of names."""
+    return {name.replace("_", " "): count for name, count in counts.items()}
