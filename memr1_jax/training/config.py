@@ -5,8 +5,9 @@ and the horizon are declared where they are read (`rl/`, `agents/`); an experime
 """
 
 import dataclasses
+import os
 import warnings
-from typing import Any
+from typing import Any, Self
 
 from memr1_jax.agents.episodes import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
@@ -19,8 +20,10 @@ from memr1_jax.options import (
     at_least,
     between,
     check,
+    flag_values,
     option,
     with_default,
+    with_options,
 )
 from memr1_jax.parallel.mesh import parse_mesh
 from memr1_jax.rl.imitation import ImitationOptions
@@ -94,6 +97,11 @@ class AgentConfig:
         " package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
+    model_settings: bool = option(
+        True,
+        "Take prompts and sizes that are not given from memr1_jax.json in the model's folder, where"
+        " it has one: those that its agents were trained with.",
+    )
     manager_prompt: str = option(
         "compact", "Prompt file manager_<name>.txt, or the path of one's own."
     )
@@ -351,6 +359,53 @@ class ExperimentConfig(
     policy: AlgorithmOptions = AlgorithmOptions()
     reward: RewardOptions = RewardOptions()
     horizon: HorizonOptions = HorizonOptions()
+
+    @classmethod
+    def from_flags(cls, file: str | os.PathLike) -> Self:
+        """Reads a flag file, by its path or by the name of one that comes with the package.
+
+        Raises:
+          UserError: there is no such file, or it holds what is no flag.
+        """
+        from memr1_jax.flags import read_flags
+        from memr1_jax.training.recipe import settled
+
+        return settled(*read_flags(cls, [f"--flagfile={os.fspath(file)}"]))
+
+    @classmethod
+    def quickstart(cls) -> Self:
+        """Returns the options of `quickstart.flags`: both agents of the nano model, in minutes."""
+        return cls.from_flags("quickstart.flags")
+
+    @classmethod
+    def paper(cls, model: str = "llama-3.1-8b", algorithm: str = "grpo") -> Self:
+        """Returns the paper's options for a model and an algorithm.
+
+        Args:
+          model: "llama-3.1-8b", "qwen-2.5-3b", "qwen-2.5-7b" or "qwen-2.5-14b".
+          algorithm: "grpo" or "ppo"; of some models also "sft" and "sft_best_of_n".
+
+        Raises:
+          UserError: no flag file of the package is of these two.
+        """
+        from memr1_jax.flag_files import paper_file
+
+        return cls.from_flags(paper_file(model, algorithm))
+
+    def replace(self, **values: Any) -> Self:
+        """Returns the options with other values, by flag: `config.replace(answer_steps=2)`.
+
+        Raises:
+          UserError: there is no such flag, or a value is out of its range.
+        """
+        if unknown := sorted(values.keys() - flag_values(self).keys()):
+            raise UserError(
+                f"There is no option {', '.join(unknown)}. An option has the name of its flag,"
+                " without the dashes: `memr1 train --help` lists them."
+            )
+        changed = with_options(self, **values)
+        check(changed)
+        return changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from memr1_jax.training.check_dialogues import check_evaluated
 from memr1_jax.training.config import EvaluationConfig, check_options
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loading import load_dialogues, load_models
+from memr1_jax.training.recipe import settled
 from memr1_jax.training.workbench import Pipeline, build_workbench
 
 
@@ -25,6 +26,7 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     """
     from rich.console import Console
 
+    options = settled(options)
     check_options(options)
     with open_run(options, "evaluation", resume=True) as opened:
         evaluation = _evaluate(options, opened.path)

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable
 
 from memr1_jax.errors import UserError
-from memr1_jax.options import flag_values, with_options
+from memr1_jax.options import Record, flag_values, with_options
 from memr1_jax.rl.recipes import ABSENT, RECIPES
-from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.agent_folder import with_model_settings
+
+
+def settled(options: Record, given: Iterable[str] | None = None, say: Callable = print) -> Record:
+    """Sets what the model's folder and a recipe say, but for what was given.
+
+    Takes and raises what `with_model_settings` and `with_recipe` do; a second call changes nothing.
+    """
+    return with_recipe(with_model_settings(options, given, say), given, say)
 
 
 def with_recipe(
-    options: ExperimentConfig, given: Iterable[str] | None = None, say: Callable = print
-) -> ExperimentConfig:
+    options: Record, given: Iterable[str] | None = None, say: Callable = print
+) -> Record:
     """Sets the parts of the recipe that the options name, but for those that were given.
 
     The recipe's name is then emptied: its parts are what a run does and records.
