@@ -8,120 +8,25 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.flag_files import expanded
 from memr1_jax.errors import UserError
-from memr1_jax.options import Range, check, entries, with_options
+from memr1_jax.flag_files import expanded
+from memr1_jax.flags import define_flags, given_options
+from memr1_jax.options import check, entries
 from memr1_jax.run.compiled import keep_compiled_programs
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
-_FORMER = "Former names: accepted in this version"
-
-
-class _Integer(flags.IntegerParser):
-    def __init__(self, within: Range):
-        super().__init__()
-        self.syntactic_help = f"a whole number, {within}"
-
-    def convert(self, argument: Any) -> int:
-        with _told("must be a whole number, such as 8."):
-            return super().convert(argument)
-
-
-class _Float(flags.FloatParser):
-    def __init__(self, within: Range):
-        super().__init__()
-        self.syntactic_help = f"a number, {within}"
-
-    def convert(self, argument: Any) -> float:
-        with _told("must be a number, such as 0.5 or 1e-4."):
-            return super().convert(argument)
-
-
-class _Boolean(flags.BooleanParser):
-    def parse(self, argument: Any) -> bool:
-        with _told("must be true or false."):
-            return super().parse(argument)
-
-
-class _OptionalFloat(_Float):
-    """Reads a number, or "none"; 0 is what "none" was in the version before."""
-
-    def __init__(self, within: Range):
-        super().__init__(within)
-        self.syntactic_help += ", or none"
-
-    def parse(self, argument: Any) -> float | None:
-        if str(argument).strip().lower() == "none":
-            return None
-        return super().parse(argument) or None
-
-
-_NUMBERS = {int: _Integer, float: _Float}
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(what) from error
-
-
-class _FormerName(flags.Flag):
-    """Hands its value to the flag of the new name."""
-
-    def __init__(self, former: flags.Flag, name: str):
-        self._former = former
-        text = f"Now --{former.name}."
-        super().__init__(former.parser, former.serializer, name, None, text)
-
-    def parse(self, argument: Any) -> None:
-        if argument is not None:
-            warnings.warn(
-                f"--{self.name} is now --{self._former.name}; the former name works in this"
-                " version, not in the next.",
-                FutureWarning,
-                stacklevel=2,
-            )
-            self._former.parse(argument)
-            self._former.using_default_value = False
-
-
-def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one absl flag for each option of a record and of those that it holds."""
-    for entry in entries(options()):
-        told = (entry.flag, entry.value, entry.metadata["help"])
-        where = {"flag_values": values, "module_name": entry.group}
-        choices = entry.metadata["choices"]
-        if choices:
-            flags.DEFINE_enum(*told[:2], list(choices), told[2], **where)
-        elif entry.kind is bool:
-            flags.DEFINE_bool(*told, **where)
-            values[entry.flag].parser = _Boolean()
-        elif entry.kind is str:
-            flags.DEFINE_string(*told, **where)
-        else:
-            parser = _OptionalFloat if entry.optional else _NUMBERS[entry.kind]
-            parser = parser(entry.metadata["within"])  # absl makes one for each set of arguments
-            flags.DEFINE(parser, *told, serializer=flags.ArgumentSerializer(), **where)
-        if name := entry.metadata["formerly"]:
-            former = _FormerName(values[entry.flag], name)
-            flags.DEFINE_flag(former, values, module_name=_FORMER)
 
 
 def parsed(options: type, values: flags.FlagValues = flags.FLAGS) -> Any:
     """Makes the record from the parsed flags; UserError for a value out of its range.
 
-    The parts of a recipe are set, but for those that were given.
+    Values of the model's folder and of a recipe are set, but for those that were given.
     """
-    flag_names = [entry.flag for entry in entries(options())]
-    found = with_options(options(), **{name: getattr(values, name) for name in flag_names})
-    check(found)
-    if not getattr(found, "recipe", ""):
-        return found
-    from memr1_jax.rl.recipes import with_recipe
+    from memr1_jax.training.config import settled
 
-    return with_recipe(found, [name for name in flag_names if values[name].present])
+    found, given = given_options(options, values)
+    check(found)
+    return settled(found, given)
 
 
 def help_text(options: type, values: flags.FlagValues = flags.FLAGS) -> str:

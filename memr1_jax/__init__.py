@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from memr1_jax.inference.agents import Agents
     from memr1_jax.inference.loading import load
     from memr1_jax.inference.memories import Memories, Memory
+    from memr1_jax.inference.runs import Run, train
+    from memr1_jax.training.config import ExperimentConfig as Config
 
 __version__ = "0.1.0"
-__all__ = ["Agents", "Memories", "Memory", "UserError", "load"]
+__all__ = ["Agents", "Config", "Memories", "Memory", "Run", "UserError", "load", "train"]
 
 # Imported on first use: `import memr1_jax` alone must not wait for JAX.
 _HOMES = {
-    "Agents": "memr1_jax.inference.agents",
-    "Memories": "memr1_jax.inference.memories",
-    "Memory": "memr1_jax.inference.memories",
-    "UserError": "memr1_jax.errors",
-    "load": "memr1_jax.inference.loading",
+    "Agents": ("memr1_jax.inference.agents", "Agents"),
+    "Config": ("memr1_jax.training.config", "ExperimentConfig"),
+    "Memories": ("memr1_jax.inference.memories", "Memories"),
+    "Memory": ("memr1_jax.inference.memories", "Memory"),
+    "Run": ("memr1_jax.inference.runs", "Run"),
+    "UserError": ("memr1_jax.errors", "UserError"),
+    "load": ("memr1_jax.inference.loading", "load"),
+    "train": ("memr1_jax.inference.runs", "train"),
 }
 
 
@@ -33,7 +38,8 @@ def __getattr__(name: str) -> Any:
     """Imports a name of the public interface when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value
 

@@ -16,6 +16,7 @@ the first line of the docstring.
 import dataclasses
 import inspect
 import math
+import numbers
 import os
 import pathlib
 import typing
@@ -66,6 +67,8 @@ def between(low: float, high: float) -> Range:
     return Range(low, high)
 
 
+_KINDS = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str}
+_KIND_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 FINITE = Range()
 SEEDS = between(0, 2**31 - 1)
 
@@ -176,11 +179,13 @@ def _changed(record, values):
 
 
 def check(options: Any) -> None:
-    """Raises UserError for the first option that is none of its choices or out of its range."""
-    for flag, value, _, optional, metadata, _ in entries(options):
+    """Raises UserError for the first option whose value is of a wrong kind or out of its range."""
+    for flag, value, kind, optional, metadata, _ in entries(options):
         choices, within = metadata["choices"], metadata["within"]
         if value is None and optional:
             continue
+        if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
+            raise UserError(f"--{flag}={value!r} must be {_KIND_WORDS[kind]}.")
         if choices and value not in choices:
             raise UserError(f"--{flag}={value} must be one of {', '.join(map(repr, choices))}.")
         if within and value not in within:

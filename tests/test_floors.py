@@ -23,6 +23,7 @@ FLOORS = {
     "bench": 13,
     "studies": 14,
 }
+FACE = "__init__.py"  # the package's own: on first use it imports from inference and below
 BESIDE = -1  # modules of the package itself know no floor
 ABOVE = ("experiments", "tpu_scripts", "tests")
 MODULES = sorted((ROOT / "memr1_jax").rglob("*.py"))
@@ -43,9 +44,7 @@ def imported(source: str) -> set[str]:
 
 def above(folder: str, names: set[str]) -> list[str]:
     """Those of some names that a module in a folder of the package may not import."""
-    if folder == "__init__.py":  # the public face, which points to what stands on any floor
-        return [name for name in sorted(names) if name.partition(".")[0] in ABOVE]
-    own, wrong = FLOORS.get(folder, BESIDE), []
+    own, wrong = FLOORS.get("inference" if folder == FACE else folder, BESIDE), []
     for name in sorted(names):
         package, _, rest = name.partition(".")
         lies = FLOORS.get(rest.split(".")[0], BESIDE)

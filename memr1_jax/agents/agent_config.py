@@ -15,6 +15,11 @@ class AgentConfig:
         " package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
+    model_settings: bool = option(
+        True,
+        "Take prompts and sizes that are not given from memr1_jax.json in the model's folder, where"
+        " it has one: those that its agents were trained with.",
+    )
     manager_prompt: str = option(
         "compact", "Prompt file manager_<name>.txt, or the path of one's own."
     )

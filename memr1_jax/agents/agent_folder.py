@@ -6,6 +6,7 @@ options of the agents as they were trained, `retrieval.safetensors` the embedder
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import Embedder
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
+from memr1_jax.models.hf.folders import RETRIEVAL, SETTINGS
+from memr1_jax.models.hf.sources import local_folder
+from memr1_jax.options import Record, flag_values, with_options
 from memr1_jax.run.files import write_json_atomic
 
-SETTINGS = "memr1_jax.json"
-RETRIEVAL = "retrieval.safetensors"
 # Where the facts come from that a manager is shown: what the data noted, each turn or each sentence
 # as it stands, or what the model itself extracts from a turn.
 FACTS = ("noted", "turns", "sentences", "extracted")
-_NOT_KEPT = ("model", "answer_model", "dtype", "remat")  # those of the machine and of the start
+# Those of the machine and of the start.
+_NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +74,40 @@ def read_settings(folder: Path) -> AgentSettings | None:
     return AgentSettings(
         options, facts, read_embedder(statistics) if statistics.is_file() else None
     )
+
+
+def with_model_settings(
+    options: Record, given: Iterable[str] | None = None, say: Callable = print
+) -> Record:
+    """Takes prompts and sizes from the model's folder, but for those that were given.
+
+    `model_settings` is then false: what a run does and records is what the options say.
+
+    Args:
+      options: any options; those without a model, or of one whose folder has no settings, are
+        returned as they are.
+      given: flags that win; None: those that are not at their default.
+      say: is told what was taken.
+
+    Raises:
+      UserError: the settings are damaged.
+    """
+    if not (isinstance(options, AgentConfig) and options.model_settings):
+        return options
+    folder = local_folder(options.model)
+    settings = read_settings(folder) if folder is not None else None
+    if settings is None:
+        return options
+    values = flag_values(options)
+    if given is None:
+        defaults = flag_values(type(options)())
+        given = [flag for flag, value in values.items() if value != defaults[flag]]
+    taken = {
+        name: value
+        for name, value in settings.options.items()
+        if name not in set(given) and value != values[name]
+    }
+    if taken:
+        told = " ".join(f"--{name}={value}" for name, value in taken.items())
+        say(f"As --model={options.model} was trained: {told}.")
+    return with_options(options, model_settings=False, **taken)

@@ -101,17 +101,29 @@ def answer_prompt(
     return fill(agent.template, slots, agent.prompt_length)
 
 
-def judge_answer(
-    agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array, gold: Words
-) -> Verdict:
-    """Reads the answer out of one response `[R]` and compares it with the gold words."""
+def read_words(
+    agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array
+) -> tuple[Words, jax.Array]:
+    """Reads the answer out of one response `[R]`: its words, and whether it was marked."""
     capacity = tokens.shape[-1] * BYTES_PER_TOKEN
     text = tokens_to_bytes(tools.byte_table, tokens, length, capacity)
     start, end, rule = answer_span(text.bytes, text.length)
     words = words_of_bytes(tools.unicode, text.bytes, start, end, agent.answer_words)
+    return words, jnp.float32(rule < 4)
+
+
+def compare(words: Words, labelled: jax.Array, gold: Words) -> Verdict:
+    """Compares what `read_words` read with the gold words."""
     return Verdict(
         exact_match=exact_match(words, gold),
         token_f1=token_f1(words, gold),
         contains=contains(words, gold),
-        labelled=jnp.float32(rule < 4),
+        labelled=labelled,
     )
+
+
+def judge_answer(
+    agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array, gold: Words
+) -> Verdict:
+    """Reads the answer out of one response `[R]` and compares it with the gold words."""
+    return compare(*read_words(agent, tools, tokens, length), gold)

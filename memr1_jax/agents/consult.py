@@ -14,16 +14,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from memr1_jax.agents.answer import (
     AnswerAgent,
     Verdict,
     answer_prompt,
-    judge_answer,
+    compare,
+    read_words,
     retrieve_memories,
 )
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
-from memr1_jax.agents.reward import RewardOptions
+from memr1_jax.agents.manager import Report
+from memr1_jax.agents.reward import JUDGE, RewardOptions, outcome_of
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank
@@ -57,23 +60,44 @@ class Marking:
 EXACT_MATCH = Marking(RewardOptions())  # the paper's
 
 
+@struct.dataclass
+class Reading:
+    """One response as it was read: the verdict, the answer in it, and what that is worth."""
+
+    verdict: Verdict
+    answer: Block
+    outcome: jax.Array  # float32; of a judge it comes later, see `answer_worth`
+
+
 def read_answer(
-    agent: AnswerAgent, tools: Tools, tokens: jax.Array, length: jax.Array, gold: Words
-) -> tuple[Verdict, Block]:
-    """The verdict on one response `[R]`, and the answer in it."""
-    return judge_answer(agent, tools, tokens, length, gold), answer_block(tools, tokens, length)
+    agent: AnswerAgent,
+    reward: RewardOptions,
+    tools: Tools,
+    tokens: jax.Array,
+    length: jax.Array,
+    gold: Words,
+    report: Report,
+) -> Reading:
+    """Reads one response `[R]`; `report` is that of the manager whose edits led to it."""
+    words, labelled = read_words(agent, tools, tokens, length)
+    return Reading(
+        compare(words, labelled, gold),
+        answer_block(tools, tokens, length),
+        outcome_of(reward, words, gold, report),
+    )
 
 
 def answer_worth(
-    marking: Marking, tools: Tools, query: Query, verdict: Verdict, answer: Block
+    marking: Marking, tools: Tools, query: Query, reading: Reading
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What answers `[*rows]` are worth, and values of them that are metrics.
+    """Marks answers `[*rows]`: outcomes, and values of them that are metrics.
 
     The leaves of `query` broadcast against the rows.
     """
-    values = {"answer_tokens": answer.length}
-    if marking.reward.outcome != "judge":
-        return getattr(verdict, marking.reward.outcome), values
+    answer = reading.answer
+    values = fields(reading.verdict) | {"answer_tokens": answer.length}
+    if marking.reward.outcome != JUDGE:
+        return reading.outcome, values
     if marking.judge is None:
         raise ValueError("The outcome is that of a judge, but there is no judge.")
     question = Block(query.tokens, query.length)
@@ -89,6 +113,7 @@ def consult(
     tools: Tools,
     batch: ManagerBatch,
     edited: MemoryBank,
+    report: Report,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Greedy answers from every edited bank, marked: outcomes and metrics, all `[B, G, n]`.
 
@@ -100,6 +125,7 @@ def consult(
       batch: the questions `[B, n]` of which those are asked that it says, and whose answers are
         empty otherwise; the other speakers' banks, and who is who.
       edited: the banks `[B, G, M, ...]` to search in the place of `batch.own`.
+      report: of the responses that edited them, leaves `[B, G]`.
     """
     agent = answerer.agent
     packed = _prompts(agent, tools, batch, edited)
@@ -110,7 +136,7 @@ def consult(
         return x.reshape(-1, *x.shape[3:])
 
     def answer(part):
-        prompt, query, active = part
+        prompt, query, active, report = part
         samples = generate(
             answerer.decoder,
             params,
@@ -121,15 +147,16 @@ def consult(
             stop_tokens=agent.stop_tokens,
             active=active[:, None],
         )
-        verdict, answer = jax.vmap(functools.partial(read_answer, agent, tools))(
-            samples.tokens[:, 0], samples.length[:, 0], query.gold
+        read = functools.partial(read_answer, agent, marking.reward, tools)
+        tokens, length = samples.tokens[:, 0], samples.length[:, 0]
+        return answer_worth(
+            marking, tools, query, jax.vmap(read)(tokens, length, query.gold, report)
         )
-        outcome, values = answer_worth(marking, tools, query, verdict, answer)
-        return outcome, fields(verdict) | values
 
     prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
     asked = batch.asked & batch.valid[:, None]
-    part = prompt, jax.tree.map(flat, batch.queries), flat(asked)
+    report = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], rows).reshape(-1), report)
+    part = prompt, jax.tree.map(flat, batch.queries), flat(asked), report
     return jax.tree.map(lambda x: x.reshape(rows), in_parts(answer, part, answerer.together))
 
 

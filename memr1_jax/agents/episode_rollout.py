@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking, consult
-from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.manager import MemoryManager, Report
 from memr1_jax.agents.reward import episode_reward
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
@@ -139,8 +139,10 @@ def episode_rollout(
             row_ids=index * count + jnp.arange(count).reshape(rows),
         )
 
-    def ask(turn: ManagerBatch, edited: MemoryBank) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return consult(answerer, answer_params, marking, tools, turn, edited)
+    def ask(
+        turn: ManagerBatch, edited: MemoryBank, report: Report
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return consult(answerer, answer_params, marking, tools, turn, edited, report)
 
     if horizon.scheme == "terminal":
         return _trajectories(edit, ask, marking.reward, batch, group)
@@ -167,13 +169,15 @@ def _trajectories(edit, ask, reward, batch, group):
         *(first, second, jnp.zeros_like(turns.speaker[:, 0]), batch.scene),
         *(turns.facts, batch.queries, batch.asked, valid),
     )
-    scores, values = ask(end, jax.tree.map(lambda x: x[:, None], first))
-    asked = batch.asked & valid[:, None]
     present = turns.present & valid[:, None]
+    report = jax.tree.map(lambda x: x[..., 0], report)
+    whole = jax.tree.map(lambda x: jnp.where(present, x, 0).sum(-1, keepdims=True), report)
+    scores, values = ask(end, jax.tree.map(lambda x: x[:, None], first), whole)
+    asked = batch.asked & valid[:, None]
     memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
     parts = episode_reward(
         *(reward, mean_of_asked(scores, asked)[:, 0]),
-        *(jax.tree.map(lambda x: x[..., 0], report), present, memories, first.alive.shape[-1]),
+        *(report, present, memories, first.alive.shape[-1]),
     )
     rewards = jnp.where(present, sum(parts.values())[:, None], 0.0)
     metrics = _sum_over_turns(metrics) | masked_means(parts, valid)
@@ -206,7 +210,7 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
             asked=jnp.concatenate(asked, axis=1) & now.valid[:, None],
         )
         edits = edit(now, index, group)
-        scores, values = ask(now, edits.banks)
+        scores, values = ask(now, edits.banks, edits.report)
         outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
         parts = edits.reward_parts(reward, outcome)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)

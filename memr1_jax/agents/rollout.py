@@ -27,7 +27,7 @@ from memr1_jax.agents.manager import (
     grammar_constraint,
     manager_prompt,
 )
-from memr1_jax.agents.reward import RewardOptions, answer_reward, manager_reward
+from memr1_jax.agents.reward import RewardOptions, answer_reward, manager_reward, no_report
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
@@ -101,14 +101,16 @@ def answer_rollout(
         active=jnp.broadcast_to(batch.valid[:, None], rows),
     )
 
-    read = functools.partial(read_answer, agent, tools)
-    over_group = jax.vmap(read, (0, 0, None))
-    verdict, answer = jax.vmap(over_group)(samples.tokens, samples.length, batch.query.gold)
+    read = functools.partial(read_answer, agent, marking.reward, tools)
+    over_group = jax.vmap(read, (0, 0, None, None))
+    reading = jax.vmap(over_group, (0, 0, 0, None))(
+        samples.tokens, samples.length, batch.query.gold, no_report()
+    )
     valid = batch.valid[:, None]
     query = jax.tree.map(lambda x: x[:, None], batch.query)
-    outcome, values = answer_worth(marking, tools, query, verdict, answer)
-    parts = answer_reward(marking.reward, outcome, verdict)
-    metrics = masked_means(parts | fields(verdict) | values, valid)
+    outcome, values = answer_worth(marking, tools, query, reading)
+    parts = answer_reward(marking.reward, outcome, reading.verdict)
+    metrics = masked_means(parts | values, valid)
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
     return Rollout(prompt, samples, rewards, batch.valid, jnp.zeros_like(prompt.length), metrics)
@@ -208,7 +210,9 @@ def manager_rollout(
     Algorithm 1). With a grammar in `tools` decoding is constrained.
     """
     edits = sample_edits(manager, decoder, params, tools, batch, key, sampling, group=group)
-    scores, values = consult(answerer, answer_params, marking, tools, batch, edits.banks)
+    scores, values = consult(
+        answerer, answer_params, marking, tools, batch, edits.banks, edits.report
+    )
     asked = batch.asked & batch.valid[:, None]
     parts = edits.reward_parts(marking.reward, mean_of_asked(scores, asked))
     valid = batch.valid[:, None]

@@ -331,7 +331,7 @@ class Agents:
 def _said(turn: Said) -> tuple[str, str, str]:
     """Checks a turn; its time is empty where it has none."""
     if (
-        isinstance(turn, str)
+        not isinstance(turn, tuple | list)
         or len(turn) not in (2, 3)
         or not all(isinstance(x, str) for x in turn)
     ):

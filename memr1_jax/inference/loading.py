@@ -12,9 +12,12 @@ from memr1_jax.agents.extractor import FactExtractor
 from memr1_jax.agents.templates import load_template
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
-from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.models.hf.sources import SHIPPED, resolve_model
 from memr1_jax.options import check, user_path
+from memr1_jax.run.json_files import read_json_object
+from memr1_jax.run.run_folder import RECORD
 
+_USED = {"nano": "nano_agents"} if "nano_agents" in SHIPPED else {}  # names for other folders
 _BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
 
 
@@ -60,16 +63,34 @@ def load(
 
 
 def _folders(name, answer) -> tuple[Path, Path]:
-    """The model folders of manager and Answer Agent."""
-    export = user_path(name) / "export"
-    if not export.is_dir():
-        manager = resolve_model("nano_agents" if os.fspath(name) == "nano" else name)
-        return manager, resolve_model(answer) if os.fspath(answer) else manager
-    found = {role: export / role for role in ("manager", "answer") if (export / role).is_dir()}
-    if not found:
-        raise UserError(f"{export} holds neither a manager nor an answer folder: export the run.")
-    manager = found.get("manager") or found["answer"]
-    return manager, resolve_model(answer) if os.fspath(answer) else found.get("answer", manager)
+    """Finds the model folders of manager and Answer Agent."""
+    name, answer = os.fspath(name), os.fspath(answer)
+    run = user_path(name)
+    if os.path.isdir(run / "export") or os.path.isfile(run / RECORD):
+        manager, answerer = (_agent_of_run(run, agent) for agent in ("manager", "answer"))
+        return manager, resolve_model(answer) if answer else answerer
+    manager = resolve_model(_USED.get(name, name))
+    return manager, resolve_model(answer) if answer else manager
+
+
+def _agent_of_run(run: Path, agent: str) -> Path:
+    """Finds what a run exported of an agent, or the model it left as it was."""
+    if os.path.isdir(run / "export" / agent):
+        return resolve_model(run / "export" / agent)
+    if not os.path.isdir(run / "export"):
+        raise UserError(
+            f"The run in {run} has exported no agents. Resume it with --export, or load a model"
+            " folder."
+        )
+    flag = "--model" if agent == "manager" else "--answer_model"
+    inputs = read_json_object(run / RECORD, "Name the two model folders yourself.").get("inputs")
+    try:
+        return resolve_model(inputs[flag]["name"])
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{run / RECORD} does not name the model of the {agent} agent, which the run did not"
+            " train. Name the two model folders yourself."
+        ) from error
 
 
 def _extractor(options: AgentConfig, models: Models, bench: AgentPair) -> FactExtractor:

@@ -4,12 +4,13 @@ Axis letters: M slots of a bank.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.run.markdown import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Memories:
 
     def __str__(self) -> str:
         """Returns a table: slot, speaker, memory, when written and when changed."""
+        if not len(self):
+            return "(no memories)"
         rows = [
             (str(m.slot), m.speaker, m.text, m.written, m.changed if m.changed != m.written else "")
             for m in self
@@ -74,15 +77,3 @@ def decode(tokenizer: Any, bank: MemoryBank, slot: int) -> str:
     """Returns the text in a slot of a bank with NumPy leaves."""
     tokens = bank.tokens[slot, : bank.length[slot]].tolist()
     return tokenizer.decode(tokens, clean_up_tokenization_spaces=False).strip()
-
-
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a plain-text table with columns as wide as their longest entry."""
-    if not rows:
-        return "(no memories)"
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (heads, ["-" * width for width in widths], *rows)
-    ]
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Tables in Markdown, the one place that writes them."""
+"""Tables as text: in Markdown, and with aligned columns for a terminal."""
 
 import re
 from collections.abc import Sequence
@@ -19,6 +19,24 @@ def markdown_table(
     lines = [map(_cell, columns), rule, *(map(_cell, row) for row in rows)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{title}\n\n{body}" if title else body
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Writes a table whose columns are as wide as their longest cell; floats have three decimals.
+
+    There is no line break at the end.
+    """
+    cells = [[_plain(value) for value in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else " ".join(str(value).splitlines())
 
 
 def _cell(value: Any) -> str:

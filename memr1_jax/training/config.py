@@ -5,10 +5,13 @@ data, the agents, the evaluation, the updates, the reward and the horizon.
 """
 
 import dataclasses
+import os
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Self
 
 from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.agent_folder import with_model_settings
 from memr1_jax.agents.episode_rollout import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.data.dialogues import DataConfig
@@ -16,17 +19,20 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import EvalConfig
 from memr1_jax.models.lora import parse_targets
 from memr1_jax.options import (
+    Record,
     above,
     at_least,
     between,
     check,
+    flag_values,
     option,
     with_default,
+    with_options,
 )
 from memr1_jax.parallel.mesh import parse_mesh
 from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
-from memr1_jax.rl.recipes import RECIPES
+from memr1_jax.rl.recipes import RECIPES, with_recipe
 from memr1_jax.rl.update import GRPOOptions
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
@@ -220,6 +226,52 @@ class ExperimentConfig(
     reward: RewardOptions = RewardOptions()
     horizon: HorizonOptions = HorizonOptions()
 
+    @classmethod
+    def from_flags(cls, file: str | os.PathLike) -> Self:
+        """Reads a flag file, by its path or by the name of one that comes with the package.
+
+        Raises:
+          UserError: there is no such file, or it holds what is no flag.
+        """
+        from memr1_jax.flags import read_flags
+
+        return settled(*read_flags(cls, [f"--flagfile={os.fspath(file)}"]))
+
+    @classmethod
+    def quickstart(cls) -> Self:
+        """Returns the options of `quickstart.flags`: both agents of the nano model, in minutes."""
+        return cls.from_flags("quickstart.flags")
+
+    @classmethod
+    def paper(cls, model: str = "llama-3.1-8b", algorithm: str = "grpo") -> Self:
+        """Returns the paper's options for a model and an algorithm.
+
+        Args:
+          model: "llama-3.1-8b", "qwen-2.5-3b", "qwen-2.5-7b" or "qwen-2.5-14b".
+          algorithm: "grpo" or "ppo"; of some models also "sft" and "sft_best_of_n".
+
+        Raises:
+          UserError: no flag file of the package is of these two.
+        """
+        from memr1_jax.flag_files import paper_file
+
+        return cls.from_flags(paper_file(model, algorithm))
+
+    def replace(self, **values: Any) -> Self:
+        """Returns the options with other values, by flag: `config.replace(answer_steps=2)`.
+
+        Raises:
+          UserError: there is no such flag, or a value is out of its range.
+        """
+        if unknown := sorted(values.keys() - flag_values(self).keys()):
+            raise UserError(
+                f"There is no option {', '.join(unknown)}. An option has the name of its flag,"
+                " without the dashes: `memr1 train --help` lists them."
+            )
+        changed = with_options(self, **values)
+        check(changed)
+        return changed
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(ExperimentConfig):
@@ -247,6 +299,14 @@ class EvaluationConfig(OutputConfig, EvalConfig, AgentConfig, DataConfig):
 
     eval_split: str = with_default(DataConfig, "eval_split", "test")
     output: str = with_default(OutputConfig, "output", "runs/locomo_eval")
+
+
+def settled(options: Record, given: Iterable[str] | None = None, say: Callable = print) -> Record:
+    """Sets what the model's folder and a recipe say, but for what was given.
+
+    Takes and raises what `with_model_settings` and `with_recipe` do; a second call changes nothing.
+    """
+    return with_recipe(with_model_settings(options, given, say), given, say)
 
 
 def check_options(options: Any) -> None:

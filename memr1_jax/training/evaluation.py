@@ -11,7 +11,7 @@ from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
-from memr1_jax.training.config import EvaluationConfig, check_options
+from memr1_jax.training.config import EvaluationConfig, check_options, settled
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.training_data import check_evaluated
 
@@ -25,6 +25,7 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     """
     from rich.console import Console
 
+    options = settled(options)
     check_options(options)
     with open_run(options, "evaluation", resume=True) as opened:
         evaluation = _evaluate(options, opened.path)

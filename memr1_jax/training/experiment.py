@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
@@ -23,6 +24,7 @@ from memr1_jax.evals.report.report import (
     write_evaluation,
 )
 from memr1_jax.evals.report.report_page import write_report_page
+from memr1_jax.evals.report.summary import COLUMNS, summary
 from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.finite import check_finite
 from memr1_jax.models.hf.hf_weights import export_params
@@ -33,16 +35,9 @@ from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
-from memr1_jax.rl.recipes import with_recipe
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
-from memr1_jax.run.metrics_log import (
-    MetricsLog,
-    NoLog,
-    first_and_last,
-    read_metrics,
-    records_of,
-)
+from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
@@ -60,6 +55,7 @@ from memr1_jax.training.build import (
 from memr1_jax.training.config import (
     ExperimentConfig,
     check_options,
+    settled,
 )
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
@@ -86,7 +82,7 @@ class Experiment:
 
     def __init__(self, options: ExperimentConfig):
         """Checks the folder first, then loads data and models; UserError for bad input."""
-        self.options = options = with_recipe(options)
+        self.options = options = settled(options)
         check_options(options)
         self.mesh = None
         if options.mesh:
@@ -123,7 +119,7 @@ class Experiment:
                     self._train(agent, log)
             after = self._evaluation("after")
             if is_main():
-                self._report(before, after, agents)
+                self._report(before)
         return {"before": before, "after": after}
 
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
@@ -336,30 +332,17 @@ class Experiment:
             tokenizer_folder=model.folder,
             dtype=options.export_dtype,
         )
+        facts = "turns" if options.data == "own" else "noted"
+        write_settings(folder, options, facts, jax.device_get(self.bench.tools.embedder))
 
-    def _report(self, before, after, agents) -> None:
+    def _report(self, before) -> None:
         records = read_metrics(self.folder / "metrics.jsonl")
         if not records and before is None:
             return  # no step and no evaluation: a run that only exports
         if any("reward" in record for record in records):
             title = f"Reward ({self.options.reward.outcome})"
             reward_curve(self.folder / "reward.png", records, title)
-        rows = []
-        for agent in agents:
-            steps = records_of(records, agent, "train")
-            if steps:
-                what, few, first, last = first_and_last(steps)
-                name = f"training {what} of the {agent} agent, {few} of {len(steps)} steps"
-                rows.append((name, first, last))
-            rewards = [r["reward"] for r in records_of(records, agent, "validation")]
-            if rewards:
-                name = f"validation reward of the {agent} agent, the best of {len(rewards)}"
-                rows.append((name, rewards[0], max(rewards)))
-        if before is not None:
-            for metric in ("f1_set_of_words", "bleu1_method1", "exact_match"):
-                name = f"{self.options.eval_split} {metric}, {len(before.predictions)} questions"
-                rows.append((name, before.overall[metric], after.overall[metric]))
-        table("Before and after", ("what", "before", "after"), rows)
+        table("Before and after", COLUMNS, summary(self.folder))
         write_report_page(self.folder)
         print(f"Everything is in {self.folder}; report.html there shows it.")
 

@@ -95,7 +95,10 @@ def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
     if judged:
         named["judge_model"] = options.judge_model or options.model
         prompts["judge"] = options.judge_prompt
-    found = {f"--{flag}": model(name) for flag, name in named.items()}
+    own = {}
+    if isinstance(options, ExperimentConfig) and options.reward.own:
+        own = {"--reward": Input(options.reward.outcome, options.reward.digest())}
+    found = {f"--{flag}": model(name) for flag, name in named.items()} | own
     dtype = str(jnp.dtype(compute_dtype(options.dtype)))
     found["--dtype"] = Input(dtype, dtype)
     found["--data_path" if options.data_path else "data"] = Input(

@@ -13,8 +13,8 @@ import pytest
 from absl import flags
 
 from experiments.command_line import define_flags, help_text, parsed
-from experiments.flag_files import HOME, expanded
 from memr1_jax.errors import UserError
+from memr1_jax.flag_files import HOME, expanded
 from memr1_jax.options import check, entries, flags_text, with_options
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ import pytest
 from absl import flags
 
 from experiments.command_line import define_flags, parsed
-from experiments.flag_files import expanded
 from memr1_jax.bench.tables.models import split_name
 from memr1_jax.bench.tables.table_config import TableConfig, check_table
 from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.errors import UserError
+from memr1_jax.flag_files import expanded
 from memr1_jax.options import with_options
 from memr1_jax.studies.ablation_cells import AblationsConfig, plan
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES

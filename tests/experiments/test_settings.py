@@ -12,8 +12,8 @@ from absl import flags
 from tiny_model import SIZES
 
 from experiments.command_line import define_flags, parsed
-from experiments.flag_files import expanded
 from memr1_jax.bench.tables.table_config import TableConfig
+from memr1_jax.flag_files import expanded
 from memr1_jax.options import flag_values
 from memr1_jax.studies.ablation_cells import AblationsConfig
 from memr1_jax.studies.learning import LearningConfig

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from memr1_jax.agents.agent_folder import read_settings
 from memr1_jax.studies.nano_agents import SHAPE, NanoAgentsConfig, make_nano_agents
-from memr1_jax.training.agent_folder import read_settings
 
 SMALL = dataclasses.replace(SHAPE, num_layers=1, model_width=32, head_size=8, mlp_width=32)
 

@@ -16,6 +16,9 @@ from memr1_jax.run import json_files
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.files import cannot_write
 
+# What an exported agent's folder holds besides its model; see `agents/agent_folder.py`.
+SETTINGS, RETRIEVAL = "memr1_jax.json", "retrieval.safetensors"
+
 
 @contextlib.contextmanager
 def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterator[Path]:
@@ -60,6 +63,8 @@ def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
     """Return a word for the weights and the tokenizer of a model folder; `start` is part of it."""
     digest = hashlib.sha256(start.encode())
     for path in sorted(Path(folder).iterdir()):
+        if path.name in (SETTINGS, RETRIEVAL):  # options, which are compared as such
+            continue
         if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
             digest.update(path.name.encode())
             digest.update(bytes.fromhex(file_digest(path)))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from memr1_jax.errors import UserError
+from memr1_jax.models.hf.folders import RETRIEVAL
 from memr1_jax.models.hf.gguf import convert_smollm2
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
@@ -35,18 +36,24 @@ def resolve_model(
     UserError where there is no such model, no way to it, or another family.
     """
     name = os.fspath(name_or_folder)
-    # Unlike pathlib, these raise for no name, be it too long or of no user's home.
-    folder = os.path.expanduser(name)
-    if os.path.exists(folder):
-        return _check_model(Path(folder))
-    if name in SHIPPED:
-        return _check_model(Path(__file__).parents[1] / name)
+    if (folder := local_folder(name)) is not None:
+        return _check_model(folder)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
     name = _ON_HUB.get(name, name)
     if _is_path(name):
         raise UserError(f"There is no folder {name}. Name {_CHOICES}.")
     return _from_hub(name, cache)
+
+
+def local_folder(name_or_folder: str | os.PathLike) -> Path | None:
+    """Returns the folder that is here under a name, or that the package carries, unchecked."""
+    name = os.fspath(name_or_folder)
+    # Unlike pathlib, these raise for no name, be it too long or of no user's home.
+    folder = os.path.expanduser(name)
+    if os.path.exists(folder):
+        return Path(folder)
+    return Path(__file__).parents[1] / name if name in SHIPPED else None
 
 
 def smollm2_folder(cache: Path) -> Path:
@@ -92,7 +99,9 @@ def _check_config(folder: Path) -> None:
 
 
 def _check_model(folder: Path) -> Path:
-    if (folder / _CONFIG).is_file() and not any(folder.glob("*.safetensors")):
+    if (folder / _CONFIG).is_file() and not any(
+        path.name != RETRIEVAL for path in folder.glob("*.safetensors")
+    ):
         raise UserError(
             f"{folder} holds no safetensors files. Pickled weights are not read; convert them to "
             "safetensors first."

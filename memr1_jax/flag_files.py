@@ -1,12 +1,15 @@
 """Flag files: found by path or by name, read with those that they include."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from memr1_jax.errors import UserError
 
-HOME = Path(__file__).parent / "flags"  # those that come with the package
+# Those that come with the package: the folders are installed side by side.
+HOME = Path(__file__).parents[1] / "experiments" / "flags"
+_PAPER = re.compile(r"^--flagfile=\S*/paper/(.|\n)*^--model=(?P<model>\S+)", re.MULTILINE)
 _FLAG = ("--flagfile", "-flagfile")
 
 
@@ -21,6 +24,32 @@ def expanded(arguments: Sequence[str]) -> list[str]:
       UserError: a file is missing, unreadable or includes itself.
     """
     return _expanded(list(arguments), ())
+
+
+def paper_file(model: str, algorithm: str) -> Path:
+    """Finds the flag file of the paper's settings for a model, in any spelling of its name.
+
+    Raises:
+      UserError: there is none for this model and algorithm.
+    """
+    found = {}
+    for path in sorted(HOME.glob("*.flags")):
+        if named := _PAPER.search(path.read_text(encoding="utf-8")):
+            found[_letters(named["model"]), path.stem.split("_", 2)[2]] = path
+    chosen = _letters(model), algorithm.lower().replace("-", "_")
+    if chosen not in found:
+        known = ", ".join(f"{path.stem}" for path in found.values())
+        raise UserError(
+            f"The package has no settings of the paper for {model!r} with {algorithm!r}. It has"
+            f" {known}."
+        )
+    return found[chosen]
+
+
+def _letters(model: str) -> str:
+    """Leaves of a model's name what all its spellings share: `llama318b`."""
+    name = model.rsplit("/", 1)[-1].lower().removesuffix("-instruct")
+    return re.sub("[^a-z0-9]", "", name)
 
 
 def _expanded(arguments: list[str], within: tuple[Path, ...]) -> list[str]:
