@@ -153,7 +153,8 @@ class RunFolder:
             )
         was, changed = self._current(then.get("options", {})), []
         for name, now in self._options.items():
-            if name not in was or was[name] in (now, str(now)):
+            # What is off was written as 0 where it is None now.
+            if name not in was or was[name] in (now, str(now)) or not (was[name] or now):
                 continue
             if not (name in self._may_turn_on and now is True):
                 changed.append(f"--{name}={now} (was {was[name]})")

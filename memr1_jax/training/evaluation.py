@@ -5,6 +5,7 @@ from pathlib import Path
 
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.data.types import Conversation
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.report.replay import write_replay
@@ -27,8 +28,14 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
 
     options = settled(options)
     check_options(options)
-    with open_run(options, "evaluation", resume=True) as opened:
-        evaluation = _evaluate(options, opened.path)
+    loaded: list[list[Conversation]] = []
+
+    def load(folder: Path) -> None:
+        loaded[:] = load_dialogues(options, options.seed, folder, learn=False)
+        check_evaluated(options, loaded[1])
+
+    with open_run(options, "evaluation", resume=True, check=load) as opened:
+        evaluation = _evaluate(options, opened.path, *loaded)
     console = Console()
     if not console.is_terminal:
         console.width = 140  # a file has no width; 80 columns would break the table's words
@@ -40,9 +47,12 @@ def evaluate(options: EvaluationConfig) -> Evaluation:
     return evaluation
 
 
-def _evaluate(options: EvaluationConfig, folder: Path) -> Evaluation:
-    train, dialogues = load_dialogues(options, options.seed, folder, learn=False)
-    check_evaluated(options, dialogues)
+def _evaluate(
+    options: EvaluationConfig,
+    folder: Path,
+    train: list[Conversation],
+    dialogues: list[Conversation],
+) -> Evaluation:
     models = load_models(options)
     pair = build_agent_pair(options, models, train)
     evaluator = Evaluator(options, pair, models)

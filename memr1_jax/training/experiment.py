@@ -4,6 +4,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -91,12 +92,9 @@ class Experiment:
             check_batch(self.mesh, options.batch, policy.micro_batches, policy.mini_batches)
         self.learners = {agent: build_learner(options, agent) for agent in ("manager", "answer")}
         with contextlib.ExitStack() as held:
-            opened = held.enter_context(open_run(options, "training", resume=options.resume))
-            self.folder = opened.path
-            self.train_dialogues, self.eval_dialogues = load_dialogues(
-                options, options.seed, self.folder
+            held.enter_context(
+                open_run(options, "training", resume=options.resume, check=self._load_dialogues)
             )
-            check_dialogues(options, self.train_dialogues, self.eval_dialogues, self.folder)
             self.models = load_models(options, self.mesh)
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
@@ -105,6 +103,13 @@ class Experiment:
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
         }
+
+    def _load_dialogues(self, folder: Path) -> None:
+        self.folder = folder
+        self.train_dialogues, self.eval_dialogues = load_dialogues(
+            self.options, self.options.seed, folder
+        )
+        check_dialogues(self.options, self.train_dialogues, self.eval_dialogues, folder)
 
     def run(self) -> dict[str, Evaluation | None]:
         """Evaluates, trains, evaluates, exports; returns the evaluations "before" and "after"."""

@@ -1,6 +1,7 @@
 """What a run is known by: what must be the same when it is resumed, and what need not."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -32,10 +33,17 @@ _NAMES = {"model", "answer_model", "judge_model", "data_path", "dtype"}
 MAY_TURN_ON = frozenset({"evaluate", "export"})
 
 
-def open_run(options: AgentConfig, job: str, *, resume: bool) -> RunFolder:
+def open_run(
+    options: AgentConfig,
+    job: str,
+    *,
+    resume: bool,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> RunFolder:
     """Hold the folder of an experiment or an evaluation, and record what it is begun with.
 
-    Generated dialogues are then in it.
+    Generated dialogues are then in it. `check` is given the folder when they are there; what it
+    refuses is refused before any model is looked for.
 
     Raises:
         UserError: see `RunFolder`, and where what the options name is not there.
@@ -56,6 +64,7 @@ def open_run(options: AgentConfig, job: str, *, resume: bool) -> RunFolder:
     )
     try:
         path = find_dialogues(options, options.seed, opened.path, again=not opened.begun)
+        check(opened.path)
         opened.record(inputs(options, path))
     except BaseException:
         opened.close()

@@ -185,7 +185,8 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
         return state
     restored, meta = checkpoints.restore(state)
     then, now = meta["identity"], json.loads(json.dumps(stage.identity))
-    changed = [name for name in now if name in then and then[name] != now[name]]
+    # What is off was written as 0 where it is None now.
+    changed = [n for n in now if n in then and (then[n] or None) != (now[n] or None)]
     if changed:
         listed = ", ".join(f"{name}={now[name]} (was {then[name]})" for name in changed)
         raise UserError(

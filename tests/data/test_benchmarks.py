@@ -126,7 +126,7 @@ def test_a_folder_that_lacks_the_file_says_what_it_holds(tmp_path):
     ):
         load_benchmark("locomo", tmp_path / "typo.json")
     for name in ("locomo", "own"):
-        with pytest.raises(UserError, match="there is no such user on this machine"):
+        with pytest.raises(UserError, match="begins with the home of an unknown user"):
             load_benchmark(name, "~nobody-of-this-name/locomo10.json")
 
 

@@ -106,7 +106,7 @@ def _set(value, *path):
         (_set("", "qa", 0, "answer"), "qa, 0, answer", "empty"),
         (_drop("qa", 0, "answer"), "qa, 0, answer", "missing"),
         (_set(True, "qa", 0, "answer"), "qa, 0, answer", "found bool"),
-        (_set(" ", "qa", 0, "answer"), "qa, 0, answer", "the answer is empty"),
+        (_set(" ", "qa", 0, "answer"), "qa, 0, answer", "this is empty"),
         (_set(2.5, "qa", 0, "answer"), "qa, 0, answer", "expected str or int but found float"),
         (_set(6, "qa", 2, "category"), "qa, 2", "category is 6"),
         (_set("D1:1", "qa", 1, "evidence"), "qa, 1, evidence", "expected list"),

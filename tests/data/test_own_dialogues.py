@@ -139,7 +139,7 @@ def _set(*path, value):
         (_set("questions", 0, value={"answer": "x"}), "questions, 0, question: this is missing."),
         (_set("questions", 0, value={"question": "x"}), "questions, 0, answer: this is missing."),
         (_set("questions", 0, "answer", value=None), "questions, 0, answer: expected str or int"),
-        (_set("questions", 0, "answer", value=" \n"), "questions, 0, answer: the answer is empty"),
+        (_set("questions", 0, "answer", value=" \n"), "questions, 0, answer: this is empty"),
         (_set("questions", 0, "evidence", value=["D9:9"]), "evidence: there is no turn 'D9:9'"),
         (_set("questions", 1, "category", value=6), "questions, 1, category: 6 is none of"),
         (_set("questions", 1, "after", value=5), "after: 5 is not between 0 and the 4 turns"),

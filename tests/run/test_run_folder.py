@@ -10,21 +10,22 @@ import sys
 import pytest
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import option
 from memr1_jax.run import lock, run_folder
 from memr1_jax.run.run_folder import Input, RunFolder, set_aside
 
 
 @dataclasses.dataclass(frozen=True)
 class _Inner:
-    rate: float = 0.1
-    names: tuple = ("a", "b")
+    rate: float = option(0.1, "A number.")
+    names: tuple = option(("a", "b"), "Names.")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    seed: int = 0
-    steps: int = 10
-    export: bool = False
+    seed: int = option(0, "A seed.")
+    steps: int = option(10, "Steps.")
+    export: bool = option(False, "A switch.")
     inner: _Inner = _Inner()
 
 

@@ -35,7 +35,8 @@ SMALL = {"steps": 60, "dialogues": 30, "test_dialogues": 5, "batch": 32}
         ("16 May 2023", "16 May 2022", False),
         ("16 May 2023", "May 2023", False),
         ("Lyon", "", False),
-        ("the", "the", False),  # nothing is left of it
+        ("the", "the", True),  # its words are kept where nothing else is left
+        ("the", "a", False),
     ],
 )
 def test_an_answer_is_right_if_it_holds_the_words_of_the_right_one(gold, answer, right):

@@ -172,7 +172,7 @@ def test_verdicts_join_the_scores(monkeypatch, tmp_path):
 def test_every_benchmark_says_how_it_is_scored_and_judged(name):
     source = table_source(name)
     asked = Question("Where?", "(a)", category=1, evidence=(), index=0, options=("(a) Oslo",))
-    assert METRICS[source.metrics]("(a)", asked)
+    assert METRICS[source.metrics]("(a)", asked, False)
     assert name.startswith("personamem") if not source.judge else source.judge in PROMPTS
 
 
@@ -186,7 +186,7 @@ def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
     monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
     for name in ("msc", "longmemeval_s", "locomo"):
         items = [dataclasses.replace(answered(0), kind="multi-session")]
-        judging(TableConfig(benchmark=name, judge_model="fake"), tmp_path / name)("row", items)
+        judging(TableConfig(data=name, judge_model="fake"), tmp_path / name)("row", items)
     filled = [
         judge_prompt(prompt).fill("Question 0?", "tea", "tea")
         for prompt in ("msc_strict", "longmemeval_default", "locomo")
@@ -196,7 +196,7 @@ def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
 
 def test_a_benchmark_that_nobody_knows_is_judged_by_no_other():
     with pytest.raises(UserError, match="There is no data set 'mcs'"):
-        judging(TableConfig(benchmark="mcs", judge_model="x"), None)
+        judging(TableConfig(data="mcs", judge_model="x"), None)
 
 
 def test_names_of_models_and_rows(tmp_path):
