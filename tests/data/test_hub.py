@@ -114,7 +114,10 @@ def test_a_run_and_a_benchmark_read_it(hub, tmp_path):
 
 def test_tables_become_dialogues_of_their_splits(hub, monkeypatch):
     datasets = pytest.importorskip("datasets", reason="the extra of that name is not installed")
-    other = {"turns": DIALOGUE["turns"], "facts": [{"speaker": "Ana", "text": "Has a dog.", "sources": ["D1:1"]}]}
+    other = {
+        "turns": DIALOGUE["turns"],
+        "facts": [{"speaker": "Ana", "text": "Has a dog.", "sources": ["D1:1"]}],
+    }
     made = datasets.DatasetDict(
         {
             split: datasets.Dataset.from_list([{**DIALOGUE, "facts": None}, other])
