@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.events import Event
 
@@ -188,7 +189,8 @@ def bank_from_facts(
     time, source = np.zeros((2, capacity), np.int32)
     time[:n] = [times[i] for i in kept]
     source[:n] = [sources[i] for i in kept]
-    return MemoryBank(
+    return on_host(
+        MemoryBank,
         tokens=tokens,
         length=length,
         key=key,

@@ -154,7 +154,8 @@ def update(
         "reward": masked_mean(rewards, valid[:, None]),
         "informative_groups": masked_mean(informative, valid),
     }
-    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+    after = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
+    return after, metrics
 
 
 def sample_advantages(
