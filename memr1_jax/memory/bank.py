@@ -90,8 +90,8 @@ def apply_operations(
     bank: MemoryBank,
     operations: Operations,
     keys: Float[Array, "O E"],
-    time: Int[Array, ""],
-    source: Int[Array, ""],
+    time: Int[Array, ""] | int,
+    source: Int[Array, ""] | int,
 ) -> MemoryBank:
     """Applies operations in order, all with the same time stamp and dialogue turn.
 
