@@ -1,23 +1,32 @@
 """What an installation brings: three top-level names, all data files, and the command `memr1`."""
 
 import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 from setuptools import find_packages
 
 from experiments.__main__ import COMMANDS, main
+from memr1_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TOOL = PROJECT["tool"]["setuptools"]
+TOPS = ("memr1_jax", "experiments", "tpu_scripts")
 FOUND = find_packages(str(ROOT), include=TOOL["packages"]["find"]["include"])
 
 
 def test_only_these_names_are_installed():
     tops = {name for name in FOUND if "." not in name}
-    assert tops == {"memr1_jax", "experiments", "tpu_scripts"}
+    assert tops == set(TOPS)
     assert {ROOT / name.replace(".", "/") for name in FOUND} == {
         path.parent for top in tops for path in (ROOT / top).rglob("__init__.py")
     }
@@ -32,11 +41,53 @@ def test_all_data_files_are_installed():
     }
     there = {
         path
-        for top in ("memr1_jax", "experiments")
+        for top in TOPS
         for path in (ROOT / top).rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
     }
     assert there == packaged
+
+
+def test_the_wheel_holds_the_code_and_all_data_files(tmp_path):
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip("setuptools below 77 does not know the metadata of the licence")
+    hidden = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    source = tmp_path / "source"  # as building leaves its folders behind
+    for top in TOPS:
+        shutil.copytree(ROOT / top, source / top, ignore=hidden)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    build = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet")
+    subprocess.run([*build, f"--wheel-dir={tmp_path}", source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    there = {
+        str(path.relative_to(source))
+        for top in TOPS
+        for path in (source / top).rglob("*")
+        if path.is_file() and path.suffix != ".md"
+    }
+    assert held == there
+
+
+def _needed(extra=None):
+    project = PROJECT["project"]
+    listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {re.match(r"[\w-]+", line).group() for line in listed}
+
+
+def test_the_core_needs_no_library_of_an_extra():
+    for extra in ("datasets", "service"):
+        assert not _needed() & _needed(extra)
+
+
+def test_the_service_says_what_to_install(monkeypatch):
+    found = importlib.util.find_spec
+    hidden = lambda name, *package: None if name == "sqlalchemy" else found(name, *package)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    monkeypatch.delitem(sys.modules, "memr1_jax.service", raising=False)
+    with pytest.raises(UserError, match=r'pip install "memr1_jax\[service\]"'):
+        importlib.import_module("memr1_jax.service")
 
 
 def test_the_command_lists_what_it_does(capsys):

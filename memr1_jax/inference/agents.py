@@ -21,6 +21,7 @@ from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import memories_shown
 from memr1_jax.agents.extractor import FactExtractor, TurnText, make_extract, read_facts
 from memr1_jax.agents.ingest import make_ingest_turn
+from memr1_jax.arrays import on_host
 from memr1_jax.data.batches import AnswerData, Scene
 from memr1_jax.data.encode import encode_queries, facts_row
 from memr1_jax.data.types import Question
@@ -35,6 +36,7 @@ from memr1_jax.text.events import Event
 from memr1_jax.text.plain import one_line
 
 Said: TypeAlias = tuple[str, str] | tuple[str, str, str]  # speaker, text and, where known, time
+_Turn: TypeAlias = tuple[str, str, str]  # with an empty time where it is not known
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 _NAME_WIDTH, _TIME_WIDTH, _FEWEST_TIMES = 16, 32, 16  # tokens of a name and of a time; time stamps
@@ -164,8 +166,8 @@ class Agents:
                     part = tuple(facts[index : index + self.options.facts_per_turn])
                     stream.told.append((place, start.times.index(time), part))
             pairs.append(pair)
-        for part in parts([stream for pair in pairs for stream in pair if stream.told]):
-            self._manage(part)
+        for streams in parts([stream for pair in pairs for stream in pair if stream.told]):
+            self._manage(streams)
         return [
             _remembered(start, pair, len(turns))
             for start, pair, turns in zip(starts, pairs, said, strict=True)
@@ -186,7 +188,7 @@ class Agents:
         bank = jax.tree.map(np.asarray, bank)
         return Memories(("", ""), (bank, bank), (), 0, self.tokenizer)
 
-    def _noted(self, said: Sequence[Said]) -> list[tuple[list[str] | None, str]]:
+    def _noted(self, said: Sequence[_Turn]) -> list[tuple[list[str] | None, str]]:
         """Returns the facts of each turn, None where none could be read, and what was written."""
         if self.facts == "sentences":
             return [
@@ -198,13 +200,14 @@ class Agents:
                 ([f"{speaker}: {one_line(text)}"] if one_line(text) else [], "")
                 for speaker, text, _ in said
             ]
+        assert self._extractor is not None  # as `load` promises for extracted facts
         found = []
         for part in parts(said):
             encoder, width = self._bench.encoder, self._extractor.turn_width
             columns = zip(
                 *((speaker, time, one_line(text)) for speaker, text, time in part), strict=True
             )
-            rows = TurnText(*(encoder.rows(column, width) for column in columns))
+            rows = on_host(TurnText, *(encoder.rows(column, width) for column in columns))
             rows = padded([jax.tree.map(lambda x, i=i: x[i], rows) for i in range(len(part))])
             active = np.arange(len(rows.turn[1])) < len(part)
             samples = jax.device_get(self._extract(self._models.manager.params, rows, active))
@@ -244,7 +247,7 @@ class Agents:
                 self._models.manager.params, self._bench.tools, banks, padded(rows), active
             )
             after, turn = jax.device_get((banks, turn))
-            for row in np.flatnonzero(active):
+            for row in map(int, np.flatnonzero(active)):
                 self._decided(streams[row], index, row, before, after, turn)
             before = after
         for row, stream in enumerate(streams):
@@ -287,7 +290,7 @@ class Agents:
         ]
         banks, scene, query = padded(rows)
         index = np.arange(bucket(len(rows)), dtype=np.int32)
-        data = jax.tree.map(jnp.asarray, AnswerData(banks, scene, query, index))
+        data = jax.tree.map(jnp.asarray, on_host(AnswerData, banks, scene, query, index))
         rollout = self._answer(
             self._models.answerer.params, self._bench.tools, data, index, index < len(rows)
         )
@@ -323,12 +326,12 @@ class Agents:
         """Names and times as token rows of fixed widths."""
         encoder = self._bench.encoder
         times = [*memories.times, *[""] * (count - len(memories.times))]
-        return Scene(
-            *encoder.rows(memories.speakers, _NAME_WIDTH), *encoder.rows(times, _TIME_WIDTH)
+        return on_host(
+            Scene, *encoder.rows(memories.speakers, _NAME_WIDTH), *encoder.rows(times, _TIME_WIDTH)
         )
 
 
-def _said(turn: Said) -> tuple[str, str, str]:
+def _said(turn: Said) -> _Turn:
     """Checks a turn; its time is empty where it has none."""
     if (
         not isinstance(turn, tuple | list)
@@ -344,7 +347,7 @@ def _said(turn: Said) -> tuple[str, str, str]:
     return one_line(speaker), text, one_line(time)
 
 
-def _prepared(memories: Memories, said: Sequence[Said]) -> Memories:
+def _prepared(memories: Memories, said: Sequence[_Turn]) -> Memories:
     """Makes room for the names and times of some turns."""
     names = [name for name in memories.speakers if name]
     names = list(dict.fromkeys([*names, *(speaker for speaker, _, _ in said)]))

@@ -11,38 +11,40 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
+from memr1_jax.arrays import on_host
 from memr1_jax.text.byte_table import cut_to_width
 from memr1_jax.text.events import Event
 
 
 @flax.struct.dataclass
 class MemoryBank:
-    """The memories of one speaker; only the rows that are `alive` mean anything.
+    """The memories of one speaker, or of B of them; only rows that are `alive` mean anything.
 
     Time stamps are kept as indices into a list that the caller owns.
     """
 
-    tokens: jax.Array  # [M, W] int32, right padded
-    length: jax.Array  # [M] int32
-    key: jax.Array  # [M, E] float32, the embedding of the text
-    created: jax.Array  # [M] int32, index of the time stamp of the ADD
-    updated: jax.Array  # [M] int32, index of the time stamp of the last write
-    source: jax.Array  # [M] int32, dialogue turn of the last write
-    alive: jax.Array  # [M] bool
-    refused: jax.Array  # [] int32, ADDs into a full bank
-    unknown: jax.Array  # [] int32, UPDATEs and DELETEs of a slot that names no memory
-    overflowed: jax.Array  # [] int32, written texts that were longer than W and were cut
+    tokens: Int[Array, "*B M W"]  # right padded
+    length: Int[Array, "*B M"]
+    key: Float[Array, "*B M E"]  # the embedding of the text
+    created: Int[Array, "*B M"]  # index of the time stamp of the ADD
+    updated: Int[Array, "*B M"]  # index of the time stamp of the last write
+    source: Int[Array, "*B M"]  # dialogue turn of the last write
+    alive: Bool[Array, "*B M"]
+    refused: Int[Array, "*B"]  # ADDs into a full bank
+    unknown: Int[Array, "*B"]  # UPDATEs and DELETEs of a slot that names no memory
+    overflowed: Int[Array, "*B"]  # written texts that were longer than W and were cut
 
 
 @flax.struct.dataclass
 class Operations:
     """What a manager asks of a bank, in order; padding is `Event.NONE`."""
 
-    event: jax.Array  # [O] int32, see `Event`
-    slot: jax.Array  # [O] int32, the row of the memory that UPDATE and DELETE mean; ADD ignores it
-    tokens: jax.Array  # [O, W] int32
-    length: jax.Array  # [O] int32; a length above W says that the text was cut
+    event: Int[Array, "*B O"]  # see `Event`
+    slot: Int[Array, "*B O"]  # the row of the memory that UPDATE and DELETE mean; ADD ignores it
+    tokens: Int[Array, "*B O W"]
+    length: Int[Array, "*B O"]  # a length above W says that the text was cut
 
 
 def empty_bank(capacity: int, width: int, features: int) -> MemoryBank:
@@ -85,17 +87,21 @@ def delete(bank: MemoryBank, slot) -> MemoryBank:
 
 
 def apply_operations(
-    bank: MemoryBank, operations: Operations, keys: jax.Array, time: jax.Array, source: jax.Array
+    bank: MemoryBank,
+    operations: Operations,
+    keys: Float[Array, "O E"],
+    time: Int[Array, ""] | int,
+    source: Int[Array, ""] | int,
 ) -> MemoryBank:
-    """Applies operations [O] in order, all with the same time stamp [] and dialogue turn [].
+    """Applies operations in order, all with the same time stamp and dialogue turn.
 
     Args:
         bank: the bank before.
         operations: events, slots and texts. A slot names the memory that it held before the first
             operation: once that is deleted it names nothing, whatever an ADD puts there since.
-        keys: [O, E] embeddings of the texts.
-        time: [] int32 index of the time stamp.
-        source: [] int32 dialogue turn.
+        keys: embeddings of the texts.
+        time: index of the time stamp.
+        source: dialogue turn.
 
     Returns:
         The bank after. Map with `vmap` over batch, group and speaker.
@@ -111,7 +117,7 @@ def apply_operations(
 
 def _apply(
     bank, named, event, slot, tokens, length, key, time, source
-) -> tuple[MemoryBank, jax.Array]:
+) -> tuple[MemoryBank, Bool[Array, " M"]]:
     """Apply one operation; `named [M]` marks the slots that still hold what an id was shown for."""
     capacity, width = bank.tokens.shape
     full = jnp.all(bank.alive)
@@ -147,14 +153,14 @@ def _apply(
     return edited, put(named, deleted, False)
 
 
-def bank_size(bank: MemoryBank) -> jax.Array:
-    """Counts the live memories: int32 [...] for a bank with leading axes [...]."""
+def bank_size(bank: MemoryBank) -> Int[Array, "*B"]:
+    """Counts the live memories."""
     return jnp.sum(bank.alive, axis=-1, dtype=jnp.int32)
 
 
 def bank_from_facts(
     facts: Sequence[Sequence[int]],
-    keys: np.ndarray,
+    keys: Float[np.ndarray, "n E"],
     times: Sequence[int],
     sources: Sequence[int],
     *,
@@ -166,7 +172,7 @@ def bank_from_facts(
 
     Args:
         facts: n token lists; one longer than `width` is cut and counted, an empty one skipped.
-        keys: [n, E] float32 embeddings of the facts.
+        keys: embeddings of the facts.
         times: n indices of time stamps.
         sources: n dialogue turns.
         capacity: slots of the bank; facts beyond it are refused and counted.
@@ -188,7 +194,8 @@ def bank_from_facts(
     time, source = np.zeros((2, capacity), np.int32)
     time[:n] = [times[i] for i in kept]
     source[:n] = [sources[i] for i in kept]
-    return MemoryBank(
+    return on_host(
+        MemoryBank,
         tokens=tokens,
         length=length,
         key=key,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import HashedWords, StaticVectors
 from memr1_jax.text.byte_table import build_byte_table
@@ -69,7 +70,8 @@ def build_tfidf(
     words = {hash_word(word): word for text in sources for word in words_to_search(text)}
     hashes = sorted(words)
     stems = [_stem(words[value]) for value in hashes]
-    return HashedWords(
+    return on_host(
+        HashedWords,
         spelling=np.frombuffer(b"".join(spelled) or b" ", np.uint8),
         start=(np.cumsum(size) - size).astype(np.int32),
         size=size,
@@ -126,7 +128,7 @@ def build_static(
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     encoded = backend.encode_batch(list(map(whole, texts)), add_special_tokens=False)
     squares = [np.square(table[text.ids].sum(axis=0)).sum() for text in encoded]
-    return StaticVectors(table=table, pivot=np.float32(_PIVOT * np.mean(squares)))
+    return on_host(StaticVectors, table=table, pivot=np.float32(_PIVOT * np.mean(squares)))
 
 
 def _require(texts: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from memr1_jax.memory.bank import MemoryBank
 
@@ -11,12 +12,12 @@ from memr1_jax.memory.bank import MemoryBank
 class Retrieved:
     """Slots of a bank, best first; where `valid` is false, slot is M and score is -inf."""
 
-    slot: jax.Array  # [Q] int32
-    score: jax.Array  # [Q] float32
-    valid: jax.Array  # [Q] bool
+    slot: Int[Array, "*B Q"]
+    score: Float[Array, "*B Q"]
+    valid: Bool[Array, "*B Q"]
 
 
-def retrieve(bank: MemoryBank, query: jax.Array, k: int) -> Retrieved:
+def retrieve(bank: MemoryBank, query: Float[Array, " E"], k: int) -> Retrieved:
     """Returns the `k` live memories most similar to a query.
 
     The score is the inner product of embeddings: the cosine, damped for short texts as `embedder`
@@ -24,7 +25,7 @@ def retrieve(bank: MemoryBank, query: jax.Array, k: int) -> Retrieved:
 
     Args:
         bank: a bank of M slots.
-        query: [E] float32 embedding.
+        query: an embedding.
         k: static number Q of memories; it may exceed M.
     """
     # On TPUs the default precision is bfloat16, in which near neighbours tie.
@@ -45,7 +46,7 @@ def merge_unique(retrieved: Retrieved, capacity: int, limit: int) -> Retrieved:
     return _best(best, limit)
 
 
-def _best(score: jax.Array, k: int) -> Retrieved:
+def _best(score: Float[Array, " M"], k: int) -> Retrieved:
     capacity = score.shape[0]
     if k > capacity:
         score = jnp.pad(score, (0, k - capacity), constant_values=-jnp.inf)

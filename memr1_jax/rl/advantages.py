@@ -6,29 +6,31 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
+
+Scores = Float[Array, "... G"]
 
 
 class Advantage(NamedTuple):
     """How the members of a group are compared: by their scores, and by what is never divided."""
 
-    of_scores: Callable[[jax.Array], jax.Array]  # [B, G] to [B, G]
-    of_penalties: Callable[[jax.Array], jax.Array]
+    of_scores: Callable[[Scores], Scores]
+    of_penalties: Callable[[Scores], Scores]
 
 
-def _centred(values: jax.Array) -> jax.Array:
+def _centred(values: Scores) -> Scores:
     if values.shape[-1] == 1:
         return values
     return values - values.mean(-1, keepdims=True)
 
 
-def _normalised(values: jax.Array) -> jax.Array:
+def _normalised(values: Scores) -> Scores:
     deviation = 1.0 if values.shape[-1] == 1 else values.std(-1, ddof=1, keepdims=True)
     return _centred(values) / (deviation + 1e-6)
 
 
-def _leave_one_out(values: jax.Array) -> jax.Array:
+def _leave_one_out(values: Scores) -> Scores:
     # s - mean of the others = (s - mean) * G / (G - 1).
     group = values.shape[-1]
     return _centred(values) * (group / max(group - 1, 1))
@@ -42,8 +44,10 @@ ADVANTAGES = {
 
 
 def group_advantages(
-    scores: jax.Array, kind: str = "grpo", penalties: jax.Array | None = None
-) -> jax.Array:
+    scores: Shaped[Array, "B G"],
+    kind: str = "grpo",
+    penalties: Float[Array, "B G"] | None = None,
+) -> Float[Array, "B G"]:
     """Compares each sample with the other samples of its prompt.
 
     With mean m and standard deviation s (divisor G - 1) of the group:
@@ -61,12 +65,9 @@ def group_advantages(
     of equal outcomes turns a penalty of any size, rounding included, into advantages of about 1.
 
     Args:
-        scores: [B, G], outcomes alone; they decide which groups are flat.
+        scores: outcomes alone; they decide which groups are flat.
         kind: one of `ADVANTAGES`.
-        penalties: [B, G], in units of the advantage, or None.
-
-    Returns:
-        [B, G] float32.
+        penalties: in units of the advantage, or None.
 
     Raises:
         ValueError: for an unknown kind.
@@ -80,29 +81,25 @@ def group_advantages(
     return advantages - compare.of_penalties(penalties.astype(jnp.float32))
 
 
-def informative_groups(scores: jax.Array) -> jax.Array:
+def informative_groups(scores: Shaped[Array, "... G"]) -> Bool[Array, "..."]:
     """Finds the prompts that teach something: samples scored differently, or there is one alone.
 
-    Args:
-        scores: [B, G].
-
     Returns:
-        [B] bool: a mask, and as a mean the share of groups with a learning signal.
+        A mask, and as a mean the share of groups with a learning signal.
     """
     if scores.shape[-1] == 1:
         return jnp.ones(scores.shape[:-1], bool)
     return scores.max(-1) != scores.min(-1)
 
 
-def last_token_rewards(rewards: jax.Array, mask: jax.Array) -> jax.Array:
+def last_token_rewards(
+    rewards: Shaped[Array, "..."], mask: Shaped[Array, "... R"]
+) -> Float[Array, "... R"]:
     """Put the reward of each response on its last unmasked token; all other tokens get 0.
 
     Args:
-        rewards: [...], one outcome per response.
-        mask: [..., R]; a response without any token gets no reward.
-
-    Returns:
-        [..., R] float32.
+        rewards: one outcome per response.
+        mask: a response without any token gets no reward.
     """
     mask = mask.astype(bool)
     left = jnp.cumsum(mask[..., ::-1], axis=-1)[..., ::-1]  # tokens from here to the end

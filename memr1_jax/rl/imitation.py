@@ -142,4 +142,5 @@ def imitation_update(
             "kept": masked_mean(kept, experience.valid[:, None]),
             "reward": masked_mean(rewards, valid[:, None]),
         }
-    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+    after = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
+    return after, metrics

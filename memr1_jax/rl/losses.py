@@ -10,27 +10,32 @@ sum over micro-batches is therefore the loss of the whole, and so is its gradien
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from memr1_jax.rl.kl import kl_estimate
 from memr1_jax.rl.means import Mean, masked_mean
+
+Tokens = Float[Array, "... R"]  # a number for each token of each response
+Mask = Shaped[Array, "... R"]  # 1 on the response up to and including the end token
+Scalar = Float[Array, ""]
 
 RATIOS = ("token", "sequence")
 
 
 @flax.struct.dataclass
 class Denominators:
-    """Counts of the whole mini-batch that a loss is divided by; float32 scalars."""
+    """Counts of the whole mini-batch that a loss is divided by."""
 
-    tokens: jax.Array  # [] unmasked tokens
-    sequences: jax.Array  # [] sequences with at least one unmasked token
-    scale: jax.Array  # [] fixed length that `seq-mean-token-sum-norm` divides by
+    tokens: Scalar  # unmasked tokens
+    sequences: Scalar  # sequences with at least one unmasked token
+    scale: Scalar  # fixed length that `seq-mean-token-sum-norm` divides by
 
 
 @flax.struct.dataclass
 class LossTerms:
     """A loss and its metrics; all leaves add over micro-batches and over terms."""
 
-    loss: jax.Array  # []
+    loss: Scalar
     metrics: dict[str, Mean]
 
     def add(self, other: "LossTerms") -> "LossTerms":
@@ -41,11 +46,11 @@ class LossTerms:
         return LossTerms(self.loss + other.loss, metrics)
 
 
-def denominators(mask: jax.Array, scale: float | None = None) -> Denominators:
+def denominators(mask: Mask, scale: float | None = None) -> Denominators:
     """Count tokens and sequences of a whole mini-batch, before it is split into micro-batches.
 
     Args:
-        mask: [..., R], 1 on the response up to and including the end token.
+        mask: 1 on the response up to and including the end token.
         scale: divisor of `seq-mean-token-sum-norm` (arXiv 2503.20783); by default R.
     """
     mask = mask.astype(bool)
@@ -57,7 +62,7 @@ def denominators(mask: jax.Array, scale: float | None = None) -> Denominators:
     )
 
 
-def _sequence_means(values: jax.Array, mask: jax.Array) -> jax.Array:
+def _sequence_means(values: Tokens, mask: Mask) -> Float[Array, "..."]:
     return values.sum(-1) / jnp.maximum(mask.sum(-1), 1)
 
 
@@ -71,9 +76,7 @@ AGGREGATIONS = {
 }
 
 
-def aggregate(
-    values: jax.Array, mask: jax.Array, aggregation: str, denominators: Denominators
-) -> jax.Array:
+def aggregate(values: Tokens, mask: Mask, aggregation: str, denominators: Denominators) -> Scalar:
     """Sums token values into one scalar, by verl's names of the modes.
 
     - `token-mean`: sum over tokens / tokens;
@@ -84,13 +87,13 @@ def aggregate(
     - `seq-mean-token-mean`: sum over sequences of their token means / sequences.
 
     Args:
-        values: [..., R].
-        mask: [..., R].
+        values: of the tokens.
+        mask: of the tokens that count.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
     Returns:
-        [] float32: this part's share of the whole.
+        This part's share of the whole.
 
     Raises:
         ValueError: for an unknown aggregation.
@@ -104,16 +107,16 @@ def aggregate(
 
 
 def policy_loss(
-    logp: jax.Array,
-    old_logp: jax.Array,
-    advantages: jax.Array,
-    mask: jax.Array,
+    logp: Tokens,
+    old_logp: Tokens,
+    advantages: Float[Array, "... #R"],
+    mask: Mask,
     *,
     clip_low: float,
     clip_high: float,
     dual_clip: float | None = None,
     ratio: str = "token",
-    weights: jax.Array | float = 1.0,
+    weights: Tokens | float = 1.0,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
@@ -128,15 +131,15 @@ def policy_loss(
     4.3); the paper aggregates by "seq-mean-token-mean" and clips at a few 1e-4.
 
     Args:
-        logp: [..., R], current log-probabilities, at the sampling temperature.
-        old_logp: [..., R], of the policy that sampled them.
-        advantages: [..., R] or [..., 1]; a constant to the gradient.
-        mask: [..., R], 1 on the response up to and including the end token.
+        logp: current log-probabilities, at the sampling temperature.
+        old_logp: of the policy that sampled them.
+        advantages: of tokens or of whole responses; a constant to the gradient.
+        mask: 1 on the response up to and including the end token.
         clip_low: how far below 1 the ratio may earn.
         clip_high: how far above 1.
         dual_clip: larger than 1, or None for no dual clip.
         ratio: one of `RATIOS`.
-        weights: [..., R], factors of the token losses, see `sampler_weights`; constants.
+        weights: factors of the token losses, see `sampler_weights`; constants.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
@@ -178,9 +181,7 @@ def policy_loss(
     )
 
 
-def sampler_weights(
-    old_logp: jax.Array, sampler_logp: jax.Array, mask: jax.Array, cap: float
-) -> jax.Array:
+def sampler_weights(old_logp: Tokens, sampler_logp: Tokens, mask: Mask, cap: float) -> Tokens:
     """Truncated importance weights min(exp(old - sampler), cap) of the tokens, constants.
 
     Sampler and trainer compute the same policy with different arithmetic, so what was sampled is
@@ -188,36 +189,33 @@ def sampler_weights(
     Secretly Brings You Off-Policy RL Training", 2025; verl's token-level rollout correction).
 
     Args:
-        old_logp: [..., R], of the trainer before the update.
-        sampler_logp: [..., R], as the sampler gave them.
-        mask: [..., R]; masked tokens get weight 1.
+        old_logp: of the trainer before the update.
+        sampler_logp: as the sampler gave them.
+        mask: masked tokens get weight 1.
         cap: the largest weight, in that work 2.
-
-    Returns:
-        [..., R] float32.
     """
     gap = jnp.clip(_masked(old_logp, mask) - _masked(sampler_logp, mask), -20.0, 20.0)
     return jax.lax.stop_gradient(jnp.minimum(jnp.exp(gap), cap))
 
 
 def kl_loss(
-    logp: jax.Array,
-    ref_logp: jax.Array,
-    mask: jax.Array,
+    logp: Tokens,
+    ref_logp: Tokens,
+    mask: Mask,
     *,
     kind: str,
-    coefficient: jax.Array | float,
+    coefficient: Scalar | float,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
     """KL penalty as a loss term: coefficient * aggregated `kl_estimate`.
 
     Args:
-        logp: [..., R], current log-probabilities of the sampled tokens.
-        ref_logp: [..., R], a constant to the gradient.
-        mask: [..., R].
+        logp: current log-probabilities of the sampled tokens.
+        ref_logp: a constant to the gradient.
+        mask: of the tokens that count.
         kind: estimator, see `kl_estimate`; k1 has no gradient in expectation.
-        coefficient: scalar.
+        coefficient: weight of the term.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
@@ -231,19 +229,19 @@ def kl_loss(
 
 
 def entropy_bonus(
-    entropy: jax.Array,
-    mask: jax.Array,
+    entropy: Tokens,
+    mask: Mask,
     *,
-    coefficient: jax.Array | float,
+    coefficient: Scalar | float,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
     """Entropy bonus as a loss term: -coefficient * aggregated entropy.
 
     Args:
-        entropy: [..., R], entropy of the policy's distribution at each response token, in nats.
-        mask: [..., R].
-        coefficient: scalar.
+        entropy: entropy of the policy's distribution at each response token, in nats.
+        mask: of the tokens that count.
+        coefficient: weight of the term.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
@@ -255,10 +253,10 @@ def entropy_bonus(
 
 
 def value_loss(
-    values: jax.Array,
-    old_values: jax.Array,
-    returns: jax.Array,
-    mask: jax.Array,
+    values: Tokens,
+    old_values: Tokens,
+    returns: Tokens,
+    mask: Mask,
     *,
     clip: float | None,
     aggregation: str,
@@ -270,10 +268,10 @@ def value_loss(
     the larger of the errors of the value and of the clipped value.
 
     Args:
-        values: [..., R], of the current critic.
-        old_values: [..., R], of the critic before the update.
-        returns: [..., R].
-        mask: [..., R].
+        values: of the current critic.
+        old_values: of the critic before the update.
+        returns: what the critic should have said.
+        mask: of the tokens that count.
         clip: in units of reward, or None for the plain squared error.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
@@ -295,6 +293,6 @@ def value_loss(
     return LossTerms(loss, metrics)
 
 
-def _masked(logp: jax.Array, mask: jax.Array) -> jax.Array:
+def _masked(logp: Tokens, mask: Mask) -> Tokens:
     """Zero at masked tokens, before any arithmetic: padding may hold -inf, with gradient NaN."""
     return jnp.where(mask.astype(bool), logp, 0.0).astype(jnp.float32)

@@ -173,7 +173,7 @@ def response_mask(experience: Experience, mask_truncated: bool) -> jax.Array:
 
 
 def policy_statistics(
-    options: PolicyOptions, decoder: Decoder, instruction: Block, grammar: Grammar | None
+    options: UpdateOptions, decoder: Decoder, instruction: Block, grammar: Grammar | None
 ) -> Statistics:
     """A function from parameters and experience to `TokenStatistics`, under the grammar if any."""
 
@@ -261,6 +261,7 @@ def group_penalties(
     """
     if not options.penalises_reward:
         return None, {}
+    assert old_logp is not None and ref_logp is not None  # as `fixed_logprobs` promises
     mask = response_mask(experience, mask_truncated=False)
     costs, metrics = token_penalties(options, old_logp, ref_logp, mask)
     return by_step(experience.trajectories, costs.sum(-1)).sum(-1), metrics
@@ -272,8 +273,9 @@ def policy_terms(
     """Surrogate, entropy and KL of a part of a mini-batch with the counts of the whole."""
     mask, sampled = batch.mask, batch.experience.logprobs
     old_logp = found.logprobs if options.single_step else batch.old_logp
-    shared = {"aggregation": options.aggregation, "denominators": counts}
-    weights = 1.0
+    assert old_logp is not None  # as `fixed_logprobs` promises
+    aggregation = options.aggregation
+    weights: jax.Array | float = 1.0
     if options.sampler_cap is not None:
         weights = sampler_weights(old_logp, sampled, mask, options.sampler_cap)
     terms = policy_loss(
@@ -286,13 +288,20 @@ def policy_terms(
         dual_clip=options.dual_clip,
         ratio=options.ratio,
         weights=weights,
-        **shared,
+        aggregation=aggregation,
+        denominators=counts,
     )
     entropy = found.entropy
     if not options.entropy_weight:  # a metric then, for which logits need no second gradient
         entropy = jax.lax.stop_gradient(entropy)
-    terms = terms.add(entropy_bonus(entropy, mask, coefficient=options.entropy_weight, **shared))
+    weight = options.entropy_weight
+    terms = terms.add(
+        entropy_bonus(
+            entropy, mask, coefficient=weight, aggregation=aggregation, denominators=counts
+        )
+    )
     if options.kl_weight and options.kl_placement == "loss":
+        assert batch.ref_logp is not None
         terms = terms.add(
             kl_loss(
                 found.logprobs,
@@ -300,7 +309,8 @@ def policy_terms(
                 mask,
                 kind=options.kl_kind,
                 coefficient=options.kl_weight,
-                **shared,
+                aggregation=aggregation,
+                denominators=counts,
             )
         )
     gap = jnp.abs(old_logp - sampled)

@@ -147,8 +147,10 @@ def ppo_update(
 
     old_values = map_parts(lambda part: values(state.critic, part), experience, algorithm.parts)
     mask = response_mask(experience, algorithm.mask_truncated)
-    penalties, metrics_of_penalty = None, {}
+    penalties: jax.Array | None = None
+    metrics_of_penalty: dict[str, Mean] = {}
     if algorithm.penalises_reward:
+        assert old_logp is not None and ref_logp is not None  # as `fixed_logprobs` promises
         penalties, metrics_of_penalty = token_penalties(algorithm, old_logp, ref_logp, mask)
     advantages, returns, whole = token_advantages(
         algorithm, experience.rewards, penalties, old_values, mask
@@ -177,7 +179,8 @@ def ppo_update(
         mini_batches=algorithm.mini_batches,
     )
     reward = masked_mean(experience.rewards, experience.valid[:, None])
-    after = state.replace(
+    after = dataclasses.replace(
+        state,
         params=policy[0],
         opt_state=policy[1],
         step=state.step + 1,

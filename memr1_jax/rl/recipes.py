@@ -70,10 +70,11 @@ def with_recipe(
         return options
     if name not in RECIPES:
         raise UserError(f"--recipe={name} is not known: choose one of {', '.join(RECIPES)}.")
-    if options.algorithm != "grpo":
+    algorithm = getattr(options, "algorithm", "")
+    if algorithm != "grpo":
         raise UserError(
-            f"--recipe={name} sets the loss of --algorithm=grpo, not of {options.algorithm}. Leave"
-            " one of them out."
+            f"--recipe={name} sets the loss of --algorithm=grpo, not of {algorithm}. Leave one of"
+            " them out."
         )
     values = flag_values(options)
     if given is None:
@@ -84,8 +85,8 @@ def with_recipe(
     chosen = {part: value for part, value in parts.items() if part not in kept}
     say(f"--recipe={name} sets {_as_flags(chosen)}.")
     if kept:
-        kept = {part: values[part] for part in kept}
-        say(f"Given beside it, and so not the recipe's: {_as_flags(kept)}.")
+        won = {part: values[part] for part in kept}
+        say(f"Given beside it, and so not the recipe's: {_as_flags(won)}.")
     if name in ABSENT:
         say(f"Absent from {name} here: {ABSENT[name]}.")
     return with_options(options, recipe="", **chosen)

@@ -1,6 +1,7 @@
 """GRPO, from a rollout to new weights: reference pass, advantages, gradient, optimiser."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,19 +80,32 @@ def create_state(
     return TrainState(params, optimizer.init(params), jnp.int32(0), run_key(seed, agent))
 
 
+# From a learning rate and a weight decay.
+OPTIMIZERS: dict[str, Callable[[Any, float], optax.GradientTransformation]] = {
+    "adamw": lambda rate, decay: optax.adamw(rate, weight_decay=decay),
+    "lion": lambda rate, decay: optax.lion(rate, weight_decay=decay),  # one moment, no second
+}
+
+
 def create_optimizer(
-    learning_rate: float, *, warmup_steps: int = 0, weight_decay: float = 0.01, clip: float = 1.0
+    learning_rate: float,
+    *,
+    name: str = "adamw",
+    warmup_steps: int = 0,
+    weight_decay: float = 0.01,
+    clip: float = 1.0,
 ) -> optax.GradientTransformation:
-    """AdamW with global-norm clipping; the rate climbs linearly, then stays (verl's defaults)."""
-    schedule = learning_rate
+    """Makes one of `OPTIMIZERS` with global-norm clipping, by default as verl's.
+
+    The learning rate climbs linearly, then stays.
+    """
+    schedule: float | optax.Schedule = learning_rate
     if warmup_steps:
         # Starts one notch above zero, so that no step is wasted.
         schedule = optax.linear_schedule(
             learning_rate / (warmup_steps + 1), learning_rate, warmup_steps
         )
-    return optax.chain(
-        optax.clip_by_global_norm(clip), optax.adamw(schedule, weight_decay=weight_decay)
-    )
+    return optax.chain(optax.clip_by_global_norm(clip), OPTIMIZERS[name](schedule, weight_decay))
 
 
 def update(
@@ -154,7 +168,8 @@ def update(
         "reward": masked_mean(rewards, valid[:, None]),
         "informative_groups": masked_mean(informative, valid),
     }
-    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+    after = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
+    return after, metrics
 
 
 def sample_advantages(

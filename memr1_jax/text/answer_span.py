@@ -52,8 +52,7 @@ def extract_answer(text: str) -> tuple[str, AnswerRule]:
 
 def _after_label(text: str) -> str:
     first, *below = (line.strip(_STRIPPED) for line in text.split("\n"))
-    below = (_BULLET.sub("", line) for line in below)
-    return first or next(filter(None, below), "")
+    return first or next(filter(None, (_BULLET.sub("", line) for line in below)), "")
 
 
 def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -72,7 +71,7 @@ def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Arra
     def last(where: jax.Array) -> jax.Array:
         return jnp.max(jnp.where(where, place, -1))
 
-    def following(where: jax.Array, default: jax.Array) -> jax.Array:
+    def following(where: jax.Array, default: jax.Array | int) -> jax.Array:
         """Return the next place at or after each place where `where` holds: `[C + 1]`."""
         marked = jnp.append(jnp.where(where, place, default), default)
         return jax.lax.cummin(marked, reverse=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.errors import UserError
 from memr1_jax.text.reasoning import END
 from memr1_jax.text.segments import lay_out
@@ -129,7 +130,7 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
         length[i] = len(text)
         if len(text) == 1:
             byte_token[text[0]] = i
-    return ByteTable(bytes=table, length=length, byte_token=byte_token)
+    return on_host(ByteTable, bytes=table, length=length, byte_token=byte_token)
 
 
 def begins_character(table: ByteTable) -> jax.Array:

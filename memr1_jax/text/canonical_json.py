@@ -154,16 +154,18 @@ def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State
     """Read one byte: the next state and the number of shown memories it needs; None is illegal."""
     node, need = nodes[state.node], 0
     if state.body is not None:
+        body: str | Tail | None
         if node.body == "text":
             body, complete = _read_text(state.body, byte), _is_complete(state.body)
         else:
+            assert isinstance(state.body, str)  # the digits of an id
             body, complete = _read_id(state.body, byte, max_entries), bool(state.body)
         if body is not None:
-            need = int(body) + 1 if node.body == "shown id" else 0
+            need = int(str(body)) + 1 if node.body == "shown id" else 0
             return State(state.node, body), need
         if not complete:
             return None
-        need = int(state.body) + 1 if node.body == "any id" else 0
+        need = int(str(state.body)) + 1 if node.body == "any id" else 0
     literal = state.literal + chr(byte)
     fits = {text: target for text, target in node.options.items() if text.startswith(literal)}
     if not fits:

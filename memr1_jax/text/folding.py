@@ -19,12 +19,16 @@ import flax.struct
 import jax
 import numpy as np
 
+from memr1_jax.arrays import on_host
+
 REMOVED, SPACE, LETTER, OTHER, MARK, SPACELESS = range(6)  # kinds of characters
 
 _KNOWN = 0x40000  # no letters, spaces or cases above
 _MARKS_ABOVE = range(0xE0100, 0xE01F0)  # variation selectors, which lie beyond
-_SPACELESS = ("CJK UNIFIED", "CJK COMPAT", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATA")
-_SPACELESS += ("THAI ", "LAO ", "KHMER ", "MYANMAR ")
+_SPACELESS = (
+    *("CJK UNIFIED", "CJK COMPAT", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATA"),
+    *("THAI ", "LAO ", "KHMER ", "MYANMAR "),
+)
 
 
 @flax.struct.dataclass
@@ -129,17 +133,18 @@ def unicode_tables() -> UnicodeTables:
         numbers = scramble(code.astype(np.uint32))
         for character in _characters():
             place, single = ord(character), fold_character(character)
-            first, *rest = unicodedata.normalize("NFD", single)
-            folded[place], base[place] = ord(single), ord(first)
+            parts = unicodedata.normalize("NFD", single)
+            folded[place], base[place] = ord(single), ord(parts[0])
             kind[place] = kind_of(single)
-            for mark in rest:
+            for mark in parts[1:]:
                 marks[place] += numbers[ord(mark)]
     columns = (folded - code, kind, base - code, marks.view(np.int32))
     rows = np.stack(columns, axis=-1).reshape(-1, 4 * 256)
     pages = {row.tobytes(): place for place, row in reversed(list(enumerate(rows)))}
     first = sorted(pages.values())
     shift, kind, base, marks = np.moveaxis(rows[first].reshape(-1, 256, 4), -1, 0)
-    return UnicodeTables(
+    return on_host(
+        UnicodeTables,
         page=np.searchsorted(first, [pages[row.tobytes()] for row in rows]).astype(np.int32),
         shift=shift.astype(np.int32),
         kind=kind.astype(np.uint8),
@@ -154,13 +159,14 @@ def character_numbers(text: str) -> tuple[np.ndarray, np.ndarray]:
     code = np.array([ord(c) for c in text], np.int32).reshape(-1)
     page, low = tables.page[code >> 8], code & 0xFF
     number = scramble((code + tables.base[page, low]).astype(np.uint32))
-    return tables.kind[page, low], number + tables.marks[page, low]
+    return np.asarray(tables.kind[page, low]), np.asarray(number + tables.marks[page, low])
 
 
 def _columns() -> tuple[np.ndarray, np.ndarray]:
     """Returns what folding adds to every code point, and the kind of the result."""
     tables = unicode_tables()
-    return tables.shift[tables.page].reshape(-1), tables.kind[tables.page].reshape(-1)
+    shift, kind = (np.asarray(table) for table in (tables.shift, tables.kind))
+    return shift[tables.page].reshape(-1), kind[tables.page].reshape(-1)
 
 
 @functools.cache
@@ -196,7 +202,7 @@ def _units() -> re.Pattern:
 
 def single_characters(word: str) -> list[str]:
     """Cuts a folded word before and after every character of a script without spaces."""
-    cut = []
+    cut: list[str] = []
     for piece in _pieces().finditer(word):
         cut += _units().findall(piece[0]) if piece["spaceless"] else [piece[0]]
     return cut
@@ -204,7 +210,7 @@ def single_characters(word: str) -> list[str]:
 
 def bigrams(word: str) -> list[str]:
     """Cuts such scripts into pairs of neighbouring characters; one that stands alone is alone."""
-    cut = []
+    cut: list[str] = []
     for piece in _pieces().finditer(word):
         units = _units().findall(piece[0]) if piece["spaceless"] else [piece[0]]
         pairs = ["".join(pair) for pair in zip(units, units[1:], strict=False)]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.errors import UserError
 from memr1_jax.text.byte_table import ByteTable
 from memr1_jax.text.canonical_json import SCHEMAS, TWINS, enter, enumerate_states
@@ -108,7 +109,9 @@ def build_grammar(
         raise UserError(f"max_entries is {max_entries}, but must lie between 1 and {ILLEGAL - 1}.")
     index, following, needs = enumerate_states(schema, max_entries)
     short = np.where(table.length <= longest_token, table.length, 0)
-    lifted, needed = _lift(following, needs, table.replace(length=short))
+    lifted, needed = _lift(
+        following, needs, on_host(ByteTable, table.bytes, short, table.byte_token)
+    )
 
     twin = np.arange(len(index) + 1, dtype=np.int16)
     if "any id" in {node.body for node in SCHEMAS[schema].values()}:
@@ -132,7 +135,7 @@ def build_grammar(
             f"The tokenizer cannot spell the {schema} schema, or has no stop token. Turn "
             "constrained decoding off, or use a byte-level tokenizer."
         )
-    return Grammar(lifted, distance, needed, twin, np.int32(0), refuses=refuses)
+    return on_host(Grammar, lifted, distance, needed, twin, np.int32(0), refuses=refuses)
 
 
 def fewest_tokens(grammar: Grammar) -> jax.Array:

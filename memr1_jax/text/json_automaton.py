@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.text.events import SPELLINGS
 
 _SPACE = " \t\n\r"
@@ -124,6 +125,7 @@ def _read_byte(state: State, character: str) -> tuple[State, int]:
     if state.where == "number":
         return _number(state, character)
     if state.where == "literal":
+        assert state.progress is not None
         if not state.progress.startswith(character):
             return BROKEN, Action.NOTHING
         rest = state.progress[1:]
@@ -196,11 +198,12 @@ def _done(state: State) -> State:
 
 def _number(state: State, character: str) -> tuple[State, int]:
     kind = "1-9" if character in "123456789" else character.lower()
+    assert state.progress is not None
     phase = _NUMBER[state.progress].get(kind)
     if phase is None:
         complete = state.progress in _COMPLETE_NUMBERS
         return _read_byte(_done(state), character) if complete else (BROKEN, Action.NOTHING)
-    action = Action.NOTHING
+    action: int = Action.NOTHING
     if state.role == "id":
         integer = phase in ("zero", "digits")
         action = Action.DIGIT + int(character) if integer else Action.NOT_A_DIGIT
@@ -310,7 +313,8 @@ def scanner_tables() -> ScannerTables:
                 queue.append(successor)
         rows.append([(index[successor], int(action)) for successor, action in row])
     table = np.array(rows, np.int16)
-    return ScannerTables(
+    return on_host(
+        ScannerTables,
         next=table[:, :, 0].copy(),
         action=table[:, :, 1].astype(np.uint8),
         after=np.array([state.where == "after" for state in index]),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.text.byte_table import ByteTable
 from memr1_jax.text.segments import lay_out
 
@@ -37,7 +38,7 @@ def build_escapes(table: ByteTable) -> Escapes:
     rows = zip(table.bytes, table.length, strict=True)
     spelled = {token: bytes(row[:n]) for token, (row, n) in enumerate(rows) if n}
     known = {text: token for token, text in reversed(spelled.items())}
-    forms = [[]]
+    forms: list[list[int]] = [[]]
     row = np.zeros(len(table.length), np.int32)
     for token, text in spelled.items():
         escaped = b"".join(map(_escape, text))
@@ -47,7 +48,7 @@ def build_escapes(table: ByteTable) -> Escapes:
     tokens = np.zeros((len(forms), max(1, *map(len, forms))), np.int32)
     for place, form in enumerate(forms):
         tokens[place, : len(form)] = form
-    return Escapes(row, tokens, np.array([len(form) for form in forms], np.int32))
+    return on_host(Escapes, row, tokens, np.array([len(form) for form in forms], np.int32))
 
 
 def escape(escapes: Escapes, tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:

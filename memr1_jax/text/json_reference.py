@@ -47,15 +47,16 @@ class _Reader:
         self.opened = False  # whether the object has a key and its colon; else it is prose
         self.entries: list[_Pairs] | None = None  # those of the latest memory list
 
-    def object(self, lists: bool = False) -> _Pairs:
+    def read_object(self, lists: bool = False) -> _Pairs:
         """Read a flat object; with `lists` a key `memory` begins a list of such objects."""
-        self.opened, pairs = False, []
+        self.opened = False
+        pairs: _Pairs = []
         self._take("{")
         if self._next() == "}":
             self._take("}")
             return pairs
         while True:
-            key = self._scalar('"')
+            key = str(self._scalar('"'))
             self._take(":")
             self.opened = True
             if lists and key == "memory":
@@ -72,7 +73,7 @@ class _Reader:
             self._take("]")
             return
         while True:
-            self.entries.append(self.object())
+            self.entries.append(self.read_object())
             if self._take(",]") == "]":
                 return
 
@@ -107,7 +108,7 @@ def _read_entry(pairs: _Pairs) -> tuple[Event, int, str] | None:
     name, number, text = values.get("op"), values.get("id"), values.get("text")
     event = SPELLINGS.get(name.lower()) if type(name) is str else None
     known = isinstance(number, str) and re.fullmatch("[0-9]{1,9}", number)
-    slot = int(number) if known else -1
+    slot = int(known[0]) if known else -1
     if event is None or (event.names_memory and slot < 0):
         return None
     if not event.writes:
@@ -153,7 +154,7 @@ def _entries(text: str, salvage: bool) -> tuple[list[_Pairs] | None, bool, bool]
     while place >= 0:
         reader.place = place
         try:
-            pairs = reader.object(lists=not found)
+            pairs = reader.read_object(lists=not found)
         except _Fault:
             strict = False
             if reader.entries is not None:

@@ -144,12 +144,12 @@ def _characters(text: ByteText, action: jax.Array) -> _Characters:
 
     size = 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)
     lead = jnp.asarray([0, 0, 0xC0, 0xE0, 0xF0])[size]
-    spelled = []
+    parts = []
     for k in range(4):
         part = code >> (6 * jnp.maximum(size - 1 - k, 0))
-        spelled.append(lead | part if k == 0 else 0x80 | (part & 0x3F))
+        parts.append(lead | part if k == 0 else 0x80 | (part & 0x3F))
     raw = action == Action.RAW
-    spelled = jnp.where(raw[:, None], value[:, None], jnp.stack(spelled, axis=1))
+    spelled = jnp.where(raw[:, None], value[:, None], jnp.stack(parts, axis=1))
     written = (action == Action.SIMPLE_ESCAPE) | (unicode & ~paired_high)
     read, begins = decode_utf8(text.bytes, jnp.int32(0), text.length)
     return _Characters(

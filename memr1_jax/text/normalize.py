@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.arrays import on_host
 from memr1_jax.text.folding import (
     LETTER,
     MARK,
@@ -91,7 +92,9 @@ def _factor(position, seed):
     return scramble(position * np.uint32(0x85EBCA77) + seed) | np.uint32(1)
 
 
-def decode_utf8(text: jax.Array, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
+def decode_utf8(
+    text: jax.Array, start: jax.Array | int, end: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Decode the bytes `text [C]` uint8 in `[start, end)` as `bytes.decode("utf-8", "replace")`.
 
     Returns `code [C]` int32, the code point that begins at each byte, and `begins [C]` bool. Every
@@ -216,4 +219,5 @@ def words_of_text(text: str, max_words: int) -> Words:
         position = np.maximum(np.cumsum(kind != MARK) - 1, 0).astype(np.uint32)
         hashed = number[:, None] * _factor(position[:, None], _SEEDS)
         hashes[i] = hashed.sum(axis=0, dtype=np.uint32)
-    return Words(hashes, np.int32(min(len(words), max_words)), np.bool_(len(words) > max_words))
+    count, more = np.int32(min(len(words), max_words)), np.bool_(len(words) > max_words)
+    return on_host(Words, hashes, count, more)

@@ -134,6 +134,7 @@ def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False)
 def _optimizer(options, agent):
     return create_optimizer(
         options.learning_rate,
+        name=options.optimizer,
         warmup_steps=warmup_steps(options, agent),
         weight_decay=options.weight_decay,
         clip=options.gradient_clip,
@@ -161,6 +162,7 @@ def _sampling_learner(algorithm, update, options, agent):
 def _ppo(options, agent):
     critic = create_optimizer(
         options.critic_learning_rate,
+        name=options.optimizer,
         warmup_steps=warmup_steps(options, agent, critic=True),
         weight_decay=options.weight_decay,
         clip=options.gradient_clip,

@@ -33,7 +33,7 @@ from memr1_jax.parallel.mesh import parse_mesh
 from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.recipes import RECIPES, with_recipe
-from memr1_jax.rl.update import GRPOOptions
+from memr1_jax.rl.update import OPTIMIZERS, GRPOOptions
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 
@@ -73,7 +73,8 @@ class OptimizerConfig:
     manager_steps: int = option(100, "Updates of the Memory Manager.", within=at_least(0))
     answer_steps: int = option(100, "Updates of the Answer Agent.", within=at_least(0))
     batch: int = option(128, "Prompts in a batch.", within=at_least(1))
-    learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", within=at_least(0))
+    optimizer: str = option("adamw", "Optimiser of policy and critic.", tuple(OPTIMIZERS))
+    learning_rate: float = option(1e-6, "Peak learning rate.", within=at_least(0))
     warmup_ratio: float = option(
         0.0,
         "Share of each agent's optimiser steps over which its learning rate climbs.",
@@ -84,7 +85,7 @@ class OptimizerConfig:
         "The same as a number of steps, one for both agents; 0: --warmup_ratio.",
         within=at_least(0),
     )
-    weight_decay: float = option(0.01, "Weight decay of AdamW.", within=at_least(0))
+    weight_decay: float = option(0.01, "Weight decay.", within=at_least(0))
     gradient_clip: float = option(
         1.0, "Global norm that gradients are clipped to.", within=above(0)
     )

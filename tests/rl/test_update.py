@@ -12,6 +12,7 @@ from tiny_model import CONFIG, random_params
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.rl.update import (
+    OPTIMIZERS,
     Experience,
     GRPOOptions,
     create_optimizer,
@@ -231,6 +232,15 @@ def test_the_rate_climbs_from_the_first_step():
         moves, state = optimizer.update({"w": jnp.ones(2)}, state, weights)
         sizes.append(float(-moves["w"][0]))
     np.testing.assert_allclose(sizes, [0.0025, 0.005, 0.0075, 0.01, 0.01], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_step_of_an_optimiser_is_signed_and_decays(name):
+    """Both step by the sign of the first gradient: rate (sign g + decay w)."""
+    optimizer = create_optimizer(1e-2, name=name, weight_decay=0.5)
+    weights, gradient = {"w": jnp.array([2.0, -4.0])}, {"w": jnp.array([0.3, -0.1])}
+    moves, _ = optimizer.update(gradient, optimizer.init(weights), weights)
+    np.testing.assert_allclose(moves["w"], [-0.02, 0.03], rtol=1e-4)
 
 
 def test_a_trivial_reward_is_learned(params):
