@@ -48,6 +48,7 @@ from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
 from memr1_jax.run.run_folder import RunFolder
 from memr1_jax.text.events import Event
+from memr1_jax.training.agent_folder import write_settings
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
 from memr1_jax.training.loading import Models, load_models
 from memr1_jax.training.sft_step import demonstrate
@@ -161,10 +162,11 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     opened.record({})
     folder = opened.path
     start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
-    models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
+    config = ExperimentConfig(model=str(start), **NANO_SIZES)
+    models = load_models(config)
     seeds = iter(range(options.seed + 1, 1 << 30))
     statistics = nano_dialogues(next(seeds), 300)
-    bench = build_workbench(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
+    bench = build_workbench(config, models, statistics)
 
     def lessons(dialogues, what, **flaws):
         with progress_bar(dialogues, f"demonstrations, {what}") as progress:
@@ -218,6 +220,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     made = export_params(
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
+    write_settings(made, config, "noted", None)
     write_json_atomic(
         folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
     )
