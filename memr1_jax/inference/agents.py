@@ -111,16 +111,16 @@ class Agents:
         self,
         options: AgentConfig,
         models: Models,
-        bench: AgentPair,
+        pair: AgentPair,
         facts: str = "turns",
         extractor: FactExtractor | None = None,
     ):
         """Compiles nothing yet."""
         self.options, self.facts = options, facts
         self.tokenizer = models.manager.tokenizer
-        self._models, self._bench, self._extractor = models, bench, extractor
-        self._ingest_turn = make_ingest_turn(bench.manager, models.manager.decoder)
-        self._answer = make_answer_questions(bench.answerer, models.answerer.decoder)
+        self.models, self.pair, self._extractor = models, pair, extractor
+        self._ingest_turn = make_ingest_turn(pair.manager, models.manager.decoder)
+        self._answer = make_answer_questions(pair.answerer, models.answerer.decoder)
         if extractor is not None:
             self._extract = make_extract(extractor, models.manager.decoder)
 
@@ -145,6 +145,9 @@ class Agents:
     ) -> list[Remembered]:
         """Works through the turns of several conversations together; see `remember`."""
         said = [[_said(turn) for turn in turns] for turns, _ in requests]
+        for _, memories in requests:
+            if memories is not None:
+                self._check(memories)
         starts = [
             _prepared(self.empty() if memories is None else memories, turns)
             for (_, memories), turns in zip(requests, said, strict=True)
@@ -174,12 +177,20 @@ class Agents:
         ]
 
     def answer_all(self, requests: Sequence[tuple[str, Memories]]) -> list[Answered]:
-        """Answers questions, each from the memories that it comes with."""
+        """Answers questions, each from the memories that it comes with.
+
+        Raises:
+          UserError: a question is no text, or the memories are of agents with other sizes.
+        """
+        for question, memories in requests:
+            if not (isinstance(question, str) and question.strip()):
+                raise UserError(f"A question is a text, not {question!r}.")
+            self._check(memories)
         return [answer for part in parts(requests) for answer in self._answers(part)]
 
     def empty(self) -> Memories:
         """Returns memories that hold nothing yet."""
-        encoder = self._bench.encoder
+        encoder = self.pair.encoder
         bank = empty_bank(
             encoder.sizes.bank_capacity,
             encoder.sizes.memory_width,
@@ -187,6 +198,20 @@ class Agents:
         )
         bank = jax.tree.map(np.asarray, bank)
         return Memories(("", ""), (bank, bank), (), 0, self.tokenizer)
+
+    def _check(self, memories: Memories) -> None:
+        """Refuses memories that these agents cannot read."""
+        encoder = self.pair.encoder
+        widths = encoder.sizes.memory_width, embedding_width(encoder.embedder)
+        same = memories.tokenizer is self.tokenizer or (
+            memories.tokenizer.get_vocab() == self.tokenizer.get_vocab()
+        )
+        found = {(bank.tokens.shape[-1], bank.key.shape[-1]) for bank in memories.banks}
+        if not same or found != {widths}:
+            raise UserError(
+                "These memories were made by other agents, of another tokenizer or other sizes."
+                " Load those agents, or tell these the turns again."
+            )
 
     def _noted(self, said: Sequence[_Turn]) -> list[tuple[list[str] | None, str]]:
         """Returns the facts of each turn, None where none could be read, and what was written."""
@@ -203,14 +228,14 @@ class Agents:
         assert self._extractor is not None  # as `load` promises for extracted facts
         found = []
         for part in parts(said):
-            encoder, width = self._bench.encoder, self._extractor.turn_width
+            encoder, width = self.pair.encoder, self._extractor.turn_width
             columns = zip(
                 *((speaker, time, one_line(text)) for speaker, text, time in part), strict=True
             )
             rows = on_host(TurnText, *(encoder.rows(column, width) for column in columns))
             rows = padded([jax.tree.map(lambda x, i=i: x[i], rows) for i in range(len(part))])
             active = np.arange(len(rows.turn[1])) < len(part)
-            samples = jax.device_get(self._extract(self._models.manager.params, rows, active))
+            samples = jax.device_get(self._extract(self.models.manager.params, rows, active))
             for tokens, length in list(zip(samples.tokens, samples.length, strict=True))[
                 : len(part)
             ]:
@@ -228,12 +253,12 @@ class Agents:
             stream.bank = grown(stream.bank, capacity)
         banks = jax.tree.map(jnp.asarray, padded([stream.bank for stream in streams]))
         before = jax.device_get(banks)
-        nothing = facts_row(self._bench.encoder, (), 0, 0)
+        nothing = facts_row(self.pair.encoder, (), 0, 0)
         for index in range(max(len(stream.told) for stream in streams)):
             active = np.array([index < len(stream.told) for stream in streams])
             rows = [
                 facts_row(
-                    self._bench.encoder,
+                    self.pair.encoder,
                     stream.told[index][2],
                     stream.told[index][1],
                     stream.first_turn + stream.told[index][0],
@@ -244,7 +269,7 @@ class Agents:
             ]
             active = np.pad(active, (0, bucket(len(streams)) - len(streams)))
             banks, turn = self._ingest_turn(
-                self._models.manager.params, self._bench.tools, banks, padded(rows), active
+                self.models.manager.params, self.pair.tools, banks, padded(rows), active
             )
             after, turn = jax.device_get((banks, turn))
             for row in map(int, np.flatnonzero(active)):
@@ -256,7 +281,7 @@ class Agents:
     def _decided(self, stream, index, row, before, after, turn) -> None:
         place, _, facts = stream.told[index]
         prompt, samples = turn.prompt, turn.samples
-        instruction = self._bench.manager.template.instruction
+        instruction = self.pair.manager.template.instruction
         asked = [*instruction, *prompt.tokens[row, : prompt.length[row]].tolist()]
         stream.decisions.append(
             Decision(
@@ -283,7 +308,7 @@ class Agents:
                 self._scene(memories, times),
                 jax.tree.map(
                     lambda x: x[0],
-                    encode_queries(self._bench.encoder, [Question(one_line(text), "", 0, (), 0)]),
+                    encode_queries(self.pair.encoder, [Question(one_line(text), "", 0, (), 0)]),
                 ),
             )
             for text, memories in requests
@@ -292,9 +317,9 @@ class Agents:
         index = np.arange(bucket(len(rows)), dtype=np.int32)
         data = jax.tree.map(jnp.asarray, on_host(AnswerData, banks, scene, query, index))
         rollout = self._answer(
-            self._models.answerer.params, self._bench.tools, data, index, index < len(rows)
+            self.models.answerer.params, self.pair.tools, data, index, index < len(rows)
         )
-        shown = memories_shown(self._bench.answerer, self._bench.tools, data, index)
+        shown = memories_shown(self.pair.answerer, self.pair.tools, data, index)
         prompt, samples, shown = jax.device_get((rollout.prompt, rollout.samples, shown))
         return [
             self._answered(
@@ -319,12 +344,12 @@ class Agents:
             picked=tuple(memory for memory in best if memory.text in response),
             shown=best,
             response=response,
-            prompt=self.tokenizer.decode([*self._bench.answerer.template.instruction, *prompt]),
+            prompt=self.tokenizer.decode([*self.pair.answerer.template.instruction, *prompt]),
         )
 
     def _scene(self, memories: Memories, count: int) -> Scene:
         """Names and times as token rows of fixed widths."""
-        encoder = self._bench.encoder
+        encoder = self.pair.encoder
         times = [*memories.times, *[""] * (count - len(memories.times))]
         return on_host(
             Scene, *encoder.rows(memories.speakers, _NAME_WIDTH), *encoder.rows(times, _TIME_WIDTH)

@@ -52,14 +52,15 @@ def load(
     named = {"model": str(manager), "answer_model": str(answerer)}
     chosen = AgentConfig(**named | settings.options | options)
     check(chosen)
-    facts = facts or settings.facts
-    if facts not in FACTS:
+    # Nobody notes facts of what is said here: turns stand for them.
+    facts = facts or settings.facts.replace("noted", "turns")
+    if facts not in FACTS[1:]:
         raise UserError(f"facts={facts!r} is none of {', '.join(FACTS[1:])}.")
     models = load_models(chosen)
     background = [] if settings.embedder is not None else _background()
-    bench = build_agent_pair(chosen, models, background, settings.embedder)
-    extractor = _extractor(chosen, models, bench) if facts == "extracted" else None
-    return Agents(chosen, models, bench, facts, extractor)
+    pair = build_agent_pair(chosen, models, background, settings.embedder)
+    extractor = _extractor(chosen, models, pair) if facts == "extracted" else None
+    return Agents(chosen, models, pair, facts, extractor)
 
 
 def _folders(name, answer) -> tuple[Path, Path]:
@@ -93,14 +94,14 @@ def _agent_of_run(run: Path, agent: str) -> Path:
         ) from error
 
 
-def _extractor(options: AgentConfig, models: Models, bench: AgentPair) -> FactExtractor:
+def _extractor(options: AgentConfig, models: Models, pair: AgentPair) -> FactExtractor:
     name = "compact_nano" if options.manager_prompt == "compact_nano" else "compact"
     template = load_template(name, models.manager.tokenizer, role="facts")
     return FactExtractor(
         template=template,
         prompt_length=options.max_prompt_length - len(template.instruction),
         response_length=options.manager_response_length,
-        stop_tokens=bench.manager.stop_tokens,
+        stop_tokens=pair.manager.stop_tokens,
     )
 
 

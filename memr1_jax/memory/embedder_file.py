@@ -9,8 +9,11 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import Concatenation, Embedder, HashedWords, StaticVectors
+from memr1_jax.text.folding import UnicodeTables
 
-_KINDS = {kind.__name__: kind for kind in (HashedWords, StaticVectors, Concatenation)}
+_KINDS = {
+    kind.__name__: kind for kind in (HashedWords, StaticVectors, Concatenation, UnicodeTables)
+}
 
 
 def write_embedder(path: str | os.PathLike, embedder: Embedder) -> None:

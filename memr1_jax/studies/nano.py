@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.demonstrations import (
@@ -160,10 +161,11 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     opened.record({})
     folder = opened.path
     start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
-    models = load_models(ExperimentConfig(model=str(start), **NANO_SIZES))
+    config = ExperimentConfig(model=str(start), **NANO_SIZES)
+    models = load_models(config)
     seeds = iter(range(options.seed + 1, 1 << 30))
     statistics = nano_dialogues(next(seeds), 300)
-    pair = build_agent_pair(ExperimentConfig(model=str(start), **NANO_SIZES), models, statistics)
+    pair = build_agent_pair(config, models, statistics)
 
     def lessons(dialogues, what, **flaws):
         with progress_bar(dialogues, f"demonstrations, {what}") as progress:
@@ -217,6 +219,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     made = export_params(
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
+    write_settings(made, config, "noted", None)
     write_json_atomic(
         folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
     )
