@@ -71,7 +71,7 @@ def _parse(command: str, arguments: list[str]):
     try:
         read_flags(["fuzz", *arguments], values)
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error)[:1000]) from error  # what was typed may be long
     return parsed(record, values)
 
 
