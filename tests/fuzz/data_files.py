@@ -170,7 +170,7 @@ def check(name: str, path: Path) -> None:
     try:
         DATA[name][0](path)
     except UserError as error:
-        names = (str(path), "questions.csv", "The list of questions")
+        names = (str(path), "questions.csv", "The list of questions", "The data hold no conv")
         if not any(part in str(error) for part in names):
             raise AssertionError(f"a refusal that names no file: {error}") from error
         raise
