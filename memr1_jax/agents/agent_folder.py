@@ -5,7 +5,6 @@ options of the agents as they were trained, `retrieval.safetensors` the embedder
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from memr1_jax.memory.embedder import Embedder
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
 from memr1_jax.models.hf.folders import RETRIEVAL, SETTINGS
 from memr1_jax.models.hf.sources import local_folder
-from memr1_jax.options import Record, flag_values, with_options
+from memr1_jax.options import Record, check, flag_values, with_options
 from memr1_jax.run.files import write_json_atomic
+from memr1_jax.run.json_files import loads
+from memr1_jax.run.records import typed
 
 # Where the facts come from that a manager is shown: what the data noted, each turn or each sentence
 # as it stands, or what the model itself extracts from a turn.
@@ -58,14 +59,13 @@ def read_settings(folder: Path) -> AgentSettings | None:
     path = folder / SETTINGS
     if not path.is_file():
         return None
-    known = {field.name for field in dataclasses.fields(AgentConfig)} - set(_NOT_KEPT)
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        options, facts = dict(written["options"]), written["facts"]
-        strange = sorted(set(options) - known)
-        if strange or facts not in FACTS:
-            raise ValueError(f"unknown: {', '.join(strange) or facts}")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        written = loads(path.read_bytes())
+        options, facts = written["options"], written["facts"]
+        check(typed(AgentConfig, options, "options"))
+        if facts not in FACTS or not options.keys().isdisjoint(_NOT_KEPT):
+            raise ValueError(f"unknown: {facts} of {', '.join(options)}")
+    except (OSError, ValueError, TypeError, KeyError, UserError) as error:
         raise UserError(
             f"{path} does not say how these agents are used ({error}). It may be damaged or of a"
             " later version of memr1_jax; delete it to give the options yourself."

@@ -20,6 +20,8 @@ from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.parallel.activations import spread
 from memr1_jax.text.answer_span import answer_span
 from memr1_jax.text.byte_table import tokens_to_bytes
+from memr1_jax.text.normalize import decode_utf8
+from memr1_jax.text.white_space import is_line_break, latest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ def answer_block(tools: Tools, tokens: jax.Array, length: jax.Array) -> Block:
     """The answer in one response `[R]`, as tokens at the front of a row `[R]`.
 
     Whole tokens: the first and the last may bring a space or a mark that the answer itself lacks.
-    Tokens that spell nothing are left out, so that no answer can end the judge's message.
+    Tokens that spell nothing are left out, so that no answer can end the judge's message, and those
+    with part of a line break in them are spaces, so that it is one line.
     """
     width = tokens.shape[-1]
     text = tokens_to_bytes(tools.byte_table, tokens, length, width * BYTES_PER_TOKEN)
@@ -77,6 +80,11 @@ def answer_block(tools: Tools, tokens: jax.Array, length: jax.Array) -> Block:
     after = jnp.cumsum(size)
     inside = (size > 0) & (after > start) & (after - size < end) & (start < end)
     place = jnp.where(inside, jnp.cumsum(inside) - 1, width)
+    code, begins = decode_utf8(text.bytes, jnp.int32(0), text.length)
+    code = code[jnp.maximum(latest(begins), 0)]  # of the character that a byte is part of
+    byte = jnp.arange(len(code)) < text.length
+    broken = jnp.zeros(width, bool).at[text.token].max(is_line_break(code) & byte)
+    tokens = jnp.where(broken, tools.byte_table.byte_token[ord(" ")], tokens)
     front = jnp.zeros_like(tokens).at[place].set(tokens, mode="drop")
     return Block(front, jnp.sum(inside, dtype=jnp.int32))
 

@@ -170,10 +170,12 @@ def _question(row: dict[str, str], index: int, place: str) -> tuple[Question, in
         raise UserError(f"{place}: {', '.join(empty)} is empty.")
     options, answer = _options(row["all_options"], place), row["correct_answer"]
     if answer not in [option[:3] for option in options]:
-        raise UserError(f"{place}, correct_answer: {answer!r} is the label of none of the options.")
+        raise UserError(
+            f"{place}, correct_answer: {answer[:80]!r} is the label of none of the options."
+        )
     end = row["end_index_in_shared_context"]
     if not end.isdecimal() or len(end) > 9:
-        raise UserError(f"{place}, end_index_in_shared_context: {end!r} is no number.")
+        raise UserError(f"{place}, end_index_in_shared_context: {end[:80]!r} is no number.")
     question = Question(
         question=row["user_question_or_message"],
         answer=answer,

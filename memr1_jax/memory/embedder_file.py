@@ -11,9 +11,9 @@ from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import Concatenation, Embedder, HashedWords, StaticVectors
 from memr1_jax.text.folding import UnicodeTables
 
-_KINDS = {
-    kind.__name__: kind for kind in (HashedWords, StaticVectors, Concatenation, UnicodeTables)
-}
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+_PARTS = (HashedWords, UnicodeTables, StaticVectors, Concatenation)
+_KINDS = {kind.__name__: kind for kind in _PARTS}
 
 
 def write_embedder(path: str | os.PathLike, embedder: Embedder) -> None:
@@ -34,7 +34,7 @@ def read_embedder(path: str | os.PathLike) -> Embedder:
             structure = json.loads(file.metadata()["embedder"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _put_together(structure, "", arrays)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (*_DAMAGE, SafetensorError) as error:
         raise UserError(
             f"{Path(path)} does not hold the word statistics of a run"
             f" ({type(error).__name__}: {error}). Export the agents again, or delete the file to"

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.checksums import damaged_file, has_checksums, write_checksums
 
@@ -43,7 +44,7 @@ class Checkpoints:
         """Open the folder; see the class."""
         import orbax.checkpoint as ocp
 
-        self.folder = pathlib.Path(folder).expanduser().absolute()
+        self.folder = user_path(folder).absolute()
         _open_folder(self.folder, create=not read_only)
         self._scores: dict[int, float | None] = {}
         self._saving = 0

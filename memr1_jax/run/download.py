@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import user_path
 
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and last try
 TIMEOUT = 60.0  # seconds of silence
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and conversions: `MEMR1_CACHE`, or ~/.cache/memr1_jax."""
-    return Path(os.environ.get("MEMR1_CACHE") or "~/.cache/memr1_jax").expanduser()
+    return user_path(os.environ.get("MEMR1_CACHE") or "~/.cache/memr1_jax")
 
 
 def download(url: str, path: Path, sha256: str, description: str, advice: str) -> None:

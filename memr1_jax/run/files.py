@@ -163,8 +163,8 @@ def writable_file(path: str | os.PathLike, flag: str = "output") -> pathlib.Path
 
 def _refuse_system(folder: pathlib.Path, what: str, flag: str) -> None:
     """Raise UserError for a folder that belongs to the system, or that everything else is in."""
-    real, home = folder.resolve(), pathlib.Path.home()
-    crowded = (real.root, *_CROWDED, str(home), tempfile.gettempdir())
+    real, home = folder.resolve(), os.path.expanduser("~")
+    crowded = (real.root, *_CROWDED, home, tempfile.gettempdir())
     below = any(real.is_relative_to(system) for system in _SYSTEM)
     if below or str(real) in crowded:
         raise UserError(

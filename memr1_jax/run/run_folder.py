@@ -17,7 +17,7 @@ from typing import Any
 
 from memr1_jax import __version__
 from memr1_jax.errors import UserError
-from memr1_jax.options import current_names, flag_values
+from memr1_jax.options import current_names, flag_values, user_path
 from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
@@ -77,7 +77,7 @@ class RunFolder:
             UserError: the folder cannot be used, another process has it, it holds a run and
                 neither `resume` nor `overwrite` is given, or that run has other options.
         """
-        self.path = pathlib.Path(output).expanduser().absolute()
+        self.path = user_path(output).absolute()
         self._job, self._marks, self._may_turn_on = job, marks, frozenset(may_turn_on)
         values = json.loads(json.dumps(flag_values(options)))
         self._current = functools.partial(current_names, options)

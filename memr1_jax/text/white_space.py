@@ -29,6 +29,12 @@ def is_space(code: jax.Array) -> jax.Array:
     return found
 
 
+def is_line_break(code: jax.Array) -> jax.Array:
+    """Tells which code points end a line for any program, as `str.splitlines` has it."""
+    breaks = (*range(0x0A, 0x0E), 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029)
+    return jnp.isin(code, jnp.asarray(breaks, code.dtype))
+
+
 def latest(where: jax.Array) -> jax.Array:
     """Finds the latest place at or before each place where `where [C]` holds, else -1."""
     place = jnp.arange(where.shape[0], dtype=jnp.int32)

@@ -338,7 +338,7 @@ class Experiment:
             dtype=options.export_dtype,
         )
         facts = "turns" if options.data == "own" else "noted"
-        write_settings(folder, options, facts, jax.device_get(self.bench.tools.embedder))
+        write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
 
     def _report(self, before) -> None:
         records = read_metrics(self.folder / "metrics.jsonl")

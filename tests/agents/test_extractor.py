@@ -36,7 +36,7 @@ def test_only_lines_with_a_dash_are_facts(response, facts):
 
 
 def _turns(tiny, *turns):
-    rows = [tiny.bench.encoder.rows(column, 24) for column in zip(*turns, strict=True)]
+    rows = [tiny.pair.encoder.rows(column, 24) for column in zip(*turns, strict=True)]
     return TurnText(*rows)
 
 

@@ -101,7 +101,10 @@ def test_the_tokens_of_an_answer_are_those_that_its_bytes_touch(tiny, read, piec
         before, after = after, after + len(text)
         if max(before, start) < min(after, end):
             touching.append(token)
-    assert read(tokens) == touching
+    space = int(np.asarray(tiny.pair.tools.byte_table.byte_token)[ord(" ")])
+    breaks = [b"\n" in text for text in _bytes(tiny, touching)]
+    one_line = [space if b else token for token, b in zip(touching, breaks, strict=True)]
+    assert read(tokens) == one_line
     assert found in b"".join(_bytes(tiny, touching)).decode(errors="replace")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from experiments.command_line import define_flags, help_text, parsed
+from experiments.command_line import define_flags, help_text, parsed, read_flags
 from memr1_jax.errors import UserError
 from memr1_jax.flag_files import HOME, expanded
 from memr1_jax.options import check, entries, flags_text, with_options
@@ -29,6 +29,7 @@ COMMANDS = {
     "experiments.locomo_sft": "SFTConfig",
     "experiments.make_judge": "NanoJudgeConfig",
     "experiments.make_nano": "NanoConfig",
+    "experiments.make_nano_agents": "NanoAgentsConfig",
     "experiments.report": "OutputConfig",
     "experiments.retrieval_recall": "RecallConfig",
     "tpu_scripts.aot_compile": "AotConfig",
@@ -40,8 +41,7 @@ KINDS = {name: getattr(importlib.import_module(name), kind) for name, kind in CO
 def parse(kind: type, *arguments: str):
     values = flags.FlagValues()
     define_flags(kind, values)
-    rest = values(["test", *expanded(arguments)])[1:]
-    assert not rest
+    read_flags(["test", *arguments], values)
     return parsed(kind, values)
 
 
@@ -228,6 +228,19 @@ def test_a_flag_file_that_cannot_be_read(tmp_path):
 )
 def test_a_mistake_is_one_sentence_and_status_2(module, arguments, message):
     assert message in refused(module, *arguments)
+
+
+def test_a_flag_with_an_endless_name_is_refused_in_a_sentence():
+    """The search for a similar name is recursive."""
+    values = flags.FlagValues()
+    define_flags(KINDS["experiments.report"], values)
+    for name in ("9" * 5000, "outputs" * 20):
+        with pytest.raises(UserError, match="Unknown command line flag of [0-9]+ characters: --"):
+            read_flags(["test", f"--{name}=1"], values)
+    with pytest.raises(flags.UnrecognizedFlagError, match="outpu"):
+        read_flags(["test", "--outpu=1"], values)
+    with pytest.raises(UserError, match="'more' is no flag"):
+        read_flags(["test", "more"], values)
 
 
 def test_a_table_without_any_row_that_ran_is_a_failure(tmp_path):

@@ -5,14 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from memr1_jax.training.recipe import settled
 from tiny_model import SIZES, make_tiny, tiny_folder
 
 from memr1_jax.agents.agent_folder import read_settings, write_settings
 from memr1_jax.errors import UserError
 from memr1_jax.inference.loading import load
 from memr1_jax.models.hf.folders import folder_digest
-from memr1_jax.training.config import AgentConfig, EvaluationConfig, ExperimentConfig
+from memr1_jax.training.config import AgentConfig, EvaluationConfig, ExperimentConfig, settled
 
 AGENT = {name: value for name, value in SIZES.items() if name in AgentConfig.__dataclass_fields__}
 
@@ -23,7 +22,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     exported = shutil.copytree(tiny_folder(), folder / "export" / "manager")
     tiny = make_tiny()
-    write_settings(exported, tiny.options, "noted", tiny.bench.encoder.embedder)
+    write_settings(exported, tiny.options, "noted", tiny.pair.encoder.embedder)
     named = {"name": str(tiny_folder()), "digest": ""}
     (folder / "run.json").write_text(json.dumps({"inputs": {"--answer_model": named}}))
     return folder
@@ -35,7 +34,7 @@ def test_a_run_is_loaded_as_it_was_trained(run):
     assert agents.facts == "turns"  # there is nobody to note facts
     assert agents.models.manager.folder == run / "export" / "manager"
     assert agents.models.answerer.folder == tiny_folder()  # as the run left it
-    found, there = agents.pair.encoder.embedder, tiny.bench.encoder.embedder
+    found, there = agents.pair.encoder.embedder, tiny.pair.encoder.embedder
     np.testing.assert_array_equal(found.weight, there.weight)
     assert load(run, memories=2).options.memories == 2
     assert load(run / "export" / "manager").models.answerer.folder == run / "export" / "manager"

@@ -12,6 +12,8 @@ import pytest
 from memr1_jax.errors import UserError
 from memr1_jax.options import option
 from memr1_jax.run import lock, run_folder
+from memr1_jax.run.checkpoints import Checkpoints
+from memr1_jax.run.download import cache_folder
 from memr1_jax.run.run_folder import Input, RunFolder, set_aside
 
 
@@ -219,3 +221,20 @@ def test_setting_aside_never_replaces(tmp_path):
     for expected in ("f.old-1", "f.old-2"):
         (tmp_path / "f").write_text("x")
         assert set_aside(tmp_path / "f").name == expected
+
+
+def test_the_home_of_an_unknown_user_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMR1_CACHE", "~nosuchuser/cache")
+    for use in (
+        lambda: _open("~nosuchuser/run"),
+        lambda: Checkpoints("~nosuchuser/run"),
+        cache_folder,
+    ):
+        with pytest.raises(UserError, match="~nosuchuser.*the home of an unknown user"):
+            use()
+
+
+def test_a_user_without_a_home_has_runs_too(tmp_path, monkeypatch):
+    """As in a container whose user has no entry."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    _open(tmp_path / "run")

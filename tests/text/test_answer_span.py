@@ -3,6 +3,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from fuzz.responses import PIECES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,9 +70,6 @@ def test_golden_answers(text, answer, rule):
     assert _device([text]) == [(answer, rule)]
 
 
-PIECES = ["<answer>", "</answer>", "<AnsWer>", "**Answer:**", "**Answer**:", "**Answer: ", "**"]
-PIECES += ["\n- ", "\n\n", "\n• ", "-", "+", "•", "</think>", "<think>"]
-PIECES += ["Answer:", "answer:", "Answer", "\n", " ", "*", "x", "é 王", "\u00a0", ":", "<", "\r"]
 TEXT = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
 
 

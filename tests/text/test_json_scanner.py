@@ -1,11 +1,11 @@
 import functools
-import json
 import os
 import random
 
 import jax
 import numpy as np
 import pytest
+from fuzz.responses import document, random_split
 
 from memr1_jax.text.byte_table import begins_character, cut_to_width
 from memr1_jax.text.events import Event
@@ -28,28 +28,6 @@ def _run(tables, table, tokens, length, salvage=False):
         salvage=salvage,
     )
     return jax.vmap(lambda t, n: scan(tables, table, t, n))(tokens, length)
-
-
-def _random_split(data, byte_table, rng):
-    """Spell bytes with tokens of random length, as a sampling model may."""
-    spelled = _spellings(id(byte_table), byte_table)
-    tokens, start = [], 0
-    while start < len(data):
-        sizes = [n for n in range(1, 13) if data[start : start + n] in spelled]
-        size = rng.choice(sizes[-3:])
-        tokens.append(spelled[data[start : start + size]])
-        start += size
-    return tokens
-
-
-_CACHE = {}
-
-
-def _spellings(key, table):
-    if key not in _CACHE:
-        rows = zip(table.bytes, table.length, strict=True)
-        _CACHE[key] = {bytes(row[:n]): i for i, (row, n) in enumerate(rows) if n}
-    return _CACHE[key]
 
 
 def _scan(rows, byte_table, salvage=False):
@@ -214,7 +192,7 @@ KEPT = {  # with salvage and without
 
 
 def test_what_was_whole_of_a_broken_response_can_be_kept(byte_table):
-    rows = [_random_split(text.encode(), byte_table, random.Random(1)) for text in KEPT]
+    rows = [random_split(text.encode(), byte_table, random.Random(1)) for text in KEPT]
     for place, salvage in enumerate((True, False)):
         results = _scan(rows, byte_table, salvage)
         for (text, kept), result in zip(KEPT.items(), results, strict=True):
@@ -253,7 +231,7 @@ def test_whole_tokens_are_copied_and_broken_ones_spelled(byte_table):
 
 
 def test_long_texts_and_missing_byte_tokens(tokenizer, byte_table):
-    long = _random_split(
+    long = random_split(
         b'{"op":"ADD","text":"' + b"0123456789" * 12 + b'"}', byte_table, _Shortest()
     )
     crippled = byte_table.replace(byte_token=byte_table.byte_token.copy())
@@ -274,93 +252,15 @@ class _Shortest:
 
 def test_what_lies_beyond_the_capacity_is_not_read(byte_table):
     line = b'{"op": "DELETE", "id": 1}\n'
-    (result,) = _scan([_random_split(line + b" " * 400, byte_table, random.Random(0))], byte_table)
+    (result,) = _scan([random_split(line + b" " * 400, byte_table, random.Random(0))], byte_table)
     assert result.overflow and result.valid and result.count == 1
-
-
-TEXTS = [
-    "tea",
-    "",
-    "é 王",
-    "  ",
-    "\u3000\t",
-    "\u2009é",
-    " a \n\n b\u2028\u3000",
-    "x\u0085\u00a0\ty ",
-    "  z",
-    '"}]',
-    "\\",
-    "\n\t",
-    "🎈",
-    "{[",
-    "a" * 20,
-    "0",
-    "x" * 9,
-    "\x7f",
-]
-SCALARS = [None, True, False, 0, -1, 12, 3.5, 1e30, 10**12, "0", "007", "9" * 9, "-3", "x", ""]
-EVENTS = ["ADD", "UPDATE", "DELETE", "NONE", "NOOP", "add", "Update", "ADDED", "", " ADD", None, 1]
-FAULTS = [[], {}, [1], {"id": 1}, float("nan"), float("-inf")]
-
-
-def _entry(rng, faulty):
-    pairs = []
-    keys = ["op", "event", "id", "text", "old_memory", "opx", "memory" if faulty else "i"]
-    for key in rng.sample(["op", "id", "text"], 3) + rng.choices(keys, k=rng.choice([0, 0, 1, 2])):
-        values = {"op": EVENTS[:7], "event": EVENTS, "id": [0, 3, "4"] * 5 + SCALARS, "text": TEXTS}
-        value = rng.choice(values.get(key, SCALARS))
-        if faulty and rng.random() < 0.1:
-            value = rng.choice(FAULTS + SCALARS + TEXTS)
-        pairs.append(f"{_dump(rng, key)}{rng.choice([': ', ':'])}{_dump(rng, value)}")
-    return "{" + rng.choice([", ", ",", " , "]).join(pairs) + "}"
-
-
-def _dump(rng, value):
-    text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
-    if isinstance(value, str) and value and rng.random() < 0.1:
-        text = '"' + "".join(f"\\u{ord(c) & 0xFFFF:04{rng.choice('xX')}}" for c in value) + '"'
-    return text
-
-
-def _document(rng):
-    faulty = rng.random() < 0.3
-    entries = [_entry(rng, faulty) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 5]))]
-    if rng.random() < 0.5:
-        text = rng.choice(["\n", "\n", ", ", "", " "]).join(entries)
-    else:
-        text = '{"memory": [' + rng.choice([", ", ","]).join(entries) + "]}"
-        if rng.random() < 0.1:
-            text = text[:-1] + ", " + rng.choice(['"memory": [{"op": "NONE"}]}', '"a": 1}', "}"])
-    before = [
-        "\n",
-        "```json\n",
-        "é[",
-        "{ids} ",
-        "{}",
-        '{"op": ...}\n',
-        "<think>{</think>",
-        "<think>",
-    ]
-    data = (rng.choice([""] * 12 + before) + text).encode()
-    data += rng.choice([b""] * 6 + [b" \n", b"\n```", b"]", b"}", b",", b"\xff"])
-    kind = rng.choice(["whole", "whole", "edited", "edited", "cut", "nested"])
-    if kind == "cut":
-        data = data[: rng.randrange(len(data) + 1)]
-    if kind == "edited":
-        for _ in range(rng.choice([1, 1, 2, 4])):
-            at = rng.randrange(len(data) or 1)
-            byte = bytes([rng.choice([*b'{}[]",:\\u0 dDeE.-+1\n\0', rng.randrange(256)])])
-            data = data[:at] + rng.choice([byte, b"", byte + data[at : at + 1]]) + data[at + 1 :]
-    if kind == "nested":
-        data += rng.choice([b"[" * 99, b'{"a":' * 20, b'{"op": ' + b"9" * 90 + b"}"])
-    return data[:CAPACITY]
 
 
 @pytest.mark.parametrize("salvage", [False, True])
 def test_scanner_equals_the_reference(byte_table, salvage):
     rng = random.Random(int(os.environ.get("MEMR1_SEED", "0")))
-    documents = [_document(rng) for _ in range(CASES)]
-    results = _scan([_random_split(d, byte_table, rng) for d in documents], byte_table, salvage)
+    documents = [document(rng, CAPACITY) for _ in range(CASES)]
+    results = _scan([random_split(d, byte_table, rng) for d in documents], byte_table, salvage)
     for data, result in zip(documents, results, strict=True):
         _check(data, result, byte_table, salvage)
     reference = [scan_operations_reference(data, MAX_OPERATIONS, salvage) for data in documents]

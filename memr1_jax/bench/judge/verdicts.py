@@ -17,6 +17,7 @@ from memr1_jax.bench.judge.judge_prompts import JudgePrompt
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole
 from memr1_jax.run.json_files import json_line, loads
+from memr1_jax.run.records import typed
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
 
@@ -125,11 +126,10 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
 
 
 def _verdict(fields: dict) -> Verdict:
-    """The verdict of a line; ValueError and others where a value is not one that was written."""
-    verdict = Verdict(**fields | {"raw": tuple(fields["raw"])})
+    """The verdict of a line; ValueError where a value is not one that was written."""
+    verdict = typed(Verdict, fields)
     known = verdict.verdict in (RIGHT, WRONG, UNREADABLE)
-    replies = isinstance(fields["raw"], list) and all(isinstance(x, str) for x in verdict.raw)
-    if not (known and replies and re.fullmatch("[0-9a-f]{64}", verdict.key)):
+    if not (known and re.fullmatch("[0-9a-f]{64}", verdict.key)):
         raise ValueError("a value that no verdict has")
     return verdict
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from memr1_jax.bench.harness import RowRun
 from memr1_jax.bench.scoring import Answered
-from memr1_jax.bench.usage import EvidenceFound, summarise_evidence, total_usage, usage_by_stage
+from memr1_jax.bench.systems.protocol import Memory
+from memr1_jax.bench.usage import summarise_evidence, total_usage, usage_by_stage
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
+from memr1_jax.run.records import typed
 from memr1_jax.text.events import REPORTED
 
 OPERATIONS = tuple(event.key for event in REPORTED)
@@ -91,8 +93,9 @@ def read_row(folder: str | os.PathLike, name: str) -> Row | None:
     try:
         figures, times = (read_json_object(folder / f"{name}{end}.json") for end in ("", ".timing"))
         lines = read_json_lines(folder / f"{name}.predictions.jsonl")
-        answered = [_answered(fields) for _, fields in lines]
-    except (UserError, LookupError, TypeError, AttributeError) as error:
+        answered = [_answered(typed(Answered, fields)) for _, fields in lines]
+        times = typed(dict[str, dict[str, int | float]], times)
+    except (UserError, ValueError) as error:
         raise UserError(
             f"The files of the row {name} in {folder} cannot be read ({error}). Remove "
             f"{name}.json there, so that the row runs again."
@@ -100,12 +103,9 @@ def read_row(folder: str | os.PathLike, name: str) -> Row | None:
     return Row(answered, figures, times)
 
 
-def _answered(record: dict) -> Answered:
-    memories = tuple(
-        memory | {"sources": tuple(memory["sources"])} for memory in record["memories"]
-    )
-    evidence = {part: tuple(turns) for part, turns in record["evidence"].items()}
-    return Answered(**record | {"memories": memories, "evidence": EvidenceFound(**evidence)})
+def _answered(record: Answered) -> Answered:
+    shown = (typed(Memory, memory) for memory in record.memories)
+    return dataclasses.replace(record, memories=tuple(map(dataclasses.asdict, shown)))
 
 
 def _with_suffix(counts: collections.Counter, suffix: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json
+from memr1_jax.run.records import typed
 from memr1_jax.text.events import Event
 
 Memories = dict[int, str]  # the live memories of a bank by slot
@@ -176,7 +177,18 @@ def read_replay(folder: str | os.PathLike, name: str) -> list[dict]:
     if not path.is_file():
         return []
     advice = "The file was damaged: remove it, and the page is made without it."
-    found = read_json(path, advice)
-    if not isinstance(found, list) or not all(isinstance(dialogue, dict) for dialogue in found):
-        raise UserError(f"{path}: this is no list of dialogues. {advice}")
-    return found
+    try:
+        found = typed(list[DialogueRecord], read_json(path, advice))
+        for dialogue in found:
+            _check(dialogue)
+    except ValueError as error:
+        raise UserError(f"{path}: this is no list of dialogues ({error}). {advice}") from error
+    return [dataclasses.asdict(dialogue) for dialogue in found]
+
+
+def _check(dialogue: DialogueRecord) -> None:
+    """Raise ValueError where a turn names a speaker or a question that is not there."""
+    questions = {question.index for question in dialogue.questions}
+    for turn in dialogue.turns:
+        if turn.speaker not in dialogue.speakers or not questions.issuperset(turn.questions):
+            raise ValueError(f"the turn {turn.turn} is of another dialogue")

@@ -10,6 +10,7 @@ from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.metrics import results_markdown
 from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
+from memr1_jax.run.records import typed
 
 
 def write_evaluation(
@@ -54,8 +55,8 @@ def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
     listed = folder / f"predictions_{name}.jsonl"
     try:
         stored = read_json_object(path, advice)
-        manager = stored["manager"]
-        predictions = [Prediction(**fields) for _, fields in read_json_lines(listed, advice)]
+        manager = typed(dict[str, int | float], stored["manager"], "manager")
+        predictions = [typed(Prediction, one) for _, one in read_json_lines(listed, advice)]
         scores = summarise(predictions)
         if _numbers(stored["scores"]) != _numbers(scores):
             raise ValueError("the scores are not those of the predictions")

@@ -34,14 +34,14 @@ def words(text):
 
 def test_tokens_are_those_of_the_device_prompt():
     tiny = make_tiny()
-    agent, encoder = tiny.bench.answerer, tiny.bench.encoder
+    agent, encoder = tiny.pair.answerer, tiny.pair.encoder
     conversation = tiny.conversations[0]
     question = Question("Who has a dog?", "", 1, (), 0)
     texts = ["Ann has a dog named Rex.", "Ann plays chess."], ["Ben has two cats."]
     banks = [bank_of(tiny, part) for part in texts]
     scene = jax.tree.map(lambda x: jnp.asarray(x[0]), encode_scenes(encoder, [conversation]))
     query = jax.tree.map(lambda x: jnp.asarray(x[0]), encode_queries(encoder, [question]))
-    found = tuple(retrieve_memories(agent, tiny.bench.tools, bank, query) for bank in banks)
+    found = tuple(retrieve_memories(agent, tiny.pair.tools, bank, query) for bank in banks)
     packed = answer_prompt(agent, scene, found, query)
     device = [*agent.template.instruction, *np.asarray(packed.tokens)[: int(packed.length)]]
 

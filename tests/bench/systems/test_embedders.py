@@ -10,14 +10,14 @@ TEXTS = ["Ann has a dog named Rex.", "tea", "Ben likes cake. " * 20, "Where does
 
 def test_vectors_are_those_of_the_bank_on_the_device():
     tiny = make_tiny()
-    embed = token_embedder(tiny.model.tokenizer, tiny.bench.tools.embedder)
+    embed = token_embedder(tiny.model.tokenizer, tiny.pair.tools.embedder)
     short = [text for text in TEXTS if len(text) < 40]  # a memory's width cuts the others
-    np.testing.assert_allclose(embed(short), tiny.bench.encoder.keys(short), atol=1e-6)
+    np.testing.assert_allclose(embed(short), tiny.pair.encoder.keys(short), atol=1e-6)
 
 
 def test_the_order_and_the_company_change_nothing():
     tiny = make_tiny()
-    embed = token_embedder(tiny.model.tokenizer, tiny.bench.tools.embedder)
+    embed = token_embedder(tiny.model.tokenizer, tiny.pair.tools.embedder)
     together = embed(TEXTS)
     for text, vector in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(embed([text])[0], vector)  # to the last bit

@@ -49,7 +49,7 @@ def texts(bank):
 @pytest.mark.parametrize("name", ["manager_compact", "manager_full"])
 def test_the_prompt_is_that_of_the_rollout(name):
     tiny = make_tiny(manager_prompt=name.removeprefix("manager_"), max_prompt_length=3000)
-    manager, tools = tiny.bench.manager, tiny.bench.tools
+    manager, tools = tiny.pair.manager, tiny.pair.tools
     device = bank_of(tiny, [*TEXTS])
     facts = ["Ann has a cat.", "Ann plays go."]
     prompt = jax.jit(lambda b, f: manager_prompt(manager, tools, b, f))(

@@ -98,9 +98,9 @@ def test_files(tmp_path):
     write_replay(tmp_path, "before", [DialogueRecord("c1", ("Ana", "Ben"), 8, (turn,), ())])
     (dialogue,) = read_replay(tmp_path, "before")
     assert (dialogue["id"], dialogue["capacity"]) == ("c1", 8)
-    assert dialogue["turns"][0]["changes"] == [
-        {"kind": "added", "slot": 0, "before": None, "after": "Ana’s dog"}
-    ]
+    assert dialogue["turns"][0]["changes"] == (
+        {"kind": "added", "slot": 0, "before": None, "after": "Ana’s dog"},
+    )
     (tmp_path / "replay_after.json").write_text("[{")
     with pytest.raises(UserError, match="replay_after.json: this is not valid JSON"):
         read_replay(tmp_path, "after")
