@@ -1,12 +1,12 @@
-"""The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for TensorBoard."""
+"""The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for a tracker."""
 
 import logging
 import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole, cannot_write, write_text_atomic
@@ -19,22 +19,24 @@ _LABELS = ("step", "phase", "agent")
 
 
 class MetricsLog:
-    """Appends metrics to `metrics.jsonl` and to TensorBoard files in `tensorboard/<agent>/`.
+    """Appends metrics to `metrics.jsonl`, and copies them to a tracker.
 
     A line that was broken off when an earlier process was killed is removed on opening. Use as a
     context manager, or call `close`.
 
     Args:
         folder: the run folder; must exist.
+        tracker: one of `TRACKERS`, or "" for none.
 
     Raises:
         UserError: an existing log is damaged in the middle, or cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, tracker: str = "tensorboard"):
         """Open or create the log; see the class."""
+        self._tracker = tracker
         self.path = pathlib.Path(folder) / _FILE
-        self._boards: dict[str, Any] = {}
+        self._trackers: dict[str, Tracker] = {}
         if self.path.exists():
             _rewrite(self.path, read_metrics(self.path))
         self._open()
@@ -45,16 +47,16 @@ class MetricsLog:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def _board(self, agent: str, purge_step: int | None = None) -> "_Board":
-        if agent not in self._boards:
-            folder = self.path.parent / "tensorboard" / agent
-            self._boards[agent] = _Board(folder, purge_step)
-        return self._boards[agent]
+    def _track(self, agent: str, purge_step: int | None = None) -> "Tracker | None":
+        if self._tracker and agent not in self._trackers:
+            create = TRACKERS[self._tracker]
+            self._trackers[agent] = create(self.path.parent, agent, purge_step)
+        return self._trackers.get(agent)
 
     def rewind(self, agent: str, step: int) -> None:
         """Cut off the agent's lines beyond `step`: those steps will be done again.
 
-        To be called before the agent's first `write`, so that TensorBoard forgets them too.
+        To be called before the agent's first `write`, so that a tracker forgets them too.
         """
         records = read_metrics(self.path)
         kept = [r for r in records if r["agent"] != agent or r["step"] <= step]
@@ -62,7 +64,7 @@ class MetricsLog:
             self._file.close()
             _rewrite(self.path, kept)
             self._open()
-        self._board(agent, purge_step=step + 1)
+        self._track(agent, purge_step=step + 1)
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
         """Append one line and flush it.
@@ -86,13 +88,14 @@ class MetricsLog:
         # One write of a whole line: a killed process leaves at most one broken line, the last.
         append_whole(self._file, json_line(record).encode())
         scalars = {f"{phase}/{name}": value for name, value in values.items()}
-        self._board(agent).add(int(step), scalars)
+        if tracker := self._track(agent):
+            tracker.add(int(step), scalars)
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Flush and close the log and its trackers."""
         self._file.close()
-        for board in self._boards.values():
-            board.close()
+        for tracker in self._trackers.values():
+            tracker.close()
 
     def __enter__(self) -> "MetricsLog":
         """Return the log itself."""
@@ -103,18 +106,29 @@ class MetricsLog:
         self.close()
 
 
+class Tracker(Protocol):
+    """Gets a copy of one agent's metrics; it must not fail, as a run can do without it."""
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Takes the metrics of a step by name."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
 class _Board:
-    """TensorBoard's file of one agent; a copy of the log, which a run can do without.
+    """Writes TensorBoard's file of one agent, in `tensorboard/<agent>/`.
 
     Written here and now: the library's own writer has a thread, without which it waits for ever
     once a full disk has ended it.
     """
 
-    def __init__(self, folder: pathlib.Path, purge_step: int | None):
+    def __init__(self, folder: pathlib.Path, agent: str, purge_step: int | None):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2, summary_pb2
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder = folder / "tensorboard" / agent
         self._folder, self._writer, self._flushed = folder, None, 0.0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,6 +171,10 @@ class _Board:
                 writer.close()
             except OSError as error:
                 self._give_up(error)
+
+
+# From the run folder, the agent, and the first step that is to be forgotten of an earlier process.
+TRACKERS: dict[str, Callable[[pathlib.Path, str, int | None], Tracker]] = {"tensorboard": _Board}
 
 
 class NoLog:

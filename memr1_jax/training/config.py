@@ -34,6 +34,7 @@ from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.recipes import RECIPES, with_recipe
 from memr1_jax.rl.update import OPTIMIZERS, GRPOOptions
+from memr1_jax.run.metrics_log import TRACKERS
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 
@@ -187,6 +188,9 @@ class RunConfig(OutputConfig):
     )
     samples_every: int = option(
         1, "Steps between sampled rollouts written for reading.", within=at_least(1)
+    )
+    tracker: str = option(
+        "tensorboard", "Where metrics.jsonl is copied to; empty: nowhere.", ("", *TRACKERS)
     )
     evaluate: bool = option(True, "Evaluate both agents before and after.")
     select: str = option(

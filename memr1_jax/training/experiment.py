@@ -119,7 +119,7 @@ class Experiment:
             agents = ("manager", "answer") if options.first == "manager" else ("answer", "manager")
         with self._held, contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             before = self._evaluation("before")
-            with MetricsLog(self.folder) if is_main() else NoLog() as log:
+            with MetricsLog(self.folder, options.tracker) if is_main() else NoLog() as log:
                 for agent in agents:
                     self._train(agent, log)
             after = self._evaluation("after")

@@ -26,7 +26,8 @@ _MEANS = {
 }
 # What is written besides, and how far training goes; it may go on from where it ended.
 _EXTENT = {
-    *("samples_every", "keep", "export_dtype", "manager_steps", "answer_steps", "max_skipped"),
+    *("samples_every", "tracker", "keep", "export_dtype"),
+    *("manager_steps", "answer_steps", "max_skipped"),
 }
 # Compared by what they name; see `inputs`.
 _NAMES = {"model", "answer_model", "judge_model", "data_path", "dtype"}
