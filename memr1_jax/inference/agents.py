@@ -7,10 +7,8 @@ Axis letters: B streams or questions in a batch, M slots of a bank, F facts of a
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,65 +26,16 @@ from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import make_answer_questions
 from memr1_jax.inference.batching import bucket, grown, padded, parts
-from memr1_jax.inference.memories import Memories, Memory, decode
+from memr1_jax.inference.decisions import Answered, Decision, Remembered, changes_between
+from memr1_jax.inference.memories import Memories
+from memr1_jax.inference.turns import Said, read_turn, with_room
 from memr1_jax.memory.bank import MemoryBank, empty_bank
 from memr1_jax.memory.embedder import embedding_width
 from memr1_jax.text.answer_span import extract_answer
-from memr1_jax.text.events import Event
 from memr1_jax.text.plain import one_line
-
-Said: TypeAlias = tuple[str, str] | tuple[str, str, str]  # speaker, text and, where known, time
-_Turn: TypeAlias = tuple[str, str, str]  # with an empty time where it is not known
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 _NAME_WIDTH, _TIME_WIDTH, _FEWEST_TIMES = 16, 32, 16  # tokens of a name and of a time; time stamps
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """What became of one memory: ADD, UPDATE or DELETE, with its text before and after."""
-
-    event: Event
-    slot: int
-    before: str
-    after: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """What the manager was told at one turn, what it was asked and wrote, and what changed.
-
-    `turn` is the place of the turn in the request, `speaker` whose bank it is. `readable` is False
-    where nothing could be read of the output: the manager's, or the extractor's, of which there
-    are then no facts.
-    """
-
-    turn: int
-    speaker: str
-    facts: tuple[str, ...]
-    prompt: str
-    output: str
-    readable: bool
-    changes: tuple[Change, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Remembered:
-    """The banks after a request, and every decision on the way, in the order of the turns."""
-
-    memories: Memories
-    decisions: tuple[Decision, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """An answer, the memories that were shown for it, best first, and those that it picked."""
-
-    answer: str
-    picked: tuple[Memory, ...]
-    shown: tuple[Memory, ...]
-    response: str
-    prompt: str
 
 
 @dataclasses.dataclass
@@ -144,12 +93,12 @@ class Agents:
         self, requests: Sequence[tuple[Iterable[Said], Memories | None]]
     ) -> list[Remembered]:
         """Works through the turns of several conversations together; see `remember`."""
-        said = [[_said(turn) for turn in turns] for turns, _ in requests]
+        said = [[read_turn(turn) for turn in turns] for turns, _ in requests]
         for _, memories in requests:
             if memories is not None:
                 self._check(memories)
         starts = [
-            _prepared(self.empty() if memories is None else memories, turns)
+            with_room(self.empty() if memories is None else memories, turns)
             for (_, memories), turns in zip(requests, said, strict=True)
         ]
         noted = iter(self._noted([turn for turns in said for turn in turns]))
@@ -213,7 +162,7 @@ class Agents:
                 " Load those agents, or tell these the turns again."
             )
 
-    def _noted(self, said: Sequence[_Turn]) -> list[tuple[list[str] | None, str]]:
+    def _noted(self, said: Sequence[tuple[str, str, str]]) -> list[tuple[list[str] | None, str]]:
         """Returns the facts of each turn, None where none could be read, and what was written."""
         if self.facts == "sentences":
             return [
@@ -293,7 +242,7 @@ class Agents:
                     samples.tokens[row, : samples.length[row]], skip_special_tokens=True
                 ),
                 readable=not turn.report.invalid[row],
-                changes=_changes(
+                changes=changes_between(
                     self.tokenizer, *(jax.tree.map(lambda x: x[row], b) for b in (before, after))
                 ),
             )
@@ -356,36 +305,6 @@ class Agents:
         )
 
 
-def _said(turn: Said) -> _Turn:
-    """Checks a turn; its time is empty where it has none."""
-    if (
-        not isinstance(turn, tuple | list)
-        or len(turn) not in (2, 3)
-        or not all(isinstance(x, str) for x in turn)
-    ):
-        raise UserError(
-            f"A turn is (speaker, text) or (speaker, text, time), all of them text, not {turn!r}."
-        )
-    speaker, text, time = (*turn, "")[:3]
-    if not speaker.strip():
-        raise UserError(f"The turn {turn!r} does not say who speaks.")
-    return one_line(speaker), text, one_line(time)
-
-
-def _prepared(memories: Memories, said: Sequence[_Turn]) -> Memories:
-    """Makes room for the names and times of some turns."""
-    names = [name for name in memories.speakers if name]
-    names = list(dict.fromkeys([*names, *(speaker for speaker, _, _ in said)]))
-    if len(names) > 2:
-        raise UserError(
-            f"These turns have {len(names)} speakers ({', '.join(names)}), and a conversation has"
-            " two. Keep memories of your own for each pair."
-        )
-    times = tuple(dict.fromkeys([*memories.times, *(time for _, _, time in said)]))
-    first, second = (*names, "", "")[:2]
-    return dataclasses.replace(memories, speakers=(first, second), times=times)
-
-
 def _remembered(start: Memories, pair: Sequence[_Stream], turns: int) -> Remembered:
     capacity = max(len(stream.bank.alive) for stream in pair)
     first, second = (grown(stream.bank, capacity) for stream in pair)
@@ -394,18 +313,3 @@ def _remembered(start: Memories, pair: Sequence[_Stream], turns: int) -> Remembe
     )
     memories = dataclasses.replace(start, banks=(first, second), turns=start.turns + turns)
     return Remembered(memories, tuple(decisions))
-
-
-def _changes(tokenizer, before: MemoryBank, after: MemoryBank) -> tuple[Change, ...]:
-    """Compares two banks `[M, ...]` slot by slot."""
-    text = functools.partial(decode, tokenizer)
-    changes = []
-    for slot in range(len(after.alive)):
-        was, now = bool(before.alive[slot]), bool(after.alive[slot])
-        same = was and now and text(before, slot) == text(after, slot)
-        if same or not (was or now):
-            continue
-        event = Event.UPDATE if was and now else Event.ADD if now else Event.DELETE
-        old, new = text(before, slot) if was else "", text(after, slot) if now else ""
-        changes.append(Change(event, slot, old, new))
-    return tuple(changes)

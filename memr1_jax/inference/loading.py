@@ -17,7 +17,7 @@ from memr1_jax.options import check, user_path
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.run_folder import RECORD
 
-_USED = {"nano": "nano_agents"} if "nano_agents" in SHIPPED else {}  # names for other folders
+_NANO = "nano_agents" if "nano_agents" in SHIPPED else "nano"
 _BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
 
 
@@ -70,7 +70,7 @@ def _folders(name, answer) -> tuple[Path, Path]:
     if os.path.isdir(run / "export") or os.path.isfile(run / RECORD):
         manager, answerer = (_agent_of_run(run, agent) for agent in ("manager", "answer"))
         return manager, resolve_model(answer) if answer else answerer
-    manager = resolve_model(_USED.get(name, name))
+    manager = resolve_model(_NANO if name == "nano" and not os.path.exists(name) else name)
     return manager, resolve_model(answer) if answer else manager
 
 

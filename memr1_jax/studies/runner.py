@@ -56,6 +56,7 @@ def nano_options(**changes: Any) -> ExperimentConfig:
     """
     common = {
         **NANO_SIZES,
+        "model_settings": False,  # all sizes are said here
         "data": "locomo",  # the format of the file
         "eval_split": "test",
         "first": "answer",
