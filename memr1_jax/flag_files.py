@@ -99,7 +99,8 @@ def _lines(path: Path) -> list[str]:
         if line and not line.startswith(("#", "//")):
             if not line.startswith("-"):
                 raise UserError(
-                    f"{path}, line {number}: {line!r} is no flag. Write one --flag=value a line."
+                    f"{path}, line {number}: {line[:80]!r} is no flag. Write one --flag=value a"
+                    " line."
                 )
             lines.append(_placed(line))
     return lines

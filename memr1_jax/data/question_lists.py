@@ -37,7 +37,7 @@ def listed(
     by_id = {conversation.id: conversation for conversation in conversations}
     if unknown := sorted(questions.keys() - by_id.keys()):
         raise UserError(
-            f"The list of questions names the conversation {unknown[0]}, which is not among"
+            f"The list of questions names the conversation {unknown[0]:.80}, which is not among"
             f" {', '.join(sorted(by_id))}. Check --split and --benchmark."
         )
     kept = []

@@ -22,6 +22,7 @@ from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
 from memr1_jax.run.lock import hold, release
+from memr1_jax.run.records import typed
 
 RECORD = "run.json"
 RECORDS = (RECORD, "settings.json", "options.json")
@@ -229,15 +230,13 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
         " flags.txt are compared instead."
     )
     found = read_json(path, advice)
-    parts = found if isinstance(found, dict) else {}
-    options, inputs = parts.get("options"), parts.get("inputs")
-    if not (
-        isinstance(options, dict)
-        and isinstance(inputs, dict)
-        and all(isinstance(x, dict) and {"name", "digest"} <= x.keys() for x in inputs.values())
-    ):
-        raise UserError(f"{path}: this is no record of a run. {advice}")
-    return found
+    try:
+        parts = typed(dict[str, Any], found)
+        typed(dict[str, Any], parts.get("options"), "options")
+        typed(dict[str, Input], parts.get("inputs"), "inputs")
+    except ValueError as error:
+        raise UserError(f"{path}: this is no record of a run ({error}). {advice}") from error
+    return parts
 
 
 def _older_record(folder: pathlib.Path) -> dict[str, Any]:

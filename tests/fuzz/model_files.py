@@ -1,5 +1,6 @@
-"""Files of a model: its configuration, its weights, its tokenizer, adapters, word statistics."""
+"""Files of a model: configuration, weights, tokenizer, adapters, word statistics, a prompt."""
 
+import importlib.resources
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tiny_model import CONFIG, random_params, tiny_folder
 
+from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.memory.embedder import HashedWords
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
 from memr1_jax.models.decoder_config import DecoderConfig
@@ -74,6 +76,14 @@ def _read_tokenizer(folder: Path) -> None:
     assert stop_tokens(folder, tokenizer)
 
 
+_PROMPT = "manager_compact.txt"
+
+
+def _write_prompt(folder: Path) -> None:
+    source = importlib.resources.files("memr1_jax.agents") / "prompts" / _PROMPT
+    (folder / _PROMPT).write_bytes(source.read_bytes())
+
+
 Files = tuple[Callable[[Path], None], Callable[[Path], object], tuple[str, ...]]
 MODELS: dict[str, Files] = {
     "model": (_write_model, load_params, ("config.json", "model.safetensors")),
@@ -96,5 +106,10 @@ MODELS: dict[str, Files] = {
         _write_tokenizer,
         _read_tokenizer,
         (*_TOKENIZER_FILES, "generation_config.json", "chat_template.jinja"),
+    ),
+    "prompt_file": (
+        _write_prompt,
+        lambda folder: read_prompt(str(folder / _PROMPT), "manager"),
+        (_PROMPT,),
     ),
 }

@@ -108,6 +108,6 @@ def _damaged(data: bytes, name: str, rng) -> bytes:
         lines = [json.loads(line) for line in data.decode().splitlines()]
         text = "".join(json.dumps(line) + "\n" for line in changed(lines, rng))
     else:
-        text = data.decode("utf-8", "replace")
+        return damaged(data.decode("utf-8", "replace"), rng).encode("utf-8", "surrogatepass")
     text = damaged(text, rng) if rng.random() < 0.3 else text
     return text.encode("utf-8", "surrogatepass")

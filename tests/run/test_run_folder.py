@@ -238,3 +238,21 @@ def test_a_user_without_a_home_has_runs_too(tmp_path, monkeypatch):
     """As in a container whose user has no entry."""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     _open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": []},
+        {"inputs": None},
+        {"inputs": {"--model": {"name": "nano", "digest": 0}}},
+        {"inputs": {"--model": {"name": "nano"}}},
+        {"inputs": {"--model": {"name": ["nano"], "digest": "12"}}},
+    ],
+)
+def test_a_record_with_values_of_other_types_is_refused_in_a_sentence(tmp_path, changes):
+    _open(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match="this is no record of a run .*was damaged"):
+        _open(tmp_path, resume=True)

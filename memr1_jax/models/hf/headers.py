@@ -88,5 +88,5 @@ def _bits(entry: dict[str, Any]) -> int:
     try:
         digits = re.search(r"\d+", entry["dtype"])
         return math.prod(entry["shape"]) * (int(digits[0]) if digits else 8)
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, ValueError):  # the last for thousands of digits
         return -1
