@@ -54,7 +54,7 @@ class Store:
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 schema.migrate(connection)
         except sa.exc.DatabaseError as error:
             raise Refused(
@@ -72,7 +72,7 @@ class Store:
         """Counts the writes to each scope that has the ids of this one."""
         query = sa.select(*_ids(), schema.scopes.c.version).where(_within(scope))
         with self._engine.connect() as connection:
-            return {_scope_of(row): row.version for row in connection.execute(query)}
+            return {scope_of(row): row.version for row in connection.execute(query)}
 
     def snapshot(self, scope: Scope, embedder: str) -> "Snapshot":
         """Returns all of exactly this scope as it is at one moment, with `embedder`'s vectors."""
@@ -127,7 +127,7 @@ class Store:
         if row is None or not (memory or call or event):
             what = "memory" if memory else "call" if call else "event"
             raise Unknown(f"There is no {what} with the id {memory or call or event!r}.")
-        return _scope_of(row)
+        return scope_of(row)
 
     def scopes(self) -> list[tuple[Scope, int]]:
         """Lists all scopes with the number of memories in each."""
@@ -140,7 +140,7 @@ class Store:
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return [(_scope_of(row), row.count) for row in rows]
+        return [(scope_of(row), row.count) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Counts what the database holds."""
@@ -186,7 +186,7 @@ class Store:
     def messages(self, scope: Scope, call: str = "", ids: Sequence[int] = ()) -> list[sa.Row]:
         """Returns messages under the ids of a scope: of a call, or with certain ids."""
         table = schema.messages
-        query = sa.select(table).join(schema.scopes).where(_within(scope))
+        query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
         if call:
             query = query.where(table.c.call == call)
         if ids:
@@ -224,7 +224,7 @@ class Store:
           Outdated: the scope was written to since.
         """
         call, moment = call or str(uuid.uuid4()), moment or clock.now()
-        with self._writing() as connection:
+        with self.writing() as connection:
             place, found = self._scope(connection, scope, moment)
             if version is not None and found != version:
                 raise Outdated
@@ -261,7 +261,7 @@ class Store:
             .where(table.c.id == sa.bindparam("memory"), table.c.scope == place)
             .values(vector=sa.bindparam("bytes"), vector_of=embedder)
         )
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 statement, [{"memory": key, "bytes": value} for key, value in vectors.items()]
             )
@@ -275,7 +275,7 @@ class Store:
 
     def reset(self) -> None:
         """Deletes everything, events included."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for table in (schema.memories, schema.events, schema.messages, schema.scopes):
                 connection.execute(table.delete())
 
@@ -295,7 +295,7 @@ class Store:
                 connection.rollback()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def writing(self) -> Iterator[sa.Connection]:
         """A transaction that holds the right to write from its beginning."""
         with self._engine.connect() as connection:
             if self._sqlite:
@@ -322,6 +322,23 @@ class Store:
                 connection.execute(table.insert().values(**values))
             row = connection.execute(query).one()
         return row.id, row.version
+
+    def new_scope(self, connection: sa.Connection, scope: Scope, moment: str) -> int:
+        """Makes a scope for an import, within its transaction, and returns the number of its row.
+
+        Raises:
+          Refused: something was written under these ids before.
+        """
+        place, version = self._scope(connection, scope, moment)
+        if version:
+            raise Refused(
+                f"This database has memories of {scope.given} already; nothing was imported. Import"
+                " into another database."
+            )
+        connection.execute(
+            schema.scopes.update().where(schema.scopes.c.id == place).values(version=1)
+        )
+        return place
 
     def _write(self, connection, place, call, moment, entry: Entry, embedder: str) -> int:
         table = schema.memories
@@ -350,7 +367,7 @@ class Store:
 
 def _prepare_sqlite(connection, _record) -> None:
     """Readers do not wait for writers (WAL), and a commit is on the disk when it returns."""
-    connection.isolation_level = None  # transactions are begun by `_writing`
+    connection.isolation_level = None  # transactions are begun by `writing`
     for setting in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -375,7 +392,8 @@ def _exactly(scope: Scope) -> sa.ColumnElement[bool]:
     return sa.and_(*(schema.scopes.c[name] == value for name, value in ids.items()))
 
 
-def _scope_of(row) -> Scope:
+def scope_of(row: sa.Row) -> Scope:
+    """Returns the scope of a row that has its ids."""
     return Scope(row.user_id, row.agent_id, row.run_id)
 
 

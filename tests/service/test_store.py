@@ -221,5 +221,5 @@ def test_a_commit_is_on_the_disk(store):
             for m in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert modes == ["wal", 2, 1]
-    with pytest.raises(sa.exc.IntegrityError), store._writing() as connection:
+    with pytest.raises(sa.exc.IntegrityError), store.writing() as connection:
         connection.exec_driver_sql("INSERT INTO memories (id, scope, state) VALUES ('x', 99, '{}')")
