@@ -12,8 +12,12 @@ from memr1_jax.service.reading import DEFAULT_DB
 
 
 def parser(about: str) -> argparse.ArgumentParser:
-    """Returns a parser with `--db`, `--agents` and `--answer-agent`."""
-    found = argparse.ArgumentParser(description=about.splitlines()[0])
+    """Returns a parser that says what a module's docstring begins with."""
+    return argparse.ArgumentParser(description=about.splitlines()[0])
+
+
+def add_places(found: argparse.ArgumentParser) -> None:
+    """Adds `--db`, `--agents` and `--answer-agent`."""
     found.add_argument(
         "--db",
         default=os.environ.get("MEMR1_DB", DEFAULT_DB),
@@ -25,7 +29,6 @@ def parser(about: str) -> argparse.ArgumentParser:
         help="run folder, model, or nano (environment: MEMR1_AGENTS; default: %(default)s)",
     )
     found.add_argument("--answer-agent", default="", help="the Answer Agent's model, if another")
-    return found
 
 
 def add_ids(found: argparse.ArgumentParser) -> None:

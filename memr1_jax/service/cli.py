@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memr1_jax.inference.memories import text_table
-from memr1_jax.service.arguments import add_ids, ids_of, open_memory, parser, run
+from memr1_jax.service.arguments import add_ids, add_places, ids_of, open_memory, parser, run
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.scope import Scope
@@ -177,6 +177,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         for *names, more in parts:
             verb.add_argument(*names, **more)
         add_ids(verb)
+        add_places(verb)
         verb.add_argument("-o", "--output", choices=("text", "json", "table"), default="text")
         verb.add_argument("--json", action="store_const", const="json", dest="output")
         verb.set_defaults(does=does)
@@ -235,6 +236,8 @@ def _messages(given: argparse.Namespace) -> list[Any]:
         found = found.get("messages", [found])
     if not isinstance(found, list):
         raise Refused("A file of messages holds a list of them, or one on each line.")
+    if not found:
+        raise Refused("There are no messages in this list.")
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from memr1_jax.errors import UserError
-from memr1_jax.service.arguments import open_memory, parser, run
+from memr1_jax.service.arguments import add_places, open_memory, parser, run
 from memr1_jax.service.errors import Unknown
 from memr1_jax.service.memory import Memory
 
@@ -118,6 +118,7 @@ def create_server(memory: Memory, user_id: str = "user") -> Any:
 def command(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     found = parser(__doc__)
+    add_places(found)
     found.add_argument("-u", "--user-id", default="user", help="whose memories, by default")
     found.add_argument("--http", action="store_true", help="serve streamable HTTP at /mcp")
     found.add_argument("--port", type=int, default=8766, help="of HTTP (default: %(default)s)")

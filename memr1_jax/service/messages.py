@@ -35,7 +35,7 @@ def read_messages(messages: Any, timestamp: Any = None) -> list[Message]:
 def _message(message: Any, place: int, default: str) -> Message:
     if isinstance(message, str):
         message = {"role": "user", "content": message}
-    if not isinstance(message, Mapping):
+    if not isinstance(message, Mapping) or not {"content", "tool_calls"} & set(message):
         raise Refused(f'Message {place} is no {{"role": ..., "content": ...}}: {message!r}.')
     role, name = message.get("role", "user"), message.get("name") or ""
     if not isinstance(role, str) or not role.strip() or not isinstance(name, str):

@@ -136,8 +136,8 @@ def stats(memory: Memory, query: Mapping, body: Mapping) -> Any:
 
 
 def ping(memory: Memory, query: Mapping, body: Mapping) -> Any:
-    """Tells the hosted client that its key is right."""
-    return {"status": "ok", "org_id": None, "project_id": None, "user_email": None}
+    """Tells the hosted client that its key is right; it wants an organisation and a project."""
+    return {"status": "ok", "org_id": "memr1", "project_id": "memr1", "user_email": None}
 
 
 def entities(memory: Memory, query: Mapping, body: Mapping) -> Any:

@@ -7,13 +7,14 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from memr1_jax.service.arguments import open_memory, parser, run
+from memr1_jax.service.arguments import add_places, open_memory, parser, run
 from memr1_jax.service.server import MOST_BYTES, check_address, create_app
 
 
 def command(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     found = parser(__doc__)
+    add_places(found)
     found.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     found.add_argument("--port", type=int, default=8765, help="port (default: %(default)s)")
     found.add_argument(

@@ -54,7 +54,15 @@ def test_messages_of_all_forms_are_read_and_kept(memory):
         *(("system", "system"), ("user", "Ana"), ("assistant", "assistant")),
         *(("assistant", "assistant"), ("user", "user")),
     ]
-    for wrong in (None, [], 7, [7], [{"role": "user", "content": 7}], [{"role": 1}], {"role": ""}):
+    for wrong in (
+        None,
+        [],
+        7,
+        [7],
+        [{"role": "user", "content": 7}],
+        [{"role": 1}],
+        {"role": "user"},
+    ):
         with pytest.raises(ValueError):
             memory.add(wrong, user_id="ana")
 
