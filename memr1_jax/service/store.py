@@ -41,25 +41,19 @@ class Store:
         Raises:
           Refused: it cannot be opened, is no memory database, or is of a later version.
         """
-        self.place = str(place)
-        url = self.place
-        if "://" not in url:
-            path = Path(url).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{path}"
-        if url.startswith("postgresql://"):
-            url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-        self._engine = sa.create_engine(url, max_overflow=-1)  # a reader never waits
-        self._sqlite = self._engine.dialect.name == "sqlite"
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
         try:
+            url = _url(str(place))
+            self._engine = sa.create_engine(url, max_overflow=-1)  # a reader never waits
+            self._sqlite = self._engine.dialect.name == "sqlite"
+            if self._sqlite:
+                sa.event.listen(self._engine, "connect", _prepare_sqlite)
             with self.writing() as connection:
                 schema.migrate(connection)
-        except sa.exc.DatabaseError as error:
+        except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
+            shown = str(place).rpartition("@")[2]  # without a password
             raise Refused(
-                f"The memory database {self.place} cannot be opened ({error.orig}). Check the path"
-                " or URL; a file must be a database that memr1_jax has written."
+                f"The memory database {shown} cannot be opened ({getattr(error, 'orig', error)})."
+                " Check the path or URL; a file must be a database that memr1_jax has written."
             ) from error
 
     def close(self) -> None:
@@ -363,6 +357,17 @@ class Store:
             schema.events.insert().values(scope=place, call=call, created_at=moment, **values)
         )
         return inserted.inserted_primary_key[0]
+
+
+def _url(place: str) -> str:
+    """Makes a URL for SQLAlchemy of a path or a URL."""
+    if "://" not in place:
+        path = Path(place).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{path}"
+    for name in ("postgresql://", "postgres://"):
+        place = place.replace(name, "postgresql+psycopg://", 1) if place.startswith(name) else place
+    return place
 
 
 def _prepare_sqlite(connection, _record) -> None:

@@ -207,6 +207,13 @@ def test_other_files_and_later_versions_are_refused(tmp_path):
     (tmp_path / "text.db").write_text("This is no database, however long it may be. " * 50)
     with pytest.raises(UserError, match="cannot be opened"):
         Store(tmp_path / "text.db")
+    (tmp_path / "file").write_text("x")
+    for place in ("none://x", tmp_path, tmp_path / "file" / "m.db", "://"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            Store(place)
+    with pytest.raises(UserError) as told:
+        Store("postgresql://ana:secret@/none?host=/none")
+    assert "secret" not in str(told.value)
     Store(tmp_path / "m.db").close()
     with sqlite3.connect(tmp_path / "m.db") as connection:
         connection.execute("UPDATE schema_version SET version = 99")
