@@ -11,6 +11,10 @@ COMMANDS = {
     "eval": ("experiments.locomo_eval", "Evaluates a pair of models on whole dialogues."),
     "table": ("experiments.evaluate", "Compares memory systems on one backbone."),
     "report": ("experiments.report", "Writes the page of a run again."),
+    "memory": ("memr1_jax.service.cli", "Remembers, finds and answers; edits and undoes."),
+    "chat": ("memr1_jax.service.chat", "Talks with a memory in the terminal."),
+    "serve": ("memr1_jax.service.serve", "Serves a memory over HTTP, to mem0's clients too."),
+    "mcp": ("memr1_jax.service.mcp_server", "Serves a memory to assistants over MCP."),
     "plan": ("tpu_scripts.aot_compile", "Compiles an experiment's step for TPUs; none is needed."),
 }
 

@@ -68,7 +68,7 @@ class Encoder:
 
     def keys(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings `[len(texts), E]` of texts of memory width."""
-        return _embed_rows(self.embedder, *self.rows(texts, self.sizes.memory_width))
+        return embed_rows(self.embedder, *self.rows(texts, self.sizes.memory_width))
 
 
 def create_encoder(
@@ -286,8 +286,8 @@ def _embed_batch(embedder, tokens, length):
     return jax.vmap(embed, (None, 0, 0))(embedder, tokens, length)
 
 
-def _embed_rows(embedder, tokens, length, batch=256):
-    """Embeds rows in batches of one shape, so that one compilation serves all."""
+def embed_rows(embedder, tokens, length, batch=256):
+    """Embeds token rows `[n, W]` in batches of one shape, so that one compilation serves all."""
     parts = []
     for start in range(0, len(tokens), batch):
         rows = slice(start, start + batch)

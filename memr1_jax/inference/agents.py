@@ -7,6 +7,8 @@ Axis letters: B streams or questions in a batch, M slots of a bank, F facts of a
 """
 
 import dataclasses
+import functools
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +23,7 @@ from memr1_jax.agents.extractor import FactExtractor, TurnText, make_extract, re
 from memr1_jax.agents.ingest import make_ingest_turn
 from memr1_jax.arrays import on_host
 from memr1_jax.data.batches import AnswerData, Scene
-from memr1_jax.data.encode import encode_queries, facts_row
+from memr1_jax.data.encode import embed_rows, encode_queries, facts_row
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import make_answer_questions
@@ -31,10 +33,12 @@ from memr1_jax.inference.memories import Memories
 from memr1_jax.inference.turns import Said, read_turn, with_room
 from memr1_jax.memory.bank import MemoryBank, empty_bank
 from memr1_jax.memory.embedder import embedding_width
+from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.text.answer_span import extract_answer
 from memr1_jax.text.plain import one_line
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
+_MOST_EMBEDDED = 256  # rows of one compiled batch
 _NAME_WIDTH, _TIME_WIDTH, _FEWEST_TIMES = 16, 32, 16  # tokens of a name and of a time; time stamps
 
 
@@ -161,6 +165,42 @@ class Agents:
                 "These memories were made by other agents, of another tokenizer or other sizes."
                 " Load those agents, or tell these the turns again."
             )
+
+    def tokens(self, text: str) -> list[int]:
+        """Returns the tokens of a text as a memory holds it, cut at the width of one."""
+        encoder = self.pair.encoder
+        return encoder.cut(text, encoder.sizes.memory_width)
+
+    def vectors(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Embeds memories given as tokens: float32 `[n, E]`, compared by inner product."""
+        encoder = self.pair.encoder
+        tokens = np.zeros((len(rows), encoder.sizes.memory_width), np.int32)
+        for place, row in enumerate(rows):
+            tokens[place, : len(row)] = row
+        lengths = np.array([len(row) for row in rows], np.int32)
+        batch = min(bucket(len(rows)), _MOST_EMBEDDED)
+        return embed_rows(encoder.embedder, tokens, lengths, batch)
+
+    def query(self, text: str) -> np.ndarray:
+        """Embeds a question: float32 `[E]`."""
+        encoder = self.pair.encoder
+        rows = encoder.rows([text], encoder.sizes.question_width)
+        return embed_rows(encoder.embedder, *rows, 1)[0]
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """Words for models, prompts, tokenizer and embedder, other ones for other versions."""
+        leaves = jax.tree.leaves(self.pair.encoder.embedder)
+        embedder = b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
+        tokenizer = self.tokenizer.backend_tokenizer.to_str().encode()
+        return {
+            "manager": folder_digest(self.models.manager.folder),
+            "answerer": folder_digest(self.models.answerer.folder),
+            "manager_prompt": self.pair.manager.template.digest,
+            "answer_prompt": self.pair.answerer.template.digest,
+            "tokenizer": hashlib.sha256(tokenizer).hexdigest()[:32],
+            "embedder": hashlib.sha256(embedder).hexdigest()[:32],
+        }
 
     def _noted(self, said: Sequence[tuple[str, str, str]]) -> list[tuple[list[str] | None, str]]:
         """Returns the facts of each turn, None where none could be read, and what was written."""

@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from memr1_jax.errors import UserError
+from memr1_jax.service.errors import Refused
 
 
 def now() -> str:
@@ -21,7 +21,7 @@ def read(value: object, name: str) -> str:
     """Reads a time that a caller gave: seconds since 1970, an ISO 8601 text, or a datetime.
 
     Raises:
-      UserError: it is none of these; `name` says which argument it was.
+      Refused: it is none of these; `name` says which argument it was.
     """
     try:
         if isinstance(value, bool):
@@ -36,17 +36,26 @@ def read(value: object, name: str) -> str:
             return written(dt.datetime.fromisoformat(value.strip()))
     except (ValueError, OverflowError, OSError):
         pass
-    raise UserError(
+    raise Refused(
         f"{name}={value!r} is no time. Give seconds since 1970, or a text as 2026-05-08 or"
         " 2026-05-08T13:56:00+00:00."
     )
+
+
+def until(value: object, name: str) -> str:
+    """Reads the end of a stretch of time: as `read`, but a mere date means the end of that day."""
+    if isinstance(value, str) and len(value.strip()) == len("2026-05-08"):
+        value = f"{value.strip()}T23:59:59.999999"
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        value = f"{value.isoformat()}T23:59:59.999999"
+    return read(value, name)
 
 
 def day(value: object, name: str) -> str | None:
     """Reads a date as YYYY-MM-DD; None where none is given.
 
     Raises:
-      UserError: it is no date.
+      Refused: it is no date.
     """
     if value is None or value == "":
         return None
@@ -55,7 +64,7 @@ def day(value: object, name: str) -> str | None:
             return value.isoformat()[:10]
         return dt.date.fromisoformat(str(value)).isoformat()
     except ValueError as error:
-        raise UserError(f"{name}={value!r} is no date. Write it as YYYY-MM-DD.") from error
+        raise Refused(f"{name}={value!r} is no date. Write it as YYYY-MM-DD.") from error
 
 
 def said(moment: str) -> str:

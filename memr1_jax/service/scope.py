@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from memr1_jax.errors import UserError
+from memr1_jax.service.errors import Refused
 
 IDS = ("user_id", "agent_id", "run_id")
 
@@ -23,17 +23,17 @@ class Scope:
         """Checks the ids.
 
         Raises:
-          UserError: there is none, or one holds white space.
+          Refused: there is none, or one holds white space.
         """
         if not any((self.user_id, self.agent_id, self.run_id)):
-            raise UserError(f"Say whose memory it is: give at least one of {', '.join(IDS)}.")
+            raise Refused(f"Say whose memory it is: give at least one of {', '.join(IDS)}.")
 
     @classmethod
     def of(cls, user_id: object = None, agent_id: object = None, run_id: object = None) -> "Scope":
         """Makes a scope of what a caller gave: ids become text without space around them.
 
         Raises:
-          UserError: no id was given, or one is blank or holds white space.
+          Refused: no id was given, or one is blank or holds white space.
         """
         given = zip(IDS, (user_id, agent_id, run_id), strict=True)
         return cls(**{name: _checked(name, value) for name, value in given if value is not None})
@@ -47,7 +47,7 @@ class Scope:
 def _checked(name: str, value: object) -> str:
     text = str(value).strip()
     if not text or any(character.isspace() for character in text):
-        raise UserError(f"{name}={value!r} must be a text without white space.")
+        raise Refused(f"{name}={value!r} must be a text without white space.")
     if "\x00" in text:
-        raise UserError(f"{name}={value!r} holds a null character.")
+        raise Refused(f"{name}={value!r} holds a null character.")
     return text.encode("utf-8", "replace").decode("utf-8")

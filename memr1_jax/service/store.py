@@ -7,7 +7,6 @@ is bound to a scope.
 
 import contextlib
 import dataclasses
-import enum
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,81 +14,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from memr1_jax.errors import UserError
 from memr1_jax.service import clock, schema
+from memr1_jax.service.errors import Refused, Unknown
+from memr1_jax.service.records import Entry, Here, Message, Outdated, State
 from memr1_jax.service.scope import Scope
-
-State = dict[str, Any]  # of one memory; see `new_state`
 
 _WAIT_MS = 60_000  # that a writer queues for another one
 
 
-class Kind(enum.StrEnum):
-    """What happened to a memory; NONE and FAILED changed nothing."""
-
-    ADD = "ADD"
-    UPDATE = "UPDATE"
-    DELETE = "DELETE"
-    NONE = "NONE"
-    FAILED = "FAILED"
-    UNDO = "UNDO"
-
-
-class Outdated(Exception):
-    """Somebody else wrote to the scope in the meantime: read it again."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One event as it is to be written; `before` is what the writer believes the memory to be."""
+class Snapshot:
+    """A scope at one moment: its version, its last event, memories and those vectors there are."""
 
-    kind: Kind
-    memory: str | None
-    before: State | None
-    after: State | None
-    event_time: str
-    actor: str = ""
-    details: Mapping[str, Any] | None = None
-    reverts: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """A message as it came, with the time of what it tells."""
-
-    role: str
-    speaker: str
-    content: str
-    event_time: str
-
-
-def new_state(text: str, speaker: str, *, event_time: str, **more: Any) -> State:
-    """Makes the state of a memory that is written now; `more` replaces further fields.
-
-    `tokens` is the text as the manager wrote it, for the tokenizer `tokenizer`; `slot` its place in
-    the bank of its speaker. `event_time` is the time of what it tells, `first_event_time` of what
-    it told at first; `sources` are ids of messages.
-    """
-    moment = clock.now()
-    state = {
-        "text": text,
-        "speaker": speaker,
-        "slot": None,
-        "tokens": None,
-        "tokenizer": "",
-        "metadata": {},
-        "event_time": event_time,
-        "first_event_time": event_time,
-        "created_at": moment,
-        "updated_at": moment,
-        "expires": None,
-        "sources": [],
-        "role": "user",
-        "actor_id": speaker,
-    }
-    if unknown := set(more) - set(state):
-        raise TypeError(f"A memory has no {unknown}.")
-    return state | more
+    version: int
+    event: int
+    states: dict[str, State]
+    vectors: dict[str, bytes]
 
 
 class Store:
@@ -99,27 +39,21 @@ class Store:
         """Opens, and where needed makes, the database at a path or URL.
 
         Raises:
-          UserError: it cannot be opened, is no memory database, or is of a later version.
+          Refused: it cannot be opened, is no memory database, or is of a later version.
         """
-        self.place = str(place)
-        url = self.place
-        if "://" not in url:
-            path = Path(url).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{path}"
-        if url.startswith("postgresql://"):
-            url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-        self._engine = sa.create_engine(url)
-        self._sqlite = self._engine.dialect.name == "sqlite"
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
         try:
-            with self._writing() as connection:
+            url = _url(str(place))
+            self._engine = sa.create_engine(url, max_overflow=-1)  # a reader never waits
+            self._sqlite = self._engine.dialect.name == "sqlite"
+            if self._sqlite:
+                sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            with self.writing() as connection:
                 schema.migrate(connection)
-        except sa.exc.DatabaseError as error:
-            raise UserError(
-                f"The memory database {self.place} cannot be opened ({error.orig}). Check the path"
-                " or URL; a file must be a database that memr1_jax has written."
+        except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
+            shown = str(place).rpartition("@")[2]  # without a password
+            raise Refused(
+                f"The memory database {shown} cannot be opened ({getattr(error, 'orig', error)})."
+                " Check the path or URL; a file must be a database that memr1_jax has written."
             ) from error
 
     def close(self) -> None:
@@ -128,42 +62,66 @@ class Store:
 
     # Reading
 
-    def version(self, scope: Scope) -> int:
-        """Counts the writes to exactly this scope."""
+    def versions(self, scope: Scope) -> dict[Scope, int]:
+        """Counts the writes to each scope that has the ids of this one."""
+        query = sa.select(*_ids(), schema.scopes.c.version).where(_within(scope))
         with self._engine.connect() as connection:
-            query = sa.select(schema.scopes.c.version).where(_exactly(scope))
-            return connection.execute(query).scalar() or 0
+            return {scope_of(row): row.version for row in connection.execute(query)}
 
-    def memories(self, scope: Scope, exactly: bool = False) -> dict[str, State]:
+    def snapshot(self, scope: Scope, embedder: str) -> "Snapshot":
+        """Returns all of exactly this scope as it is at one moment, with `embedder`'s vectors."""
+        table, where = schema.memories, _exactly(scope)
+        query = sa.select(table).join(schema.scopes).where(where)
+        last = sa.select(sa.func.max(schema.events.c.id)).join(schema.scopes).where(where)
+        with self._reading() as connection:
+            version = connection.execute(sa.select(schema.scopes.c.version).where(where)).scalar()
+            event = connection.execute(last).scalar()
+            rows = connection.execute(query).all()
+        ids = dataclasses.asdict(scope)
+        states = {row.id: row.state | ids for row in rows}
+        vectors = {row.id: row.vector for row in rows if row.vector_of == embedder and row.vector}
+        return Snapshot(version or 0, event or 0, states, vectors)
+
+    def since(self, scope: Scope, event: int) -> tuple[int, list[sa.Row]]:
+        """Returns the version of exactly this scope, and its events after one."""
+        table, where = schema.events, _exactly(scope)
+        query = sa.select(table).join(schema.scopes).where(where, table.c.id > event)
+        with self._reading() as connection:
+            version = connection.execute(sa.select(schema.scopes.c.version).where(where)).scalar()
+            return version or 0, list(connection.execute(query.order_by(table.c.id)))
+
+    def memory(self, memory: str) -> State | None:
+        """Returns the state of one memory, None where there is none."""
+        query = sa.select(schema.memories.c.state, *_ids()).join(schema.scopes)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(schema.memories.c.id == memory)).first()
+        return None if row is None else row.state | _given(row)
+
+    def memories(self, scope: Scope) -> dict[str, State]:
         """Returns all memories under the ids of a scope, oldest first, by id."""
         table = schema.memories
-        query = (
-            sa.select(table.c.id, table.c.state, *_ids())
-            .join(schema.scopes)
-            .where(_exactly(scope) if exactly else _within(scope))
-        )
+        query = sa.select(table.c.id, table.c.state, *_ids()).join(schema.scopes)
         with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        found = {row.id: row.state | _given(row) for row in rows}
-        return dict(sorted(found.items(), key=lambda item: (item[1]["created_at"], item[0])))
+            rows = connection.execute(query.where(_within(scope))).all()
+        return oldest_first({row.id: row.state | _given(row) for row in rows})
 
-    def scope_of(self, memory: str) -> Scope:
-        """Returns the scope that a memory was written under.
+    def scope_of(self, *, memory: str = "", call: str = "", event: int = 0) -> Scope:
+        """Returns the scope that a memory, a call or an event was written under.
 
         Raises:
-          UserError: there is and was no such memory.
+          Unknown: there is and was no such thing.
         """
-        query = (
-            sa.select(*_ids())
-            .join(schema.events, schema.events.c.scope == schema.scopes.c.id)
-            .where(schema.events.c.memory == memory)
-            .limit(1)
-        )
+        table = schema.events
+        query = sa.select(*_ids()).join(table, table.c.scope == schema.scopes.c.id)
+        for column, value in ((table.c.memory, memory), (table.c.call, call), (table.c.id, event)):
+            if value:
+                query = query.where(column == value)
         with self._engine.connect() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            raise UserError(f"There is no memory with the id {memory!r}.")
-        return Scope(row.user_id, row.agent_id, row.run_id)
+            row = connection.execute(query.limit(1)).first()
+        if row is None or not (memory or call or event):
+            what = "memory" if memory else "call" if call else "event"
+            raise Unknown(f"There is no {what} with the id {memory or call or event!r}.")
+        return scope_of(row)
 
     def scopes(self) -> list[tuple[Scope, int]]:
         """Lists all scopes with the number of memories in each."""
@@ -176,7 +134,18 @@ class Store:
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return [(Scope(row.user_id, row.agent_id, row.run_id), row.count) for row in rows]
+        return [(scope_of(row), row.count) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Counts what the database holds."""
+        tables = (schema.memories, schema.events, schema.messages)
+        with self._engine.connect() as connection:
+            return {
+                table.name: connection.execute(
+                    sa.select(sa.func.count()).select_from(table)
+                ).scalar_one()
+                for table in tables
+            }
 
     def events(
         self, scope: Scope, *, memories: Iterable[str] = (), call: str = "", event: int = 0
@@ -206,26 +175,18 @@ class Store:
             found.pop(event.memory, None)
             if event.after is not None:
                 found[event.memory] = event.after | _given(event)
-        return dict(sorted(found.items(), key=lambda item: (item[1]["created_at"], item[0])))
+        return oldest_first(found)
 
     def messages(self, scope: Scope, call: str = "", ids: Sequence[int] = ()) -> list[sa.Row]:
         """Returns messages under the ids of a scope: of a call, or with certain ids."""
         table = schema.messages
-        query = sa.select(table).join(schema.scopes).where(_within(scope))
+        query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
         if call:
             query = query.where(table.c.call == call)
         if ids:
             query = query.where(table.c.id.in_(list(ids)))
         with self._engine.connect() as connection:
             return list(connection.execute(query.order_by(table.c.id)).all())
-
-    def vectors(self, scope: Scope, embedder: str) -> dict[str, bytes | None]:
-        """Returns the vectors of all memories under a scope; None where `embedder` made none."""
-        table = schema.memories
-        query = sa.select(table.c.id, table.c.vector, table.c.vector_of).join(schema.scopes)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.where(_within(scope))).all()
-        return {row.id: row.vector if row.vector_of == embedder else None for row in rows}
 
     # Writing
 
@@ -236,7 +197,10 @@ class Store:
         *,
         call: str = "",
         messages: Sequence[Message] = (),
+        stored: Sequence[int] = (),
         version: int | None = None,
+        embedder: str = "",
+        moment: str = "",
     ) -> list[int]:
         """Writes messages and events as one transaction; returns the ids of the events.
 
@@ -244,18 +208,21 @@ class Store:
           scope: that of all of it.
           entries: the events, in order. The memories must be as their `before` says.
           call: names the call that this belongs to; a new name by default.
-          messages: what was said; a `Here` among the `sources` of an `after` becomes its id.
-          version: that of the scope when the writer read it, see `version`.
+          messages: what was said; a `Here` in a state or in details becomes the id of one.
+          stored: ids of the messages, where they were written before.
+          version: that of the scope when the writer read it, see `snapshot`.
+          embedder: what made the entries' vectors.
+          moment: when it was written; now, unless it is copied from another database.
 
         Raises:
           Outdated: the scope was written to since.
         """
-        call, moment = call or str(uuid.uuid4()), clock.now()
-        with self._writing() as connection:
+        call, moment = call or str(uuid.uuid4()), moment or clock.now()
+        with self.writing() as connection:
             place, found = self._scope(connection, scope, moment)
             if version is not None and found != version:
                 raise Outdated
-            sources = [
+            sources = list(stored) or [
                 connection.execute(
                     schema.messages.insert().values(
                         scope=place,
@@ -269,10 +236,9 @@ class Store:
             ]
             ids = []
             for entry in entries:
-                if sources and entry.after is not None:
-                    after = entry.after | {"sources": _numbered(entry.after["sources"], sources)}
-                    entry = dataclasses.replace(entry, after=after)
-                ids.append(self._write(connection, place, call, moment, entry))
+                if sources:
+                    entry = _numbered(entry, sources)
+                ids.append(self._write(connection, place, call, moment, entry, embedder))
             connection.execute(
                 schema.scopes.update().where(schema.scopes.c.id == place).values(version=found + 1)
             )
@@ -283,57 +249,16 @@ class Store:
         if not vectors:
             return
         table = schema.memories
-        within = sa.select(schema.scopes.c.id).where(_within(scope))
+        place = sa.select(schema.scopes.c.id).where(_exactly(scope)).scalar_subquery()
         statement = (
             table.update()
-            .where(table.c.id == sa.bindparam("memory"), table.c.scope.in_(within))
+            .where(table.c.id == sa.bindparam("memory"), table.c.scope == place)
             .values(vector=sa.bindparam("bytes"), vector_of=embedder)
         )
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 statement, [{"memory": key, "bytes": value} for key, value in vectors.items()]
             )
-
-    def undo(self, scope: Scope, *, memory: str = "", call: str = "", event: int = 0) -> list[int]:
-        """Takes back one event, the last event of a memory, or all events of a call.
-
-        Taking back is an event too, which can be taken back. Returns the ids of the new events.
-
-        Raises:
-          UserError: there is nothing to take back, or a later event changed the same memory.
-        """
-        found = self.events(scope, memories=[memory] if memory else (), call=call, event=event)
-        touched = {e.memory for e in found if e.memory is not None}
-        standing = _standing(self.events(scope, memories=touched)) if touched else {}
-        changing = [e for e in found if standing.get(e.id)]
-        if memory:
-            changing = [e for e in changing if e.reverts is None][-1:]
-        if not changing:
-            raise UserError(
-                "There is nothing to undo: no such event under this user, or it was undone already."
-            )
-        entries, states = [], self.memories(scope)
-        for past in reversed(changing):
-            current = _bare(states.get(past.memory))
-            if current != past.after:
-                raise UserError(
-                    f"Event {past.id} cannot be undone, as a later event changed the memory"
-                    f" {past.memory}. Undo that one first."
-                )
-            after = None if past.before is None else dict(past.before)
-            entries.append(
-                Entry(
-                    Kind.UNDO,
-                    past.memory,
-                    current,
-                    after,
-                    past.event_time,
-                    reverts=past.id,
-                )
-            )
-            states[past.memory] = after
-        exact = Scope(changing[0].user_id, changing[0].agent_id, changing[0].run_id)
-        return self.write(exact, entries)
 
     def compact(self) -> None:
         """Gives the space of what is gone back to the disk; events are kept."""
@@ -344,14 +269,27 @@ class Store:
 
     def reset(self) -> None:
         """Deletes everything, events included."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for table in (schema.memories, schema.events, schema.messages, schema.scopes):
                 connection.execute(table.delete())
 
     # Parts
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A transaction whose statements all see the same moment."""
+        with self._engine.connect() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
         """A transaction that holds the right to write from its beginning."""
         with self._engine.connect() as connection:
             if self._sqlite:
@@ -379,35 +317,62 @@ class Store:
             row = connection.execute(query).one()
         return row.id, row.version
 
-    def _write(self, connection, place: int, call: str, moment: str, entry: Entry) -> int:
+    def new_scope(self, connection: sa.Connection, scope: Scope, moment: str) -> int:
+        """Makes a scope for an import, within its transaction, and returns the number of its row.
+
+        Raises:
+          Refused: something was written under these ids before.
+        """
+        place, version = self._scope(connection, scope, moment)
+        if version:
+            raise Refused(
+                f"This database has memories of {scope.given} already; nothing was imported. Import"
+                " into another database."
+            )
+        connection.execute(
+            schema.scopes.update().where(schema.scopes.c.id == place).values(version=1)
+        )
+        return place
+
+    def _write(self, connection, place, call, moment, entry: Entry, embedder: str) -> int:
         table = schema.memories
         if entry.memory is not None:
             here = (table.c.id == entry.memory) & (table.c.scope == place)
             current = connection.execute(sa.select(table.c.state).where(here)).scalar()
             if current != entry.before:
                 raise Outdated
+            vector = {"vector": entry.vector, "vector_of": embedder if entry.vector else None}
             if entry.after is None:
                 connection.execute(table.delete().where(here))
             elif current is None:
-                connection.execute(
-                    table.insert().values(id=entry.memory, scope=place, state=entry.after)
-                )
+                values = {"id": entry.memory, "scope": place, "state": entry.after, **vector}
+                connection.execute(table.insert().values(values))
             else:
-                fresh = {"vector": None} if current["text"] != entry.after["text"] else {}
+                fresh = vector if current["text"] != entry.after["text"] else {}
                 connection.execute(table.update().where(here).values(state=entry.after, **fresh))
-        values = {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)} | {
-            "kind": entry.kind.value,
-            "details": dict(entry.details or {}),
-        }
+        values = dataclasses.asdict(entry) | {"kind": entry.kind.value}
+        values["details"] = dict(values["details"] or {})
+        del values["vector"]
         inserted = connection.execute(
             schema.events.insert().values(scope=place, call=call, created_at=moment, **values)
         )
         return inserted.inserted_primary_key[0]
 
 
+def _url(place: str) -> str:
+    """Makes a URL for SQLAlchemy of a path or a URL."""
+    if "://" not in place:
+        path = Path(place).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{path}"
+    for name in ("postgresql://", "postgres://"):
+        place = place.replace(name, "postgresql+psycopg://", 1) if place.startswith(name) else place
+    return place
+
+
 def _prepare_sqlite(connection, _record) -> None:
     """Readers do not wait for writers (WAL), and a commit is on the disk when it returns."""
-    connection.isolation_level = None  # transactions are begun by `_writing`
+    connection.isolation_level = None  # transactions are begun by `writing`
     for setting in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -432,41 +397,30 @@ def _exactly(scope: Scope) -> sa.ColumnElement[bool]:
     return sa.and_(*(schema.scopes.c[name] == value for name, value in ids.items()))
 
 
+def scope_of(row: sa.Row) -> Scope:
+    """Returns the scope of a row that has its ids."""
+    return Scope(row.user_id, row.agent_id, row.run_id)
+
+
+def oldest_first(states: Mapping[str, State]) -> dict[str, State]:
+    """Orders memories by the time of writing."""
+    return dict(sorted(states.items(), key=lambda item: (item[1]["created_at"], item[0])))
+
+
 def _given(row) -> dict[str, str]:
     """The ids of a row of a join, as the state of a memory carries them outwards."""
     return {"user_id": row.user_id, "agent_id": row.agent_id, "run_id": row.run_id}
 
 
-def _bare(state: State | None) -> State | None:
-    """A state without the ids that reading adds."""
-    if state is None:
-        return None
-    return {
-        key: value for key, value in state.items() if key not in ("user_id", "agent_id", "run_id")
-    }
+def _numbered(entry: Entry, sources: Sequence[int]) -> Entry:
+    """Puts the ids of messages where an entry names their places in the call."""
 
+    def put(value: Any) -> Any:
+        if isinstance(value, Here):
+            return sources[value.index]
+        if isinstance(value, Mapping):
+            return {name: put(item) for name, item in value.items()}
+        return [put(item) for item in value] if isinstance(value, list) else value
 
-def _standing(events: Iterable[sa.Row]) -> dict[int, bool]:
-    """Tells of each event whether it stands; undoing an undoing makes the first stand again."""
-    reverts = {event.id: event.reverts for event in events}
-    standing: dict[int, bool] = {}
-
-    def put(event: int | None, stands: bool) -> None:
-        while event in reverts:
-            standing[event] = stands
-            event, stands = reverts[event], not stands
-
-    for event in reverts:
-        put(event, True)
-    return standing
-
-
-def _numbered(places: Iterable[Any], sources: Sequence[int]) -> list[int]:
-    return [sources[place.index] if isinstance(place, Here) else place for place in places]
-
-
-@dataclasses.dataclass(frozen=True)
-class Here:
-    """A source that is written in the same call: its place among the messages."""
-
-    index: int
+    parts = ("before", "after", "details")
+    return dataclasses.replace(entry, **{name: put(getattr(entry, name)) for name in parts})

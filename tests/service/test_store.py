@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memr1_jax.errors import UserError
+from memr1_jax.service.records import Entry, Here, Kind, Message, Outdated, new_state
 from memr1_jax.service.scope import Scope
-from memr1_jax.service.store import Entry, Here, Kind, Message, Outdated, Store, new_state
+from memr1_jax.service.store import Store
+from memr1_jax.service.undo import undo
 
 ANA, BEN = Scope.of("ana"), Scope.of("ben")
 MAY = "2026-05-08T00:00:00.000000+00:00"
@@ -57,7 +59,7 @@ def test_what_was_written_is_read_back_with_its_messages(store):
     (message,) = store.messages(ANA, ids=state["sources"])
     assert (message.content, message.call) == ("I live in Oslo.", "c1")
     assert [e.id for e in store.events(ANA, call="c1")] == [event]
-    assert store.scope_of("m1") == ANA and store.version(ANA) == 1
+    assert store.scope_of(memory="m1") == ANA and store.versions(ANA) == {ANA: 1}
 
 
 def test_a_write_fails_whole(store):
@@ -66,11 +68,11 @@ def test_a_write_fails_whole(store):
     with pytest.raises(Outdated):
         store.write(ANA, [added("m2", "two"), wrong], messages=[Message("user", "Ana", "x", MAY)])
     assert texts(store.memories(ANA)) == {"m1": "one"}
-    assert len(store.messages(ANA)) == 0 and store.version(ANA) == 1
+    assert len(store.messages(ANA)) == 0 and store.versions(ANA) == {ANA: 1}
 
 
 def test_a_late_writer_is_told(store):
-    version = store.version(ANA)
+    version = store.snapshot(ANA, "").version
     store.write(ANA, [added("m1", "one")], version=version)
     with pytest.raises(Outdated):
         store.write(ANA, [added("m2", "two")], version=version)
@@ -81,23 +83,23 @@ def test_undo_of_a_memory_goes_back_step_by_step(store):
     change(store, ANA, "m1", "Bergen")
     change(store, ANA, "m1", None)
     for expected in ({"m1": "Bergen"}, {"m1": "Oslo"}, {}):
-        (undone,) = store.undo(ANA, memory="m1")
+        (undone,) = undo(store, ANA, memory="m1")
         assert texts(store.memories(ANA)) == expected
     with pytest.raises(UserError, match="nothing to undo"):
-        store.undo(ANA, memory="m1")
-    store.undo(ANA, event=undone)  # an undoing is undone as well
+        undo(store, ANA, memory="m1")
+    undo(store, ANA, event=undone)  # an undoing is undone as well
     assert texts(store.memories(ANA)) == {"m1": "Oslo"}
     assert len(store.events(ANA)) == 7  # nothing is forgotten
 
 
 def test_undo_of_a_call_takes_all_of_it_back_but_not_what_came_later(store):
     store.write(ANA, [added("m1", "one"), added("m2", "two")], call="c")
-    store.undo(ANA, call="c")
+    undo(store, ANA, call="c")
     assert store.memories(ANA) == {}
     store.write(ANA, [added("m3", "three")], call="d")
     change(store, ANA, "m3", "changed")
     with pytest.raises(UserError, match="later event"):
-        store.undo(ANA, call="d")
+        undo(store, ANA, call="d")
     assert texts(store.memories(ANA)) == {"m3": "changed"}
 
 
@@ -147,7 +149,7 @@ def test_undoing_the_last_events_gives_the_memories_as_they_were(tmp_path_factor
     for place, event in enumerate(events):
         assert bare(store.as_of(ANA, written_by=event.created_at)) == seen[place + 1]
     for event in reversed(events[max(0, len(events) - back) :]):
-        store.undo(ANA, event=event.id)
+        undo(store, ANA, event=event.id)
     assert bare(store.memories(ANA)) == seen[max(0, len(events) - back)]
     store.close()
 
@@ -163,10 +165,10 @@ def test_no_scope_sees_another(tmp_path_factory, rounds):
             assert all(key.startswith(own.user_id) for key in store.memories(own))
             assert all(event.user_id == own.user_id for event in store.events(own))
             assert all(key.startswith(own.user_id) for key in store.as_of(own))
-            assert all(key.startswith(own.user_id) for key in store.vectors(own, "e"))
+            assert all(key.startswith(own.user_id) for key in store.snapshot(own, "e").states)
             for key in store.memories(Scope.of(other)):
                 with pytest.raises(UserError, match="nothing to undo"):
-                    store.undo(own, memory=key)
+                    undo(store, own, memory=key)
     store.close()
 
 
@@ -194,7 +196,10 @@ def test_several_processes_lose_nothing(tmp_path):
     for writer in writers:
         writer.join()
     store = Store(path)
-    assert len(store.memories(Scope.of("all"))) == 60 and store.version(Scope.of("all")) == 60
+    assert (
+        len(store.memories(Scope.of("all"))) == 60
+        and store.snapshot(Scope.of("all"), "").version == 60
+    )
     store.close()
 
 
@@ -202,6 +207,13 @@ def test_other_files_and_later_versions_are_refused(tmp_path):
     (tmp_path / "text.db").write_text("This is no database, however long it may be. " * 50)
     with pytest.raises(UserError, match="cannot be opened"):
         Store(tmp_path / "text.db")
+    (tmp_path / "file").write_text("x")
+    for place in ("none://x", tmp_path, tmp_path / "file" / "m.db", "://"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            Store(place)
+    with pytest.raises(UserError) as told:
+        Store("postgresql://ana:secret@/none?host=/none")
+    assert "secret" not in str(told.value)
     Store(tmp_path / "m.db").close()
     with sqlite3.connect(tmp_path / "m.db") as connection:
         connection.execute("UPDATE schema_version SET version = 99")
@@ -216,5 +228,5 @@ def test_a_commit_is_on_the_disk(store):
             for m in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert modes == ["wal", 2, 1]
-    with pytest.raises(sa.exc.IntegrityError), store._writing() as connection:
+    with pytest.raises(sa.exc.IntegrityError), store.writing() as connection:
         connection.exec_driver_sql("INSERT INTO memories (id, scope, state) VALUES ('x', 99, '{}')")

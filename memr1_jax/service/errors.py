@@ -1,0 +1,11 @@
+"""What a caller of the memory interface got wrong; a ValueError too, as mem0's callers expect."""
+
+from memr1_jax.errors import UserError
+
+
+class Refused(UserError, ValueError):
+    """A request that cannot be carried out, told in whole sentences."""
+
+
+class Unknown(Refused):
+    """A request that names something that does not exist."""

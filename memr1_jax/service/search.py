@@ -1,0 +1,199 @@
+"""Search by vectors: each scope's memories in one float32 block, kept up with the database.
+
+Axis letters: n memories of a scope, E retrieval width.
+"""
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from memr1_jax.inference.agents import Agents
+from memr1_jax.service.filters import Test
+from memr1_jax.service.records import State
+from memr1_jax.service.scope import Scope
+from memr1_jax.service.store import Store
+from memr1_jax.service.undo import bare
+
+Item = tuple[str, State, np.ndarray]  # a memory's id, its state and its vector [E]
+
+_MOST = 500_000  # memories kept in all shelves; the least recently used scopes are dropped
+
+
+def token_rows(agents: Agents, states: list[State]) -> list[list[int]]:
+    """Returns the tokens of memories: those the manager wrote, or, where other, the text's."""
+    own = agents.digests["tokenizer"]
+    return [
+        state["tokens"]
+        if state["tokens"] and state["tokenizer"] == own
+        else agents.tokens(state["text"])
+        for state in states
+    ]
+
+
+def vectors_of(agents: Agents, states: list[State]) -> np.ndarray:
+    """Embeds memories: float32 `[n, E]`."""
+    if not states:
+        return np.zeros((0, len(agents.query(""))), np.float32)
+    return np.asarray(agents.vectors(token_rows(agents, states)), np.float32)
+
+
+@dataclasses.dataclass
+class Shelf:
+    """The memories of exactly one scope; a reader holds `lock`."""
+
+    scope: Scope
+    version: int = 0
+    event: int = 0  # the last one that was read
+    ids: list[str] = dataclasses.field(default_factory=list)
+    place: dict[str, int] = dataclasses.field(default_factory=dict)
+    states: dict[str, State] = dataclasses.field(default_factory=dict)
+    block: np.ndarray | None = None  # [at least n, E]
+    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
+
+    def vector(self, memory: str) -> np.ndarray:
+        """Returns the vector `[E]` of a memory."""
+        return self.block[self.place[memory]]
+
+    def scores(self, query: np.ndarray) -> np.ndarray:
+        """Returns the inner products `[n]` with a query `[E]`, in the order of `ids`."""
+        if not self.ids:
+            return np.zeros(0, np.float32)
+        return self.block[: len(self.ids)] @ query
+
+    def put(self, states: Mapping[str, State], vectors: np.ndarray) -> None:
+        """Writes memories with their vectors `[len(states), E]`."""
+        self._grow(len(self.ids) + len(states), vectors.shape[-1])
+        for (memory, state), vector in zip(states.items(), vectors, strict=True):
+            if memory not in self.place:
+                self.place[memory] = len(self.ids)
+                self.ids.append(memory)
+            self.states[memory] = state
+            self.block[self.place[memory]] = vector
+
+    def drop(self, memory: str) -> None:
+        """Takes a memory away; the last one takes its row."""
+        if memory not in self.place:
+            return
+        place, last = self.place.pop(memory), self.ids.pop()
+        del self.states[memory]
+        if last != memory:
+            self.ids[place], self.place[last] = last, place
+            self.block[place] = self.block[len(self.ids)]
+
+    def _grow(self, count: int, width: int) -> None:
+        if self.block is None or count > len(self.block):
+            block = np.zeros((max(64, 2 * count), width), np.float32)
+            if self.block is not None:
+                block[: len(self.ids)] = self.block[: len(self.ids)]
+            self.block = block
+
+
+class Shelves:
+    """The shelves of all scopes that were read lately; one instance serves all threads."""
+
+    def __init__(self, store: Store, agents: Agents):
+        """Reads nothing yet."""
+        self._store, self._agents = store, agents
+        self._shelves: OrderedDict[Scope, Shelf] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def within(self, scope: Scope) -> Iterator[Shelf]:
+        """Goes through the shelves of all scopes that have the ids of this one, as they are now."""
+        for exact, version in self._store.versions(scope).items():
+            yield self._current(exact, version)
+
+    def exactly(self, scope: Scope) -> Shelf:
+        """Returns the shelf of one scope as it is now."""
+        return self._current(scope, -1)
+
+    def best(
+        self, scope: Scope, query: np.ndarray, test: Test, most: int
+    ) -> list[tuple[Item, float]]:
+        """Returns the memories under a scope that pass a test with their scores, best first.
+
+        Args:
+          scope: whose memories.
+          query: `[E]`.
+          test: what a memory's state must pass.
+          most: how many at most.
+        """
+        found: list[tuple[Item, float]] = []
+        for shelf in self.within(scope):
+            with shelf.lock:
+                scores = shelf.scores(query)
+                taken = 0
+                for place in np.argsort(-scores, kind="stable"):
+                    memory = shelf.ids[place]
+                    if test(shelf.states[memory]):
+                        item = (memory, shelf.states[memory], shelf.block[place].copy())
+                        found.append((item, float(scores[place])))
+                        taken += 1
+                        if taken == most:
+                            break
+        return sorted(found, key=lambda item: -item[1])[:most]
+
+    def clear(self) -> None:
+        """Forgets all shelves."""
+        with self._lock:
+            self._shelves.clear()
+
+    def _current(self, scope: Scope, version: int) -> Shelf:
+        with self._lock:
+            shelf = self._shelves.setdefault(scope, Shelf(scope))
+            self._shelves.move_to_end(scope)
+            count = sum(len(shelf.ids) for shelf in self._shelves.values())
+            while count > _MOST and len(self._shelves) > 1:
+                count -= len(self._shelves.popitem(last=False)[1].ids)
+        with shelf.lock:
+            if shelf.event and version != shelf.version:
+                self._follow(shelf)
+            if not shelf.event:
+                self._load(shelf)
+        return shelf
+
+    def _load(self, shelf: Shelf) -> None:
+        name = self._agents.digests["embedder"]
+        found = self._store.snapshot(shelf.scope, name)
+        missing = [memory for memory in found.states if memory not in found.vectors]
+        made = vectors_of(self._agents, [found.states[memory] for memory in missing])
+        fresh = dict(zip(missing, made, strict=True))
+        self._store.set_vectors(
+            shelf.scope, name, {memory: vector.tobytes() for memory, vector in fresh.items()}
+        )
+        if found.states:
+            rows = [
+                fresh[memory]
+                if memory in fresh
+                else np.frombuffer(found.vectors[memory], np.float32)
+                for memory in found.states
+            ]
+            shelf.put(found.states, np.stack(rows))
+        shelf.version, shelf.event = found.version, found.event
+
+    def _follow(self, shelf: Shelf) -> None:
+        version, events = self._store.since(shelf.scope, shelf.event)
+        if version < shelf.version:  # everything was deleted meanwhile, by another process
+            shelf.ids, shelf.place, shelf.states = [], {}, {}
+            shelf.version = shelf.event = 0
+            return
+        ids = {name: getattr(shelf.scope, name) for name in ("user_id", "agent_id", "run_id")}
+        last = {event.memory: event.after for event in events if event.memory is not None}
+        for memory, after in last.items():
+            if after is None:
+                shelf.drop(memory)
+        kept = {memory: after | ids for memory, after in last.items() if after is not None}
+        same = {
+            memory: state
+            for memory, state in kept.items()
+            if memory in shelf.states and shelf.states[memory]["text"] == state["text"]
+        }
+        shelf.states.update(same)
+        new = {memory: state for memory, state in kept.items() if memory not in same}
+        if new:
+            shelf.put(new, vectors_of(self._agents, [bare(state) for state in new.values()]))
+        shelf.version = version
+        if events:
+            shelf.event = events[-1].id

@@ -1,0 +1,53 @@
+"""A tiny model behind `Memory`: the same banks and answers as evaluation builds."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from tiny_model import make_tiny
+
+from memr1_jax.agents.ingest import ingest, make_ingest_turn
+from memr1_jax.data.types import Fact
+from memr1_jax.inference.agents import Agents
+from memr1_jax.service.memory import Memory
+from memr1_jax.service.scope import Scope
+
+
+def tokens(bank):
+    return {
+        int(slot): bank.tokens[slot, : bank.length[slot]].tolist()
+        for slot in np.flatnonzero(bank.alive)
+    }
+
+
+def test_added_dialogues_give_the_banks_of_an_evaluation(tmp_path):
+    tiny = make_tiny(bank_capacity=64)
+    whole = tiny.conversations[0]
+    turns = whole.turns[6:12]  # those at which the tiny model does something
+    facts = [
+        Fact(turn.speaker, f"{turn.speaker}: {turn.text}", 0, (turn.dia_id,)) for turn in turns
+    ]
+    dialogue = dataclasses.replace(whole, facts=tuple(facts))
+    step = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
+    found = ingest(step, tiny.model.params, tiny.bench.tools, tiny.bench.encoder, [dialogue])
+    expected = {
+        name: tokens(jax.tree.map(lambda x: x[0], bank))
+        for name, bank in zip(dialogue.speakers, found.banks, strict=True)
+    }
+    said = [{"role": "user", "name": turn.speaker, "content": turn.text} for turn in turns]
+    agents = Agents(tiny.options, tiny.models, tiny.bench)
+    with Memory(agents, db=tmp_path / "m.db") as memory:
+        # In two calls, between which the banks go through the database.
+        for part in (said[:3], said[3:]):
+            memory.add(part, user_id="ana")
+        held = memory.store.memories(Scope.of("ana"))
+        assert held
+        for name in dialogue.speakers:
+            own = [state for state in held.values() if state["speaker"] == name]
+            assert {state["slot"]: state["tokens"] for state in own} == expected[name]
+        reply = memory.answer("Where?", user_id="ana", explain=True)
+        query = agents.query("Where?")
+        rows = agents.vectors([state["tokens"] for state in held.values()])
+        best = max(zip(rows @ query, held, strict=True))[1]
+        assert reply["results"][0]["id"] == best
+        assert reply["results"][0]["memory"] in reply["explain"]["prompt"]
