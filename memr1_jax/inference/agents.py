@@ -30,7 +30,7 @@ from memr1_jax.evals.answering import make_answer_questions
 from memr1_jax.inference.batching import bucket, grown, padded, parts
 from memr1_jax.inference.decisions import Answered, Decision, Remembered, changes_between
 from memr1_jax.inference.memories import Memories
-from memr1_jax.inference.turns import Said, read_turn, with_room
+from memr1_jax.inference.turns import Said, Turn, read_turn, with_room
 from memr1_jax.memory.bank import MemoryBank, empty_bank
 from memr1_jax.memory.embedder import embedding_width
 from memr1_jax.models.hf.folders import folder_digest
@@ -202,7 +202,7 @@ class Agents:
             "embedder": hashlib.sha256(embedder).hexdigest()[:32],
         }
 
-    def _noted(self, said: Sequence[tuple[str, str, str]]) -> list[tuple[list[str] | None, str]]:
+    def _noted(self, said: Sequence[Turn]) -> list[tuple[list[str] | None, str]]:
         """Returns the facts of each turn, None where none could be read, and what was written."""
         if self.facts == "sentences":
             return [

@@ -86,7 +86,7 @@ def _agent_of_run(run: Path, agent: str) -> Path:
     flag = "--model" if agent == "manager" else "--answer_model"
     inputs = read_json_object(run / RECORD, "Name the two model folders yourself.").get("inputs")
     try:
-        return resolve_model(inputs[flag]["name"])
+        return resolve_model((inputs or {})[flag]["name"])
     except (TypeError, KeyError) as error:
         raise UserError(
             f"{run / RECORD} does not name the model of the {agent} agent, which the run did not"

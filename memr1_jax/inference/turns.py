@@ -9,9 +9,10 @@ from memr1_jax.inference.memories import Memories
 from memr1_jax.text.plain import one_line
 
 Said: TypeAlias = tuple[str, str] | tuple[str, str, str]  # speaker, text and, where known, time
+Turn: TypeAlias = tuple[str, str, str]  # with an empty time where it is not known
 
 
-def read_turn(turn: Said) -> tuple[str, str, str]:
+def read_turn(turn: Said) -> Turn:
     """Checks a turn; its time is empty where it has none."""
     if (
         not isinstance(turn, tuple | list)
@@ -21,13 +22,14 @@ def read_turn(turn: Said) -> tuple[str, str, str]:
         raise UserError(
             f"A turn is (speaker, text) or (speaker, text, time), all of them text, not {turn!r}."
         )
-    speaker, text, time = (*turn, "")[:3]
+    speaker, text = turn[:2]
+    time = turn[2] if len(turn) == 3 else ""
     if not speaker.strip():
         raise UserError(f"The turn {turn!r} does not say who speaks.")
     return one_line(speaker), text, one_line(time)
 
 
-def with_room(memories: Memories, said: Sequence[Said]) -> Memories:
+def with_room(memories: Memories, said: Sequence[Turn]) -> Memories:
     """Makes room for the names and times of some turns."""
     names = [name for name in memories.speakers if name]
     names = list(dict.fromkeys([*names, *(speaker for speaker, _, _ in said)]))
