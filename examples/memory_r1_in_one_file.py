@@ -4,7 +4,7 @@
 
 The Answer Agent learns first, on banks as they should be; then the Memory Manager learns through
 it: what it writes is worth what the Answer Agent can make of it. The bank, retrieval, the reading
-of JSON and the sampler are the library's; the algorithm stands here. It takes about two minutes on
+of JSON and the sampler are the library's; the algorithm stands here. It takes a few minutes on
 two CPU cores.
 
 Axis letters: B prompts, G samples a prompt, R response length, n questions of a turn.
@@ -60,15 +60,15 @@ class Rollout(NamedTuple):
 
 def make_world(dialogues: int, seed: int) -> tuple[World, dict]:
     """Loads the nano model, generates dialogues and encodes them; returns the weights as well."""
-    agents = m1.load(resolve_model("nano"))
-    bench, model = agents.pair, agents.models.manager
+    agents = m1.load(resolve_model("nano"), remat="none")  # it is small: nothing to recompute
+    pair, model = agents.pair, agents.models.manager
     told = generate_conversations(seed, dialogues, **DIALOGUES)
     tuples = [item for dialogue in told for item in manager_tuples(dialogue, window=None)]
-    banks = encode_final_banks(bench.encoder, told)
-    turns = encode_manager_data(bench.encoder, told, tuples)
-    questions = encode_answer_data(bench.encoder, told, banks)
+    banks = encode_final_banks(pair.encoder, told)
+    turns = encode_manager_data(pair.encoder, told, tuples)
+    questions = encode_answer_data(pair.encoder, told, banks)
     data = jax.tree.map(jnp.asarray, (turns, questions))
-    return World(bench.manager, bench.answerer, model.decoder, bench.tools, *data), model.params
+    return World(pair.manager, pair.answerer, model.decoder, pair.tools, *data), model.params
 
 
 # 1. What the agents do

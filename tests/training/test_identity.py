@@ -6,6 +6,7 @@ import json
 import pytest
 from tiny_model import SIZES, options, tiny_folder, write_model
 
+from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.errors import UserError
 from memr1_jax.options import entries
 from memr1_jax.run import lock
@@ -13,7 +14,7 @@ from memr1_jax.run.checksums import file_digest
 from memr1_jax.training.config import EvaluationConfig
 from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.identity import MAY_TURN_ON, may_change, open_run
+from memr1_jax.training.identity import MAY_TURN_ON, inputs, may_change, open_run
 
 
 def _begin(folder, **changes):
@@ -30,7 +31,8 @@ def _resume(folder, **changes):
 
 def _other(entry):
     value = entry.value
-    if choices := entry.metadata["choices"]:
+    choices = tuple(OUTCOMES) if entry.flag == "reward" else entry.metadata["choices"]
+    if choices:
         return next(choice for choice in choices if choice != value)
     if entry.kind in (bool, str):
         return not value if entry.kind is bool else value + "x"
@@ -130,3 +132,22 @@ def test_an_evaluation_in_the_folder_of_another_is_refused(tmp_path):
     assert (tmp_path / "run.old-1" / "evaluation_test.json").is_file()
     with pytest.raises(UserError, match="another command .evaluation, not training."):
         Experiment(options(folder, resume=True))
+
+
+def test_a_reward_of_ones_own_is_known_by_its_source(tmp_path):
+    def pays(answer, gold, report):
+        return 1.0
+
+    made = options(tmp_path)
+    own = dataclasses.replace(made, reward=made.reward.with_function(pays))
+    dialogues = tmp_path / "dialogues.json"
+    dialogues.write_text("[]")
+    assert "--reward" not in inputs(made, dialogues)
+    found = inputs(own, dialogues)["--reward"]
+    assert found.name.endswith("pays") and found.digest == own.reward.digest()
+
+    def pays(answer, gold, report):
+        return 2.0
+
+    other = dataclasses.replace(made, reward=made.reward.with_function(pays))
+    assert inputs(other, dialogues)["--reward"].digest != found.digest
