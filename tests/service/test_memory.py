@@ -408,3 +408,9 @@ def test_all_methods_are_there_as_coroutines(tmp_path):
     public = {name for name in vars(Memory) | vars(Memory.__base__) if not name.startswith("_")}
     for name in public - {"agents", "from_config"}:
         assert callable(getattr(AsyncMemory.from_config({"db": tmp_path / "m.db"}), name))
+
+
+def test_texts_of_all_languages_stay_as_they_are(memory):
+    for text in ("我住在奥斯陆。", "أعيش في أوسلو", "Я живу в Осло", "👩‍🚀 naïve"):
+        (result,) = memory.add(text, user_id="ana", infer=False)["results"]
+        assert memory.get(result["id"])["memory"] == text
