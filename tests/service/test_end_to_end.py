@@ -28,14 +28,14 @@ def test_added_dialogues_give_the_banks_of_an_evaluation(tmp_path):
         Fact(turn.speaker, f"{turn.speaker}: {turn.text}", 0, (turn.dia_id,)) for turn in turns
     ]
     dialogue = dataclasses.replace(whole, facts=tuple(facts))
-    step = make_ingest_turn(tiny.bench.manager, tiny.model.decoder)
-    found = ingest(step, tiny.model.params, tiny.bench.tools, tiny.bench.encoder, [dialogue])
+    step = make_ingest_turn(tiny.pair.manager, tiny.model.decoder)
+    found = ingest(step, tiny.model.params, tiny.pair.tools, tiny.pair.encoder, [dialogue])
     expected = {
         name: tokens(jax.tree.map(lambda x: x[0], bank))
         for name, bank in zip(dialogue.speakers, found.banks, strict=True)
     }
     said = [{"role": "user", "name": turn.speaker, "content": turn.text} for turn in turns]
-    agents = Agents(tiny.options, tiny.models, tiny.bench)
+    agents = Agents(tiny.options, tiny.models, tiny.pair)
     with Memory(agents, db=tmp_path / "m.db") as memory:
         # In two calls, between which the banks go through the database.
         for part in (said[:3], said[3:]):
