@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from memr1_jax.inference.agents import Answered, Change, Decision, Remembered
 from memr1_jax.inference.batching import bucket, grown
+from memr1_jax.inference.decisions import Answered, Change, Decision, Remembered
 from memr1_jax.inference.memories import Memories
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.text.events import Event

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from memr1_jax.inference.agents import Agents, Answered, Remembered
+from memr1_jax.inference.agents import Agents
+from memr1_jax.inference.decisions import Answered, Remembered
 from memr1_jax.inference.memories import Memories
 from memr1_jax.service import clock
 from memr1_jax.service.banks import Writing, memories_of, places

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from memr1_jax.inference.agents import Agents, Decision
+from memr1_jax.inference.agents import Agents
 from memr1_jax.inference.batching import bucket, grown
+from memr1_jax.inference.decisions import Decision
 from memr1_jax.inference.memories import Memories
 from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.service import clock
