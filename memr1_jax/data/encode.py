@@ -161,7 +161,7 @@ def encode_manager_data(
     if not tuples:
         raise UserError(
             "There is no turn to train the Memory Manager on: no question of the training"
-            " conversations names a turn as evidence of which a fact is noted. Check --data_path"
+            " conversations names a turn with a noted fact as evidence. Check --data_path"
             " and --link."
         )
     sizes = encoder.sizes

@@ -12,7 +12,7 @@ from memr1_jax.data.types import Session, Turn
 SESSION_GAP = 6.0  # hours
 CHAT = ("user", "assistant")
 SKIPPED = "turns of system and tool, which are no part of a dialogue and are left out"
-UNREADABLE = "times that cannot be read, any change of which begins a session"
+UNREADABLE = "times that cannot be read, any change in which begins a session"
 
 _MACHINERY = ("system", "developer", "tool", "function")
 _SAME = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "ai", "bot", "model"), "assistant")}

@@ -18,7 +18,7 @@ _COUNTS = {
     **{event.key: event.label for event in REPORTED},
     "invalid": "responses that could not be read",
     "responses_cut": "responses that were cut off",
-    "salvaged": "broken responses of which something was kept",
+    "salvaged": "broken responses that were kept in part",
     "skipped": "entries without a usable event, id or text",
     "unknown": "ids that were not shown",
     "gone": "ids that the same response had deleted",
@@ -97,7 +97,7 @@ def _note(found):
         return ""
     same = len(first & last)
     return (
-        f"The evaluations did not ask the same questions: {len(first)} and {len(last)}, of which"
+        f"The evaluations did not ask the same questions: {len(first)} and {len(last)};"
         f" {same} are the same. Each score is over its own questions; "
         + ("changes and intervals are over the same ones alone." if same else "none has a change.")
     )
