@@ -52,7 +52,7 @@ def read_audit(path: str | os.PathLike) -> dict[str, Node]:
 def with_audit(
     conversations: Iterable[Conversation], entries: dict[str, Node]
 ) -> list[Conversation]:
-    """Sets `doubt` and `corrected` of the conversations where the audit objects.
+    """Returns the conversations with `doubt` and `corrected` set where the audit objects.
 
     Raises:
       UserError: an entry does not ask the question of its id.

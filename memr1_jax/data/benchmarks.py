@@ -117,11 +117,11 @@ def load_benchmark(
 
     - `locomo`: `captions`, `adversarial` (see `locomo.load_conversations`); `audit`, or
       `audit_path` for a local copy: note what the audit of the answer key objects to.
-    - `longmemeval_oracle`, `longmemeval_s`, `longmemeval_m`, `longmemeval_evidence_turns`:
-      `limit`, the most questions to read.
+    - `longmemeval_oracle`, `longmemeval_s`, `longmemeval_m`, `longmemeval_evidence_turns`: `limit`,
+      the most questions to read.
     - `msc`: `cleaned_path` for the cleaned questions; `last_session` (see `msc.load_msc`).
-    - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, by default
-      looked for next to the questions; `system_messages` (see `personamem.load_personamem`).
+    - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, by default looked for
+      next to the questions; `system_messages` (see `personamem.load_personamem`).
     - `own`: `session_gap`, `drop_unknown_turns` (see `load_own_dialogues`); it needs a path.
 
     Args:

@@ -131,7 +131,7 @@ def encode_bank(
 def encode_final_banks(
     encoder: Encoder, conversations: Sequence[Conversation]
 ) -> tuple[MemoryBank, MemoryBank]:
-    """Encodes both speakers' banks `[C, ...]` as they should end; see `facts_before`."""
+    """Encodes both speakers' banks `[C, ...]` as they should be at the end; see `facts_before`."""
     held = [banks_before(c, len(c.turns)) for c in conversations]
     keys = bank_keys(encoder, held)
     first, second = zip(
@@ -145,7 +145,7 @@ def encode_final_banks(
 
 
 def bank_keys(encoder: Encoder, banks: Sequence[Banks]) -> dict[str, np.ndarray]:
-    """Embeds all texts in pairs of banks, by text; the empty one where there is none."""
+    """Embeds all texts in pairs of banks, by text; the empty text if there are none."""
     texts = sorted({fact.text for pair in banks for bank in pair for fact in bank}) or [""]
     return dict(zip(texts, encoder.keys(texts), strict=True))
 
@@ -233,8 +233,8 @@ def encode_answer_data(
 def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
     """Lists what each speaker gives to remember, in order: `[(turn, session, facts), ...]`.
 
-    A turn with more than `most` facts comes as several items. Turns without a noted fact
-    are left out, as are facts that say nothing.
+    A turn with more than `most` facts comes as several items. Turns without a noted fact are left
+    out, as are facts that say nothing.
     """
     streams = [], []
     for stream, name in zip(streams, conversation.speakers, strict=True):

@@ -68,10 +68,10 @@ def episodes(
     """Cuts a dialogue into episodes of at most `turns` turns that bring facts; 0: of all turns.
 
     Both speakers' streams are taken together, and each turn edits its speaker's bank. Generated
-    dialogues know what is true at their end, so their last turns are the only episode. A
-    question belongs to an episode that brings a fact from each of its evidence turns; where the
-    banks start with facts, those may tell a part of it, but not all. Episodes without any question
-    are left out, as nothing would reward them.
+    dialogues know what is true at their end, so their last turns are the only episode. A question
+    belongs to an episode that brings a fact from each of its evidence turns; where the banks start
+    with facts, those may tell a part of it, but not all. Episodes without any question are left
+    out, as nothing would reward them.
 
     Args:
       conversation: the dialogue.
@@ -218,7 +218,7 @@ def left_out_of_episodes(
 
 
 def _ends(made, questions):
-    """Yields each episode, and which of its questions are asked at its end."""
+    """Pairs each episode with the places of the questions asked at its end."""
     return [(episode, spread(len(episode.questions), questions)) for episode in made]
 
 

@@ -85,8 +85,8 @@ def load_conversations(
     Args:
       path: the JSON file.
       captions: whether turns carry the caption of the image they share.
-      adversarial: whether category 5 is kept. Its questions have an empty answer;
-        the wrong one that the file offers is their `distractor`.
+      adversarial: whether category 5 is kept. Its questions have an empty answer; the wrong one
+        that the file offers is their `distractor`.
 
     Raises:
       UserError: the file is not JSON or not of LoCoMo's schema; the message names the place.
@@ -214,7 +214,7 @@ def _session(record: Node, number: int, speakers: tuple[str, str], captions: boo
 
 
 def _facts(observation: Node, speakers: tuple[str, str], turns: _Turns) -> list[Fact]:
-    """Returns facts in dialogue order, without those whose sources do not exist."""
+    """Returns facts in dialogue order; without an existing source they have no place in it."""
     facts = []
     # The keys are not trusted for the session: one edition names session_1_observation differently.
     for key in observation.value:

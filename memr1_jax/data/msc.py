@@ -1,8 +1,8 @@
 """MSC-Self-Instruct (arXiv 2310.08560): two people's chats, one question about each of 500.
 
-The data set has two sets of questions. In the published ones speaker B addresses speaker A
-in the first person. The cleaned ones ask the same, shorter and in the third person; they come as
-a separate file and need the dialogues as well. Scores on the two differ.
+The data set has two sets of questions. In the published ones speaker B addresses speaker A in the
+first person. The cleaned ones ask the same, shorter and in the third person; they come as a
+separate file and need the dialogues as well. Scores on the two differ.
 """
 
 import os
@@ -57,7 +57,7 @@ def load_msc(
       path: the dialogues.
       cleaned: the cleaned questions, from `read_cleaned`. Without them a record's own cleaned
         question (`qa`) is used where it has one, else the opener.
-      last_session: whether the fifth session, which the question opens, is read too. The
+      last_session: whether the fifth session, from which the question starts, is read too. The
         Memory-R1 paper's evaluation leaves it out; Zep's reads it.
 
     Raises:

@@ -76,7 +76,7 @@ class Node:
         return Node(self.value, f"{self.place} ({name[:_NAME]})")
 
     def error(self, complaint: str) -> UserError:
-        """Returns an error that says where `complaint` was found; quotes of the file are cut."""
+        """Returns an error that says where `complaint` was found; a long one is cut."""
         if len(complaint) > _LONGEST:
             half = _LONGEST // 2
             complaint = f"{complaint[:half]} [...] {complaint[-half:]}"

@@ -39,15 +39,15 @@ def load_own_dialogues(
 
     A line is an object with `sessions`, each with `turns` and a `time`, and with `questions`. All
     other fields have defaults: ids are counted, the speakers are the two who speak. Instead of
-    sessions, `turns` may stand at the top; then a pause between the times of two turns begins a session. The
+    sessions, `turns` may stand at the top; then a pause between two turns begins a session. The
     names of chat formats, `role` and `content`, are read as `speaker` and `text`; a chat of "user"
     and "assistant" has one bank. The lines may also be the elements of one JSON array.
 
     Args:
       path: the file.
       session_gap: hours of a pause after which a session begins.
-      drop_unknown_turns: whether questions and facts that name a missing turn are left
-        out and counted instead of refused.
+      drop_unknown_turns: whether questions and facts that name a missing turn are left out and
+        counted instead of refused.
 
     Raises:
       UserError: something is missing, wrong or empty; the message names file, line and field. Ids

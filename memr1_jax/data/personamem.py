@@ -83,8 +83,8 @@ def load_personamem(
     Args:
       questions_path: the CSV file.
       contexts_path: the JSON lines.
-      system_messages: whether the descriptions of the user are also turns, by the speaker
-        "system". They give away much of what is asked.
+      system_messages: whether the descriptions of the user are also turns, by the speaker "system".
+        They give away much of what is asked.
 
     Returns:
       The contexts in the order in which the questions name them first, and how many contexts that

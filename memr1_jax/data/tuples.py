@@ -53,8 +53,8 @@ def manager_tuples(
 ) -> list[ManagerTuple]:
     """Returns one tuple for every turn with a linked question and a noted fact (Algorithm 1).
 
-    A turn without a noted fact is left out: a manager that reads dialogues is never shown
-    one, see `fact_streams` in `data/encode.py`.
+    A turn without a noted fact is left out: a manager that reads dialogues is never shown one, see
+    `fact_streams` in `data/encode.py`.
 
     Args:
       conversation: the dialogue.
@@ -91,8 +91,8 @@ def turn_of(conversation: Conversation, fact: Fact) -> int:
 def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]:
     """Returns the facts that a turn tells about its speaker, else those about the other one.
 
-    They all belong to one speaker's bank. If a turn tells about both, the facts about the
-    other speaker do not count.
+    They all belong to one speaker's bank. If a turn tells about both, the facts about the other
+    speaker do not count.
     """
     turn = conversation.turns[position]
     told = [

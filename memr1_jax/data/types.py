@@ -2,8 +2,8 @@
 
 All benchmarks become `Conversation`s. An evaluation walks through its `stages`: it reads their
 sessions one after another and asks each stage's questions before it continues. It hands a memory
-only sessions. Questions and what belongs to them (answers, evidence, options) are not part of
-a session; `facts` are annotations, fit for training and for rows that say that they use them.
+only sessions. Questions and what belongs to them (answers, evidence, options) are not part of a
+session; `facts` are annotations, fit for training and for rows that say that they use them.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ class Question:
       time: when it is asked, as the data set writes it; empty if unknown.
       options: the choices of a multiple-choice question, labels included.
       abstain: whether the right answer is that the dialogue does not say.
-      after: how many of the conversation's turns precede the question, and may be used to
-        answer it; None for all of them. See `Conversation.stages`.
+      after: how many of the conversation's turns precede the question, and may be used to answer
+        it; None for all of them. See `Conversation.stages`.
       evidence_sessions: numbers of the sessions that the data set marks as evidence.
       distractor: a wrong answer that an adversarial question invites. It is never the gold.
       corrected: the answer according to an audit, where that differs from `answer`.
@@ -161,9 +161,9 @@ class Conversation:
     def stages(self) -> tuple[Stage, ...]:
         """The dialogue in parts, each with the questions that follow it: read, ask, continue.
 
-        Most data sets ask everything at the end, in one stage. Where `Question.after` falls
-        inside a session, the session is cut there; its parts keep its number and time. Turns
-        after the last question are left out.
+        Most data sets ask everything at the end, in one stage. Where `Question.after` falls inside
+        a session, the session is cut there; its parts keep its number and time. Turns after the
+        last question are left out.
         """
         whole = len(self.turns)
         asked: dict[int, list[Question]] = {}

@@ -1,7 +1,7 @@
 """Percentile bootstrap: how sure a mean, or the difference of two rows of a table, is.
 
-Questions of one conversation share its memories, so drawing single questions makes intervals
-too narrow; drawing whole conversations makes them honest if there are enough of them.
+Questions of one conversation share its memories, so drawing single questions makes intervals too
+narrow; drawing whole conversations makes them honest if there are enough of them.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Scores of an answer against its gold, each under the name of its variant.
 
-Papers on LoCoMo mean different things by "F1"; no two variants here agree. `normalize_text`
-is SQuAD's rule, which the reward uses too.
+Papers on LoCoMo mean different things by "F1"; no two variants here agree. `normalize_text` is
+SQuAD's rule, which the reward uses too.
 """
 
 import collections

@@ -34,7 +34,7 @@ def agent_charts(
     records: Sequence[Mapping[str, Any]],
     validation: Sequence[Mapping[str, Any]] = (),
 ) -> list[Chart]:
-    """Draws up the charts of one agent's training steps; a metric that was never logged has none.
+    """Makes the charts of one agent's training steps; a metric that was never logged has none.
 
     Args:
       agent: "manager" or "answer".

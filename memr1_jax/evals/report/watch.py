@@ -1,7 +1,7 @@
 """Watches the manager at work on whole dialogues, and turns what its arrays held into text.
 
-`watch` stands between `agents.ingest.ingest` and the compiled turn; `replay` joins what it
-kept with the final answers.
+`watch` stands between `agents.ingest.ingest` and the compiled turn; `replay` joins what it kept
+with the final answers.
 
 Axis letters: N watched streams, M slots of a bank, W tokens of a memory, R response length.
 """
