@@ -37,8 +37,8 @@ _ALWAYS = ("turns", *(event.key for event in REPORTED), "invalid")  # the others
 class Cell:
     """A metric in each evaluation, in percent; None where it does not apply.
 
-    `change` is that from the first to the last over the questions that both asked, None where there
-    are none; `interval` is its 95 percent interval over the same questions, if there are several.
+    `change` is from the first to the last over the questions that both asked, None where there are
+    none; `interval` is its 95 percent interval over the same questions, if there are several.
     """
 
     values: tuple[float | None, ...]
@@ -60,8 +60,7 @@ class Row:
 class Comparison:
     """Scores by category, in the columns `metrics`, and the manager's counts by evaluation.
 
-    `note` says in what the first and the last evaluation differ besides their scores, if in
-    anything.
+    `note` says how the first and the last evaluation differ apart from their scores, if they do.
     """
 
     metrics: tuple[str, ...]
@@ -71,7 +70,7 @@ class Comparison:
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
-    """Puts evaluations side by side, in their order; changes are over the same questions alone."""
+    """Puts evaluations side by side, in their order; changes are over the same questions only."""
     found = list(evaluations.values())
     entries = [{entry["category"]: entry for entry in one.summary} for one in found]
     categories = list(dict.fromkeys(category for entry in entries for category in entry))
@@ -104,7 +103,7 @@ def _note(found):
 
 
 def _key(prediction):
-    """What makes a question the same one; generated dialogues of other seeds share their ids."""
+    """Identifies a question; ids alone recur in dialogues generated with other seeds."""
     return prediction.conversation, prediction.index, prediction.question, prediction.gold
 
 
@@ -123,7 +122,7 @@ def _cell(found, present, category, name):
 
 
 def _scores(evaluation, category, name):
-    """A metric of each question of a category; None: of all but adversarial ones."""
+    """Returns a metric of each question of a category; None: of all but adversarial ones."""
     return {
         _key(p): p.scores[name]
         for p in evaluation.predictions
