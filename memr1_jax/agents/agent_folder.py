@@ -1,6 +1,6 @@
-"""What an exported agent needs besides its weights: sizes, prompts and word statistics.
+"""Files of an exported agent other than its weights: sizes, prompts and word statistics.
 
-An exported folder is an ordinary Hugging Face model with two files more: `memr1_jax.json` holds the
+An exported folder is an ordinary Hugging Face model with two more files: `memr1_jax.json` holds the
 options of the agents as they were trained, `retrieval.safetensors` the embedder.
 """
 
@@ -81,7 +81,7 @@ def with_model_settings(
 ) -> Record:
     """Takes prompts and sizes from the model's folder, but for those that were given.
 
-    `model_settings` is then false: what a run does and records is what the options say.
+    `model_settings` is then false: a run does and records exactly what the options say.
 
     Args:
       options: any options; those without a model, or of one whose folder has no settings, are

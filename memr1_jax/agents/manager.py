@@ -40,7 +40,7 @@ class MemoryManager:
 
 @struct.dataclass
 class ManagerPrompt:
-    """A prompt `[P]`, and the slots that its memory ids stand for, of which `shown` are real."""
+    """A prompt `[P]`, and the slots that its memory ids stand for; the first `shown` are real."""
 
     tokens: jax.Array
     length: jax.Array
@@ -72,7 +72,7 @@ class Report:
 def manager_prompt(
     manager: MemoryManager, tools: Tools, bank: MemoryBank, facts: Facts
 ) -> ManagerPrompt:
-    """The prompt for the facts of one turn: similar memories, numbered from 0, and the facts.
+    """Writes the prompt for the facts of one turn: similar memories, numbered from 0, and facts.
 
     The neighbours of all facts are merged, best first. When space is short the least similar go,
     so that the ids that remain are still 0, 1, ...
@@ -117,7 +117,7 @@ def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]
 
 
 def bytes_read(tools: Tools, tokens: int) -> int:
-    """How many bytes are read of a response that has room for `tokens` tokens."""
+    """Returns how many bytes are read of a response with room for `tokens` tokens."""
     # A constrained response is read whole, whatever its tokens.
     return tokens * (BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN)
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 
 def narrow_on_cpu(x: jax.Array) -> bool:
-    """Whether an array is bfloat16 on a single device that is a CPU."""
+    """Tells whether an array is bfloat16 on a single device that is a CPU."""
     mesh = jax.sharding.get_abstract_mesh()
     return x.dtype == jnp.bfloat16 and mesh.empty and jax.default_backend() == "cpu"
 
 
 def as_bits(tree):
-    """The arrays of a tree, the bfloat16 ones as uint16 on a CPU; for the inputs of a scan."""
+    """Returns a tree with bfloat16 arrays as uint16 on a CPU; for the inputs of a scan."""
 
     def convert(x):
         return jax.lax.bitcast_convert_type(x, jnp.uint16) if narrow_on_cpu(x) else x
@@ -26,7 +26,7 @@ def as_bits(tree):
 
 
 def as_values(tree):
-    """What `as_bits` was given."""
+    """Undoes `as_bits`."""
 
     def convert(x):
         return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x

@@ -72,12 +72,12 @@ def _check_port(address, port):
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Tells whether this is the process that writes and prints."""
     return jax.process_index() == 0
 
 
 def local_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """A batch `[B, ...]` split over the mesh, to which each process gives what its devices hold.
+    """Splits a batch `[B, ...]` over the mesh; each process gives what its devices hold.
 
     Args:
       mesh: from `make_mesh`.
@@ -90,7 +90,7 @@ def local_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
 
 
 def fetch(tree: Any) -> Any:
-    """Arrays as NumPy arrays on every process, whichever process's devices they are split over."""
+    """Fetches arrays as NumPy to every process, whichever processes' devices hold them."""
     return jax.tree.map(_fetch, tree)
 
 
@@ -103,7 +103,7 @@ def barrier(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is up on any process; the same answer on all."""
+    """Tells whether the flag is up on any process; the same answer on all."""
     if jax.process_count() == 1:
         return bool(flag)
     from jax.experimental import multihost_utils

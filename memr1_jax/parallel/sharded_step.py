@@ -29,7 +29,7 @@ class Placed(NamedTuple):
 
 
 def step_shardings(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -> Placed:
-    """Where the arguments of a step lie; each may be of arrays or abstract.
+    """Tells where the arguments of a step lie; each may be of arrays or abstract.
 
     State and frozen weights follow the rules. Tools and data, which every row reads, are on every
     device; the batch that is picked from the data is split.
@@ -109,7 +109,7 @@ def check_batch(mesh: Mesh, batch: int, micro_batches: int, mini_batches: int = 
 
 
 def _place_parts(leaf, sharding):
-    """On the devices of this process what they hold of an array that all processes have."""
+    """Puts on this process's devices their parts of an array that all processes have."""
     if isinstance(leaf, jax.Array):
         if not leaf.is_fully_addressable:
             return jax.device_put(leaf, sharding)

@@ -11,7 +11,7 @@ from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.folders import read_json
 from memr1_jax.text.plain import inside
 
-# What transformers reads beside tokenizer.json, checked first for errors that name the file.
+# Read by transformers besides tokenizer.json; checked first for errors that name the file.
 _JSON_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
