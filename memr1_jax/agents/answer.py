@@ -23,7 +23,7 @@ from memr1_jax.text.match import contains, exact_match, token_f1
 from memr1_jax.text.normalize import Words, words_of_bytes
 from memr1_jax.text.segments import Packed
 
-BYTES_PER_TOKEN = 8  # room for the bytes of a response, on average; what is beyond is not read
+BYTES_PER_TOKEN = 8  # room for the bytes of a response, on average; the rest is not read
 
 
 @dataclasses.dataclass(frozen=True)

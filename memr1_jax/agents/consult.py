@@ -66,7 +66,7 @@ class Reading:
 
     verdict: Verdict
     answer: Block
-    outcome: jax.Array  # float32; of a judge it comes later, see `answer_worth`
+    outcome: jax.Array  # float32; a judge's comes later, see `answer_worth`
 
 
 def read_answer(
@@ -122,9 +122,9 @@ def consult(
       params: the network's parameters.
       marking: how answers are marked.
       tools: see `Tools`.
-      batch: the questions `[B, n]` of which those are asked that it says, and whose answers are
-        empty otherwise; the other speakers' banks, and who is who.
-      edited: the banks `[B, G, M, ...]` to search in the place of `batch.own`.
+      batch: the questions `[B, n]`, which of them are asked (answers to the others are
+        empty); the other speakers' banks, and who is who.
+      edited: the banks `[B, G, M, ...]` to search in place of `batch.own`.
       report: of the responses that edited them, leaves `[B, G]`.
     """
     agent = answerer.agent

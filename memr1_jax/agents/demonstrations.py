@@ -37,7 +37,7 @@ from memr1_jax.text.plain import one_line, plain_encoder
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
 _BATCH = 64  # rows whose prompts are made at once
-_NO_QUESTION = Question("", "", 0, (), 0)  # fills the place of questions that nobody reads
+_NO_QUESTION = Question("", "", 0, (), 0)  # stands in for questions that are not read
 
 
 @struct.dataclass
@@ -88,7 +88,7 @@ def manager_demonstrations(
       conversations: generated dialogues.
       window: how many turns before a turn fill the bank; None means all of them.
       corrupt: probability that an operation is taught wrong, to get a start from which there is
-        something to learn: NONE in place of ADD, and ADD of the fact in the place of UPDATE,
+        something to learn: NONE in place of ADD, and ADD of the fact in place of UPDATE,
         DELETE and NONE. Drawn for each fact by itself, from the seed, conversation and fact alone.
       seed: of these draws.
 
@@ -168,7 +168,7 @@ def answer_demonstrations(
       tokenizer: the model's, of `transformers`.
       conversations: dialogues with questions.
       banks: the two speakers' banks `[C, ...]`.
-      verbose: probability that the best memory is taught as the answer in the place of the gold
+      verbose: probability that the best memory is taught as the answer in place of the gold
         one, to get a start from which there is something to learn. Drawn for each question by
         itself, from the seed, conversation and question alone.
       seed: of these draws.

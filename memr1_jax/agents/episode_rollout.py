@@ -1,7 +1,7 @@
 """A rollout of the Memory Manager over whole episodes: a scan over turns, both banks its carry.
 
-The manager is shown at each turn what it wrote before. Two schemes say which of its
-operations earn what:
+At each turn the manager is shown what it wrote before. Two schemes say how its operations
+are rewarded:
 
 - `terminal`: G trajectories of each episode, each with banks of its own. The frozen Answer Agent
   answers the questions at the end from them, and all operations of a trajectory share this reward

@@ -102,7 +102,7 @@ def judge_log_odds(
       tools: see `Tools`.
       question: `[*rows, W]` in the form after a colon, with a leading space; rows broadcast.
       gold: the same of the gold answer.
-      answer: `[*rows, W]`, see `answer_block`; what is beyond `judge.answer_width` is not read.
+      answer: `[*rows, W]`, see `answer_block`; tokens beyond `judge.answer_width` are not read.
     """
     prompt = judge_prompt(judge, tools, question, gold, answer)
     blocks = (judge.template.instruction_block, prompt)
@@ -119,7 +119,7 @@ def judge_log_odds(
 def judge_prompt(judge: Judge, tools: Tools, question: Block, gold: Block, answer: Block) -> Block:
     """Writes the prompt `[*rows, P]` under the instruction; see `judge_log_odds`.
 
-    P is what the texts may need at most, so that nothing is cut but a long answer.
+    P is the most that the texts may need, so that only a long answer is cut.
     """
     width = min(judge.answer_width, answer.tokens.shape[-1])
     widths = (question.tokens.shape[-1], gold.tokens.shape[-1], width)

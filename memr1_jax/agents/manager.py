@@ -21,7 +21,7 @@ from memr1_jax.text.events import Event
 from memr1_jax.text.grammar import LONGEST_TOKEN, Grammar, advance, allowed
 from memr1_jax.text.json_scanner import scan_operations
 
-BYTES_PER_TOKEN = 8  # room for the bytes of a free response; what is beyond is not read, counted
+BYTES_PER_TOKEN = 8  # room for the bytes of a free response; the rest is not read, but counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MemoryManager:
     operations: int  # O, read of one response
     neighbours: int = 5  # similar memories retrieved for each fact
     shown: int = 20  # memories shown at most
-    salvage: bool = False  # whether what was whole of a broken response counts
+    salvage: bool = False  # whether the intact part of a broken response counts
 
 
 @struct.dataclass
@@ -52,7 +52,7 @@ class ManagerPrompt:
 
 @struct.dataclass
 class Report:
-    """Counts of one response, float32 scalars: what was written and what could be done with it."""
+    """Counts of one response, float32 scalars: what was written and what could be applied."""
 
     add: jax.Array
     update: jax.Array
@@ -134,7 +134,7 @@ def apply_response(
     """Reads one response `[R]` and applies its operations to a copy of the bank.
 
     Ids are mapped back to slots; one that was not shown points nowhere and is counted. Output that
-    cannot be read is no operation and is counted.
+    cannot be read does nothing and is counted.
     """
     capacity, width = bank.tokens.shape
     scanned = scan_operations(

@@ -71,7 +71,7 @@ class RewardOptions:
     function: Outcome | None = dataclasses.field(default=None, repr=False)  # what `outcome` names
 
     def __post_init__(self):
-        """Refuses an outcome that nobody computes; one of the user's own is imported and tried."""
+        """Refuses an unknown outcome; one of the user's own is imported and tried."""
         if self.outcome in OUTCOMES:
             function = OUTCOMES[self.outcome]
         elif self.function is not None and name_of(self.function) == self.outcome:

@@ -139,7 +139,7 @@ class Edits:
         return manager_reward(reward, outcome, self.report, memories, capacity)
 
     def metrics(self, active: jax.Array) -> dict[str, Mean]:
-        """Metrics of the rows that are `active` `[B]`."""
+        """Returns metrics of the rows that are `active` `[B]`."""
         metrics = fields(self.report) | {"bank_size": bank_size(self.banks)}
         metrics = masked_means(metrics, active[:, None])
         metrics["memories_shown"] = masked_mean(self.prompts.shown, active)

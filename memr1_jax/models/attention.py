@@ -23,7 +23,7 @@ from memr1_jax.parallel.activations import split, splits
 
 _HIDDEN = -1e30  # score of a key that is not visible
 # Float32 scores that a device computes at once. The backward pass holds a few arrays of this size;
-# by libtpu's own estimate less makes it slower, and more no faster.
+# by libtpu's own estimate fewer are slower, and more no faster.
 SCORE_BYTES = 256 * 2**20
 _FEWEST = 8  # queries of a part: rows of a TPU's registers
 

@@ -175,7 +175,7 @@ def minilm_embedder() -> Callable[[Sequence[str]], np.ndarray]:
     tokenizer = Tokenizer.from_file(str(wheel_member(MINILM, f"{_MEMBERS}/tokenizer.json")))
     tokenizer.enable_truncation(_MOST_TOKENS)
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # those that a text spells are text
+    tokenizer.encode_special_tokens = True  # special tokens spelled in a text are text
     apply = jax.jit(lambda params, *inputs: Bert(config).apply({"params": params}, *inputs))
 
     def embed(texts: Sequence[str]) -> np.ndarray:

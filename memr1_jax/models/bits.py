@@ -1,9 +1,9 @@
 """Bfloat16 arrays as integers, where XLA's CPU compiler slices nothing narrower than float32.
 
 It has no bfloat16 slices and no updates of them: for each layer of a scan it turns all layers'
-keys to float32 and back, and all weights from float32. Integers of the same bits it copies and
-updates in place. A bit pattern has no gradient: this is for sampling, and for what a backward pass
-keeps of a product.
+keys to float32 and back, and all weights from float32. It copies integers of the same bits and
+updates them in place. A bit pattern has no gradient: this is for sampling, and for products that a
+backward pass keeps.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""The critic: the decoder with a scalar head that foretells the outcome at each response token.
+"""The critic: the decoder with a scalar head that predicts the outcome at each response token.
 
 Its parameters are `{"decoder": ..., "value_head": {"kernel": [D], "bias": []}}`, where the decoder
 has no output head: a critic makes no logits.

@@ -56,7 +56,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
 def init_adapters(config: DecoderConfig, lora: LoRA, key: jax.Array) -> dict:
     """Makes float32 adapters that change nothing yet: A uniform within 1 / sqrt(inputs), B zero.
 
-    A target's values do not depend on which others there are.
+    A target's values do not depend on the other targets.
 
     Returns:
       `{"layers": {"attention": {"query": {"lora_a": [L, D, r], "lora_b": [L, r, N, H]}}}}` with all

@@ -96,7 +96,7 @@ def generate(
     Prompts are computed once, their keys are shared by the group. Ends early when every row has
     met a stop token. Row `i` draws from `fold_in(fold_in(key, row_ids[i]), step)`, so that a sample
     does not depend on the rest of the batch; `row_ids` `[*rows]` defaults to 0, 1, ... Rows
-    outside `active` `[*rows]` give empty responses, and nobody waits for them.
+    outside `active` `[*rows]` give empty responses and delay nothing.
     """
     hidden, contexts = decoder.apply({"params": params}, blocks, past, method=Decoder.prefill)
     rows = (*hidden.shape[:-1], group)

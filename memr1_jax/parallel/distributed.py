@@ -16,7 +16,7 @@ from memr1_jax.parallel.rules import batch_sharding
 
 
 def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) -> None:
-    """Joins this process to the others; before anything looks for devices.
+    """Joins this process to the others; call it before anything looks for devices.
 
     Waits for the others. If one is missing after five minutes, JAX ends the process with a trace.
 
@@ -24,7 +24,7 @@ def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) ->
       coordinator: host:port of process 0, the same for all; "auto" to read it and the numbers from
         the environment of a TPU, Slurm or Kubernetes job; "" for a process on its own.
       num_processes: of the whole run; unused with "auto".
-      process_id: of this one, from 0 on; unused with "auto".
+      process_id: of this one, from 0; unused with "auto".
 
     Raises:
       UserError: the numbers do not fit, there is no such environment, or the port is in use.

@@ -20,7 +20,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     An axis that is left out has size 1. One size may be -1: all devices that the others leave.
 
     Raises:
-      UserError: an unknown or repeated axis, or a size that is no size.
+      UserError: an unknown or repeated axis, or an invalid size.
     """
     sizes = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

@@ -46,8 +46,8 @@ def step_shardings(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -
 def place(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -> Placed:
     """Puts the arguments of a step where they lie on the mesh.
 
-    Of several processes each gives the same whole arrays, or arrays that already lie on the mesh.
-    The result may share memory with what is given, and the state is donated to the step: give a
+    Several processes all give the same whole arrays, or arrays that already lie on the mesh.
+    The result may share memory with the arguments, and the state is donated to the step: give a
     copy of weights that are needed again.
     """
     shardings = step_shardings(mesh, state, frozen, tools, data)

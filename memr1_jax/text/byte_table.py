@@ -20,9 +20,9 @@ class ByteTable:
     """The spelling of each token.
 
     `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
-    marks what is no text: special and added tokens but the end of reasoning, and ids that the
+    marks tokens without text: special and added ones but the end of reasoning, and ids that the
     tokenizer does not use. `byte_token [256]` int32 is the id of the token that spells just this
-    byte, -1 where none does; of several the usual one: a piece rather than a stand-in for bytes
+    byte, -1 where none does; if several do, the usual one: a piece rather than a stand-in for bytes
     without one, then the lowest.
     """
 

@@ -103,7 +103,7 @@ _WIDE_SPACES = [chr(code).encode() for code in range(0xA0, 0x3001) if chr(code).
 def _read_text(body: str | Tail, byte: int) -> str | Tail | None:
     r"""Reads one byte of a text: "" blank so far, "x" not, "\\" an escape, or within a character.
 
-    A beginning of `</think>` stands in the place of "x".
+    A beginning of `</think>` stands in place of "x".
     """
     if isinstance(body, Tail):
         return _read_tail(body, byte)

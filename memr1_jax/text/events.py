@@ -1,4 +1,4 @@
-"""The four memory operations: integers that live in arrays, with all that is said of each."""
+"""The four memory operations: integers that live in arrays, with their names and properties."""
 
 import enum
 

@@ -59,7 +59,7 @@ class Action(enum.IntEnum):
     RAW = 10  # a byte of the text as it stands
     SIMPLE_ESCAPE = 11  # the last byte of an escape like \n
     UNICODE_ESCAPE = 12  # the last byte of an escape like \u00e9
-    NOT_A_DIGIT = 13  # the id is no number
+    NOT_A_DIGIT = 13  # the id is not a number
     REOPEN = 14  # an object opens right after a brace that was prose
     FAULT = 15  # an object is broken
     DIGIT = 20
@@ -246,7 +246,7 @@ def _escape(state: State, character: str) -> tuple[State, int]:
     if len(escape) > 2 and character not in "0123456789abcdefABCDEF":
         return BROKEN, Action.NOTHING
     if len(escape) == 6:
-        # A digit that was forgotten below makes a character that matters to nobody.
+        # A digit that was forgotten below makes a character that does not matter.
         decoded = "\0" if "?" in escape else chr(int(escape[2:], 16))
         return _read(state._replace(escape=""), decoded, Action.UNICODE_ESCAPE)
     # Only what can still become a digit, or the next letter of a word, needs to be remembered.
@@ -276,7 +276,7 @@ def _read(state: State, character: str, action: Action) -> tuple[State, int]:
         digit = character in "0123456789"
         return state, Action.DIGIT + int(character) if digit else Action.NOT_A_DIGIT
     if state.progress is not None:
-        # Keys are read as they are written, events in any case.
+        # Keys are case-sensitive, events are not.
         progress = state.progress + (character if state.where == "key" else character.lower())
         known = any(word.startswith(progress) for word in _words(state))
         state = state._replace(progress=progress if known else None)

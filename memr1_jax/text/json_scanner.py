@@ -6,7 +6,7 @@ Two schemas, told apart as they are read:
   missing up to the last brace means no operation at all; with `salvage` the entries of the list
   that are complete before the fault count.
 - compact: objects `{"op": "UPDATE", "id": 0, "text": "..."}` with white space and commas between.
-  Those complete before the first fault count; with `salvage` each object stands for itself, and
+  Those complete before the first fault count; with `salvage` each object counts by itself, and
   after a broken one reading resumes at the next line that begins with a brace. Without any
   complete object the response is invalid.
 
@@ -15,7 +15,7 @@ prose, an object that breaks off before any other is complete may be, and both a
 
 In both, `op` and `event` mean the same, keys come in any order, the last of equal keys wins, and
 unknown keys are skipped. A regular language cannot count brackets, so a nested value under any key
-but `memory` of the first object is malformed, as are a `memory` that is no list of objects, NaN
+but `memory` of the first object is malformed, as are a `memory` that is not a list of objects, NaN
 and Infinity. Otherwise the language is that of Python's json module. Text around the JSON is
 ignored, but clears `strict`, and so does a fault.
 
@@ -212,7 +212,7 @@ def _texts_as_tokens(table, tokens, text, characters, owner, inside, operations,
 def _whole_characters(table: ByteTable, tokens: jax.Array) -> jax.Array:
     """Counts the first W of `tokens [O, W + 1]` that end at a whole character: `[O]`.
 
-    Where none of the last tokens begins a character the text is no UTF-8, and all W are kept.
+    Where none of the last tokens begins a character the text is not UTF-8, and all W are kept.
     """
     width = tokens.shape[1] - 1
     nearest = [width - k for k in range(min(4, width + 1))]
@@ -234,8 +234,8 @@ def scan_operations(
 ) -> ScannedOperations:
     """Reads a response: the first `length` of `tokens [R]` int32.
 
-    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes; `salvage` keeps what was
-    whole of a broken response. `tables` come from `scanner_tables()`. Source: the rules of
+    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes; `salvage` keeps the
+    intact part of a broken response. `tables` come from `scanner_tables()`. Source: the rules of
     Memory-R1 (arXiv 2508.19828) for the full schema.
     """
     text = tokens_to_bytes(table, tokens, length, capacity)

@@ -1,10 +1,10 @@
 """SQuAD normalisation on the device: bytes to code points to words to hashes.
 
 The rule, in this order (SQuAD, arXiv 1606.05250; the reward of Search-R1): lower-case, delete ASCII
-punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as of
-the answer "A" or "(a)", the articles are kept, and where there is punctuation alone, that. Beyond
+punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as in
+the answer "A" or "(a)", the articles are kept; text of punctuation alone is kept too. Beyond
 ASCII, characters are folded as in `folding`, and characters of scripts without spaces are words by
-themselves. Other than in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to
+themselves. Unlike in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to
 the array forms. `normalize_text` is the rule in plain Python; the forms on the device and on the
 host agree everywhere.
 """

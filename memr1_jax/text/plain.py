@@ -10,9 +10,9 @@ import functools
 import re
 from collections.abc import Callable
 
-# Marks stand where a name of a control token stood: private characters, which nobody types.
+# Marks stand where a name of a control token stood: private characters, which no one types.
 _MARKS = 0xF0000
-_BEFORE = ("\n", "|", "0", "e")  # one of them is no part of the first token of a text
+_BEFORE = ("\n", "|", "0", "e")  # at least one is not part of a text's first token
 _MARK = re.compile("([\U000f0000-\U000fffff])")
 
 
@@ -99,10 +99,10 @@ def plain_encoder(tokenizer) -> Callable[[str], list[int]]:
 
 
 class ChatEncoder:
-    """Token ids of a rendered chat, in which only the chat template writes control tokens.
+    """Encodes a rendered chat, in which only the chat template writes control tokens.
 
     `hide` goes over the texts of the messages before they are rendered, `encode` over the result.
-    Chats in which no name of a control token stands are encoded as a whole, as they always were.
+    Chats without the name of a control token are encoded as a whole, as they always were.
     """
 
     def __init__(self, tokenizer):

@@ -75,7 +75,7 @@ def own_file(folder: Path, name: str) -> Path | None:
     """Returns the path of a file of the folder, None where it has none of that name.
 
     A link that leaves the folder, other than into the contents that the hub's cache keeps next to
-    it, is no file of the folder: it may lead to anything. A warning names it.
+    it, is not a file of the folder: it may lead to anything. A warning names it.
     """
     path, root = folder / name, folder.resolve()
     if not path.is_file():

@@ -195,7 +195,7 @@ def published(part: np.ndarray, slot: Slot) -> np.ndarray:
 def _read_part(tensor, slot, bounds):
     """Reads the part of an open tensor between `bounds`, pairs on the leaf's axes without L.
 
-    Of axes that the file flattens, the first is cut in the file and the others afterwards: they
+    The first of axes that the file flattens is cut in the file, the others afterwards: they
     are the size of heads, which sharding leaves whole.
     """
     cuts, sizes, within = [], [], []
