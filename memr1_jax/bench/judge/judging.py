@@ -143,7 +143,7 @@ def judge_rows(
 
 
 def _judge_batch(judge, chunk, cache_path) -> Iterator[tuple[str, Verdict | None]]:
-    """Yields verdicts by key, each written first; None where there was no reply."""
+    """Yields verdicts by key, each written beforehand; None where there was no reply."""
     first = [_request(prediction, prompt, messages) for _, (prediction, prompt, messages) in chunk]
     held = []  # from the first reply on that must be asked for again
     try:

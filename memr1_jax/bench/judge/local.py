@@ -47,7 +47,7 @@ def local_judge(
 
 
 def folder_identity(folder: Path, dtype) -> str:
-    """Names a model that is used in `dtype`: its folder's name and digest."""
+    """Names a model that is used in `dtype`: its folder's name, and a digest."""
     return f"{folder.resolve().name}@{model_digest(folder, dtype)[:12]}"
 
 

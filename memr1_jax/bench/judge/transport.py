@@ -64,7 +64,7 @@ def post(
 
 
 def _read(reply: httpx2.Response, deadline: float) -> bytes:
-    """Reads the body; TimeoutError where it comes too slowly."""
+    """Reads the body; TimeoutError once the deadline has passed."""
     body = bytearray()
     for piece in reply.iter_raw():
         body += piece

@@ -13,7 +13,7 @@ SpeakerBanks = Mapping[str, Bank]
 
 
 def all_memories(banks: SpeakerBanks) -> list[Memory]:
-    """The memories of all banks."""
+    """Returns the memories of all banks."""
     return [memory for bank in banks.values() for memory in bank.memories]
 
 
