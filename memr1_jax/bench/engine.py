@@ -50,8 +50,8 @@ class Engine:
     """Answers lists of calls, in order; compiled once a shape.
 
     A prompt is the model's chat template around the messages. One that is too long loses the first
-    tokens of its last message, which `Reply.cut` counts: what stands before (instruction, examples)
-    and what stands at its end (the question) are kept. Decoding is greedy, so what is asked again
+    tokens of its last message, which `Reply.cut` counts: the text before it (instruction, examples)
+    and its end (the question) are kept. Decoding is greedy, so a repeated prompt
     gets the reply from the cache. Batches are arranged before the cache is looked at, and stored
     whole: a run that resumes after a kill computes the same batches as one that was not killed.
     """

@@ -86,7 +86,7 @@ def paper_latency() -> tuple[PaperLatency, ...]:
 
 
 def paper_markdown(name: str) -> str:
-    """Writes a table in Markdown, cells as F1 / BLEU-1 / judge, with numbered notes below it."""
+    """Formats a table in Markdown, cells as F1 / BLEU-1 / judge, with numbered notes below it."""
     table = paper_table(name)
     numbers = {}
     header = ["backbone", "method", *(f"{c.name} ({c.count})" for c in table.columns)]

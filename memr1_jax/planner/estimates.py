@@ -182,7 +182,7 @@ def _rollout_bytes(made, options, layout):
 
 
 def _update_bytes(made, options, layout):
-    """Sums temporaries of the update: gradients, kept activations, a layer, states, a table."""
+    """Sums the update's gradients, kept activations, one layer, hidden states and a table."""
     chain = trained_chain(made, options)
     config, lengths = chain.config, chain.lengths
     parts = layout.micro_batches * options.policy.mini_batches
@@ -199,7 +199,7 @@ def _update_bytes(made, options, layout):
 
 
 def _layer_bytes(config, lengths, layout):
-    """Counts a layer's hidden states, scores and feed-forward arrays."""
+    """Counts bytes of a layer's hidden states, scores and feed-forward arrays."""
     prompts = math.ceil(lengths.prompts / layout.rows)
     tokens = lengths.instruction + prompts * (lengths.prompt + lengths.group * lengths.response)
     width = 2 * config.model_width + 2 * config.mlp_width / layout.tensor

@@ -86,7 +86,7 @@ class Layout:
         return self.fsdp * self.tensor
 
     def __str__(self) -> str:
-        """Writes the layout as flags."""
+        """Formats the layout as flags."""
         mesh = ",".join(f"{axis}:{size}" for axis, size in self.axes.items())
         return f"--mesh={mesh} --micro_batches={self.micro_batches}"
 
@@ -151,7 +151,7 @@ def adapter_size(config: Any, rank: int) -> int:
 
 
 def weight_bytes(config: Any) -> float:
-    """Counts bytes of the weights as computed with, less a table that is only looked up."""
+    """Counts bytes of weights in the arithmetic's format, less a table that is only looked up."""
     table = 0 if config.tie_embeddings else config.vocab_size * config.model_width
     return COMPUTE * (config.num_parameters - table)
 
@@ -177,7 +177,7 @@ def decode_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
 
 
 def forward_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
-    """Counts a pass over a chain without gradients: the reference, or values before an update."""
+    """Counts work of a pass without gradients: the reference, or values before an update."""
     weights = layout.micro_batches * weight_bytes(config) / layout.tensor
     return Work(chain_flops(config, lengths), weights + cache_bytes(config, lengths, layout))
 

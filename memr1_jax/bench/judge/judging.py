@@ -214,7 +214,7 @@ def _make_folder(path: Path) -> None:
 
 
 def judge_cell(judged: Judged | None, interval: Interval | None = None) -> str:
-    """Writes the table's cell: percent of right answers and what is missing, or "not run".
+    """Formats the table's cell: percent of right answers and what is missing, or "not run".
 
     Args:
       judged: from `judge_rows`; None where no judge was configured.

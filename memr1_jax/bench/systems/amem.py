@@ -75,7 +75,7 @@ class AMemSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "AMemStore":
-        """Starts with no notes."""
+        """Makes a store without notes."""
         return AMemStore(self, speakers)
 
 
@@ -83,14 +83,14 @@ class AMemStore:
     """The notes of one conversation, of both speakers together."""
 
     def __init__(self, system: AMemSystem, speakers: tuple[str, str]):
-        """Begins with no notes."""
+        """Begins without notes."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._call = functools.partial(management_call, system.max_tokens, system.model)
         self._read = functools.partial(read_counted, counts=self.counts)
         self._speakers = speakers
         self._notes: dict[int, Note] = {}
-        self._index = Bank()  # of what is embedded, under the ids of the notes
+        self._index = Bank()  # of the embedded texts, under the ids of the notes
         self._evolutions = 0
 
     def ingest(self, session: Session) -> Steps[None]:

@@ -29,7 +29,7 @@ class AnswerStage:
 
     `count` tells the tokens of a text, `room` the tokens that the question and the lists of
     memories may take, and `model` the weights that answer. `rerank(question, memories)` orders and
-    thins what was found before it is shown.
+    thins the memories that were found.
     """
 
     prompt: PromptText
@@ -85,13 +85,13 @@ def answer_messages(
 
 
 def memory_line(prompt: PromptText, memory: Memory, slot: str = _LISTS[0]) -> str:
-    """Writes one memory as in the prompt, with its line end; without a time, no place for it."""
+    """Formats one memory as in the prompt, with its line end; without a time, no place for it."""
     line = prompt.entries[slot] if memory.time else prompt.entries[slot].replace("{time}:", "")
     return fill_line(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
 
 
 def question_text(question: Question) -> str:
-    """Writes the question as it is asked: with its own date, and the options of a choice."""
+    """Formats the question as it is asked: with its own date, and the options of a choice."""
     text = one_line(question.question)
     if question.time:
         text += f" (asked on {one_line(question.time)})"

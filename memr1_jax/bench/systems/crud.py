@@ -3,8 +3,8 @@
 This is the pipeline of Mem0 (arXiv 2504.19413), which is also that of Memory-R1 (arXiv 2508.19828,
 Algorithms 3 and 4) with untrained agents: rows of this family differ only in the fact source, the
 manager or the weights. Both speakers have a bank; the streams of the two advance side by side. The
-manager sees no times, scores or turns, as in the originals; what it stores has the time of the
-turn.
+manager sees no times, scores or turns, as in the originals; memories that it stores have
+the time of the turn.
 """
 
 import collections
@@ -36,7 +36,7 @@ class CrudSystem:
     facts_per_call: int = 0
 
     def start(self, speakers: tuple[str, str]) -> "CrudStore":
-        """Starts with two empty banks."""
+        """Makes a store with two empty banks."""
         return CrudStore(self, speakers)
 
 

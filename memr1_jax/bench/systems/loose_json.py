@@ -137,7 +137,7 @@ def _raw_decode(text: str, start: int) -> tuple[Any, int]:
 def _close(text: str) -> str:
     """Closes a text after its last complete element; empty if it is not broken off."""
     closers: list[str] = []
-    cut, open_then = 0, ()  # after the last complete element, and what is open there
+    cut, open_then = 0, ()  # after the last complete element, and brackets open there
     place = 0
     expects_key = False
     while place < len(text):

@@ -177,8 +177,8 @@ def random_operations(
 ) -> Manager:
     """Draws one of the operations that are legal for each fact, each as likely as the others.
 
-    Without similar memories ADD and NONE are legal. The draws depend on the seed and the facts
-    alone.
+    Without similar memories ADD and NONE are legal. The draws depend only on the seed and
+    the facts.
     """
 
     def manage(bank, facts, time, counts):

@@ -59,7 +59,7 @@ class MemoryOSSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "MemoryOSStore":
-        """Starts with three empty tiers."""
+        """Makes a store with three empty tiers."""
         return MemoryOSStore(self, speakers)
 
 

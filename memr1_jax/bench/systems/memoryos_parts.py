@@ -42,10 +42,10 @@ class Segment:
     latest: int
 
     def heat(self, session: int) -> float:
-        """Adds fresh pages and recency: e to the minus sessions since the last page.
+        """Sums fresh pages and recency: e to the minus sessions since the last page.
 
-        The original also adds how often a question met the segment. Here questions leave
-        no trace, and time is counted in sessions, since a replayed dialogue has no clock.
+        The original also adds how often a question met the segment. Here questions leave no trace,
+        and time is counted in sessions, since a replayed dialogue has no clock.
         """
         return len(self.fresh) + math.exp(self.latest - session)
 

@@ -16,7 +16,7 @@ from memr1_jax.data.types import Question, Session
 class ReadingSystem:
     """Describes what is read of a session, made of all that was read, and shown of it.
 
-    `chronological`: what is shown is in order of time, not of relevance.
+    `chronological`: memories are shown in order of time, not of relevance.
     """
 
     name: str

@@ -78,7 +78,7 @@ class Resources:
         return answer_stage(name, self.count, self.room(response), response, model)
 
     def plain_stage(self, model: str = BASE) -> AnswerStage:
-        """Builds the stage without selection of memories before the answer (distillation)."""
+        """Builds the same stage without selecting memories before the answer (distillation)."""
         return self.stage(model, plain_prompt(self.options.answer_prompt))
 
     def facts(self) -> FactSource:

@@ -1,4 +1,4 @@
-"""A conversation's banks, one a speaker: what they hold together, and an answer from them."""
+"""A conversation's banks, one a speaker: all they hold, and an answer from them."""
 
 import time
 from collections.abc import Mapping

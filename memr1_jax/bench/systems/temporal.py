@@ -74,7 +74,7 @@ class TemporalSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "TemporalStore":
-        """Starts with no facts."""
+        """Makes a store without facts."""
         return TemporalStore(self, speakers)
 
 
@@ -82,7 +82,7 @@ class TemporalStore:
     """The facts of one conversation, of both speakers together."""
 
     def __init__(self, system: TemporalSystem, speakers: tuple[str, str]):
-        """Begins with no facts."""
+        """Begins without facts."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._call = functools.partial(management_call, system.max_tokens, system.model)

@@ -39,7 +39,7 @@ class ToolAgentSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "ToolAgentStore":
-        """Starts with empty banks."""
+        """Makes a store with empty banks."""
         return ToolAgentStore(self, speakers)
 
 

@@ -16,7 +16,7 @@ Arrange: TypeAlias = Callable[[Sequence[Memory]], list[Memory]]
 
 
 def turns(session: Session) -> list[Memory]:
-    """Writes every turn as `speaker said, "text"` (the form of LoCoMo's retrieval baselines)."""
+    """Formats every turn as `speaker said, "text"` (the form of LoCoMo's retrieval baselines)."""
     return [
         Memory(
             text=f'{turn.speaker} said, "{one_line(turn.content)}"',

@@ -1,4 +1,4 @@
-"""The dialogues that a table is made on, and what it says about their origin."""
+"""The dialogues that a table is made on, and a title that states their origin."""
 
 import dataclasses
 import hashlib

@@ -62,7 +62,7 @@ def write_table(
 
     Args:
       folder: of the table.
-      about: what it was made with; `title` says what it ran on.
+      about: its models, prompts and options; `title` names its data.
       rows: in the order of the table.
       compared: what `differences.differences` finds against the row `about["against"]`.
     """
@@ -100,7 +100,7 @@ def metrics_of(rows: Sequence[TableRow]) -> list[str]:
 def markdown(
     about: Mapping, rows: Sequence[TableRow], compared: Mapping[str, Mapping] | None = None
 ) -> str:
-    """Writes scores in percent with intervals, scores by group, and what rows cost and kept."""
+    """Formats scores in percent with intervals, scores by group, and what rows cost and kept."""
     metrics = metrics_of(rows)
     parts = [f"# {about['title']}", *_notes(about)]
     header = ["row", "n", *metrics, *(["judge"] if "judge" not in metrics else [])]
@@ -128,7 +128,7 @@ def markdown(
 
 
 def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
-    """Writes the median and the 95th percentile of seconds by stage."""
+    """Formats the median and the 95th percentile of seconds by stage."""
     lines = [
         [row.name, stage, str(found["calls"]), f"{found['p50']:.3f}", f"{found['p95']:.3f}"]
         for row in rows
