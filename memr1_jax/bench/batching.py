@@ -1,12 +1,12 @@
-"""Which prompts are answered together: few shapes, and what prompts share is computed once."""
+"""Plans batches of prompts: few shapes, and a prefix that prompts share is computed once."""
 
 import dataclasses
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
-# A shared prefix ends at a multiple of this, so that chance words after an instruction do not make
-# it another one in every round.
+# A shared prefix ends at a multiple of this, so that chance words after an instruction do not
+# change it in every round.
 _STRIDE = 32
 # Prompts are taken apart into groups that share more where that saves this part of their tokens;
 # for less, large batches are worth more.
@@ -25,9 +25,9 @@ class Batch:
 
 
 def bucket(length: int) -> int:
-    """The smallest of 64, 128, 256, 384, 512, 768, 1024, ... that is not below `length`.
+    """Returns the smallest of 64, 128, 256, 384, 512, 768, 1024, ... that is at least `length`.
 
-    Few, since each is compiled, and so that little is padded where it would be much.
+    There are few, since each is compiled, yet enough that padding stays small.
     """
     size = 64
     while size < length:
@@ -37,7 +37,7 @@ def bucket(length: int) -> int:
 
 
 def rows_of(count: int, most: int) -> int:
-    """Rows of the batch that `count` prompts run in: the next power of two, `most` at most."""
+    """Returns the rows of a batch of `count` prompts: the next power of two, at most `most`."""
     return min(1 << (count - 1).bit_length(), most)
 
 
@@ -91,7 +91,7 @@ def plan(
 
 
 def _take(lengths: list[int], responses: list[int], most_rows: int, most_tokens: int) -> int:
-    """How many of the prompts, the shortest first, the next batch takes.
+    """Counts the prompts, the shortest first, that the next batch takes.
 
     It holds no more than `most_tokens`, none is padded to more than twice what it needs, and rows
     of padding are few where prompts are long.
@@ -110,7 +110,7 @@ def _take(lengths: list[int], responses: list[int], most_rows: int, most_tokens:
 
 
 def _clusters(lengths: list[int], common: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of sorted prompts that are computed on one prefix each."""
+    """Yields ranges of sorted prompts that are computed on one prefix each."""
     pending = [(0, len(lengths))]
     while pending:
         start, stop = pending.pop()
@@ -130,13 +130,13 @@ def _clusters(lengths: list[int], common: list[int]) -> Iterator[tuple[int, int]
 
 
 def _work(lengths: list[int], common: list[int]) -> int:
-    """Prompt tokens that are computed for a cluster."""
+    """Counts the prompt tokens that are computed for a cluster."""
     prefix = _prefix(lengths, common)
     return prefix + sum(lengths) - len(lengths) * prefix
 
 
 def _prefix(lengths: list[int], common: list[int], fixed: int = 0) -> int:
-    """Leading tokens that a cluster shares; every prompt keeps at least one token of its own."""
+    """Counts the leading tokens that a cluster shares; each prompt keeps one of its own or more."""
     shared = min(common, default=fixed)
     if fixed < shared < 2 * fixed:
         shared = fixed
@@ -144,7 +144,7 @@ def _prefix(lengths: list[int], common: list[int], fixed: int = 0) -> int:
 
 
 def _common(first: np.ndarray, second: np.ndarray) -> int:
-    """How many leading tokens are equal."""
+    """Counts the leading tokens that are equal."""
     length = min(len(first), len(second))
     different = first[:length] != second[:length]
     return int(np.argmax(different)) if different.any() else length

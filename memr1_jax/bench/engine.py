@@ -31,7 +31,7 @@ _FEWEST_IDS = 16  # memory ids that a grammar knows, at least: more are built in
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much goes into a batch and a prompt."""
+    """Limits of a batch and a prompt."""
 
     rows: int = 8  # a power of two
     tokens: int = 65_536  # keys of a batch, prompts and responses together
@@ -50,10 +50,10 @@ class Engine:
     """Answers lists of calls, in order; compiled once a shape.
 
     A prompt is the model's chat template around the messages. One that is too long loses the first
-    tokens of its last message, which `Reply.cut` counts: what stands before (instruction, examples)
-    and what stands at its end (the question) are kept. Decoding is greedy, so what is asked again
+    tokens of its last message, which `Reply.cut` counts: the text before it (instruction, examples)
+    and its end (the question) are kept. Decoding is greedy, so a repeated prompt
     gets the reply from the cache. Batches are arranged before the cache is looked at, and stored
-    whole: a run that goes on after a kill computes the same batches as one that was not killed.
+    whole: a run that resumes after a kill computes the same batches as one that was not killed.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Engine:
         self._most_rows = max(limits.rows, split)
 
     def __call__(self, calls: Sequence[Call]) -> list[Reply]:
-        """The replies to the calls; equal calls are made once.
+        """Returns the replies to the calls; equal calls are made once.
 
         Raises:
           UserError: a call names an unknown model, or its response has no room.
@@ -130,12 +130,12 @@ class Engine:
         return [replies[key] for key in keys]
 
     def forget(self) -> None:
-        """Drops what earlier calls left, so that what follows does not hang on them."""
+        """Drops what earlier calls left, so that what follows does not depend on it."""
         self._heads.clear()
         self._prefixes.clear()
 
     def _digest(self, name: str) -> str:
-        """What the cache knows a model by; a name is enough where nothing is kept."""
+        """Returns the cache's key of a model; its name is enough where nothing is kept."""
         if self._cache is None:
             return name
         if name not in self._digests:
@@ -147,11 +147,11 @@ class Engine:
         return call.model, call.schema, self._entries(call), call.max_tokens
 
     def _entries(self, call: Call) -> int:
-        """Ids that the grammar of a call knows."""
+        """Counts the ids that the grammar of a call knows."""
         return max(_FEWEST_IDS, 1 << max(call.ids - 1, 0).bit_length()) if call.schema else 0
 
     def _encode(self, call: Call) -> "_Prompt":
-        """The prompt as token ids, cut where it is too long."""
+        """Encodes a prompt as token ids, cut where it is too long."""
         if call.model not in self._models:
             raise UserError(
                 f"A call of the stage {call.stage} wants the model {call.model!r}, but there are "
@@ -178,13 +178,13 @@ class Engine:
             over = len(head) + len(rest) - room
             # A head that fills the room alone is cut as well.
             tokens = (*head, *rest[over:]) if over < len(rest) else (*head, *rest)[over:]
-        # What came again is an instruction with its examples, and will come again.
+        # A head that came again is an instruction with its examples, and will come again.
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(head, tokens, strict=False))
         fixed = sum(1 for _ in same) if known else 0
         return _Prompt(np.array(tokens, np.int32), max(over, 0), fixed)
 
     def _head(self, name: str, text: str) -> tuple[list[int], bool]:
-        """What stands before a last message as tokens, and whether it has stood there before."""
+        """Encodes the text before a last message, and tells whether it has been seen before."""
         known = (name, text) in self._heads
         if not known:
             if len(self._heads) >= _MOST_HEADS:
@@ -204,7 +204,7 @@ class Engine:
         prompts: Sequence["_Prompt"],
         prefix: int,
     ) -> list[Reply]:
-        """One batch through the device."""
+        """Runs one batch through the device."""
         first = calls[0]
         model = self._models[first.model]
         grammar = self._grammar(first)
@@ -243,7 +243,7 @@ class Engine:
         return replies
 
     def _prefix(self, model: Model, tokens: np.ndarray) -> tuple[float, tuple[Context, ...]]:
-        """Keys and values of a shared prefix, and the seconds it took to compute them now."""
+        """Returns keys and values of a shared prefix, and the seconds spent on them now."""
         if not len(tokens):
             return 0.0, ()
         key = (id(model), tokens.tobytes())

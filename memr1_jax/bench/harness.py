@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]  # what is done, how far, of how many
 
 @dataclasses.dataclass(frozen=True)
 class RowRun:
-    """What became of a row.
+    """The outcome of a row.
 
     `bank_items` and `bank_tokens` are summed over the conversations, as they stood at the end. The
     calls are kept without their messages.
@@ -41,9 +41,9 @@ class RowRun:
 
 
 def asking(conversations: Sequence[Conversation], most: int) -> list[Conversation]:
-    """The conversations with at most `most` questions in all, evenly spread; 0 keeps all.
+    """Keeps at most `most` questions of the conversations in all, evenly spread; 0 keeps all.
 
-    Conversations of which nothing is asked are left out.
+    Conversations without a question are left out.
     """
     places = [(c, q) for c, conversation in enumerate(conversations)
               for q in range(len(conversation.questions))]  # fmt: skip
@@ -71,7 +71,7 @@ def run_row(
     """Has a system read all conversations and answer all their questions.
 
     Conversations advance together, so that their calls form batches, as do the questions that are
-    asked at the same place. A store never sees a question before what precedes it was read.
+    asked at the same place. A store sees a question only after all that precedes it was read.
 
     Args:
       system: the row.
@@ -81,7 +81,7 @@ def run_row(
       score: of the benchmark, from `scoring.METRICS`.
       together_at_most: conversations that advance together.
       plain_marks: see `metrics.score`.
-      on_progress: told what is going on.
+      on_progress: told what is being done.
     """
     made: list[tuple[Call, Reply]] = []
 

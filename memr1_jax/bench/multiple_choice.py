@@ -17,7 +17,7 @@ _MARKED = re.compile(
 
 
 def choose_official(text: str) -> frozenset[str]:
-    """Return the options that PersonaMem's own script finds in a text.
+    """Returns the options that PersonaMem's own script finds in a text.
 
     All letters a to d in round brackets; without any, all that stand alone as words, so that the
     article "a" and the d of "I'd" count as options.
@@ -27,7 +27,7 @@ def choose_official(text: str) -> frozenset[str]:
 
 
 def choose_marked(text: str) -> frozenset[str]:
-    """Return the options that a text marks: as `choose_official`, less articles and contractions.
+    """Returns the options a text marks: as `choose_official`, less articles and contractions.
 
     A lone "a" counts only where no word follows it, after "option" or "choice", or as a capital
     within a sentence.
@@ -37,7 +37,7 @@ def choose_marked(text: str) -> frozenset[str]:
 
 
 def score_multiple_choice(response: str, key: str) -> dict[str, float]:
-    """Return both accuracies of one response, 0 or 1.
+    """Returns both accuracies of one response, 0 or 1.
 
     A response is right where the options found after its last `<final_answer>` are exactly the key,
     or else those found in the whole of it. `accuracy_personamem_official` is the published rule;

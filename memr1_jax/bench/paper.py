@@ -1,4 +1,4 @@
-"""The figures of Memory-R1's tables (arXiv 2508.19828), corrected, to be printed beside ours.
+"""The figures of Memory-R1's tables (arXiv 2508.19828), corrected, to be printed next to ours.
 
 They lie in `paper.json`: F1 (set of words), BLEU-1 and judge in percent, with a note wherever a
 figure differs from the printed one or does not mean what its name says.
@@ -64,7 +64,7 @@ def _content() -> dict:
 
 
 def paper_table(name: str) -> PaperTable:
-    """The table `name` of `TABLES`; KeyError where there is none."""
+    """Returns the table `name` of `TABLES`; KeyError where there is none."""
     table, notes = _content()["tables"][name], _content()["notes"]
     rows = tuple(
         PaperRow(
@@ -81,12 +81,12 @@ def paper_table(name: str) -> PaperTable:
 
 
 def paper_latency() -> tuple[PaperLatency, ...]:
-    """Latencies by stage, in the order of the pipeline."""
+    """Returns latencies by stage, in the order of the pipeline."""
     return tuple(PaperLatency(**row) for row in _content()["latency"]["rows"])
 
 
 def paper_markdown(name: str) -> str:
-    """A table in Markdown, cells as F1 / BLEU-1 / judge, with numbered notes below it."""
+    """Formats a table in Markdown, cells as F1 / BLEU-1 / judge, with numbered notes below it."""
     table = paper_table(name)
     numbers = {}
     header = ["backbone", "method", *(f"{c.name} ({c.count})" for c in table.columns)]

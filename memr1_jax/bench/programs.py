@@ -20,9 +20,9 @@ _PROGRAMS: dict[tuple, Callable] = {}
 
 
 def compiled(function: Callable, static: tuple, arguments: tuple) -> Callable:
-    """The function, its first arguments fixed, compiled for the shapes of the others.
+    """Compiles the function, its first arguments fixed, for the shapes of the others.
 
-    So no run that is timed compiles, and engines share their programs.
+    So no timed run compiles, and engines share their programs.
     """
     leaves, structure = jax.tree.flatten(arguments)
     key = (function, static, structure, *((np.shape(x), x.dtype) for x in leaves))
@@ -44,7 +44,7 @@ def greedy(
     shown: jax.Array,
     grammar: Grammar | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Greedy responses `[B, R]`, their lengths and whether they stopped, each `[B]`."""
+    """Generates greedy responses `[B, R]`, their lengths and whether they stopped, each `[B]`."""
     with on_mesh(mesh):
         constraint = None
         if grammar is not None:
@@ -65,7 +65,7 @@ def greedy(
 
 
 def read_prefix(decoder: Decoder, mesh: Mesh | None, params: dict, block: Block) -> Context:
-    """Keys and values of a prefix `[T]`."""
+    """Computes keys and values of a prefix `[T]`."""
     with on_mesh(mesh):
         _, (context,) = decoder.apply({"params": params}, (block,), method=Decoder.prefill)
         return context

@@ -1,4 +1,4 @@
-"""Replies of language models on disk, so that a run that was stopped goes on where it was."""
+"""Keeps replies of language models on disk, so that a stopped run resumes where it was."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ class ReplyCache:
             raise self._failed(error) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
-        """The replies that are there."""
+        """Returns the replies that are there."""
         columns = ", ".join(_FIELDS)
         found = {}
         for key in dict.fromkeys(keys):
@@ -71,7 +71,7 @@ class ReplyCache:
             raise self._failed(error) from error
 
     def _failed(self, error: sqlite3.Error) -> UserError:
-        """What is wrong: the disk, another process, or the file itself."""
+        """Tells what is wrong: the disk, another process, or the file itself."""
         if isinstance(error, sqlite3.OperationalError):  # not the contents
             return cannot_write(self.path, error)
         return UserError(
@@ -84,12 +84,12 @@ class ReplyCache:
 
 
 def reply_key(model: str, prompt: Iterable[int], max_tokens: int, schema: str, ids: int) -> str:
-    """What a greedy reply depends on, as one word; `model` is a `model_digest`."""
+    """Digests all that a greedy reply depends on; `model` is a `model_digest`."""
     return _digest(json.dumps([model, list(prompt), max_tokens, schema, ids]).encode())
 
 
 def model_digest(folder: str | os.PathLike, dtype) -> str:
-    """A word for the weights and the tokenizer of a model folder, computed with in `dtype`."""
+    """Digests the weights and the tokenizer of a model folder that is used in `dtype`."""
     return folder_digest(folder, str(jnp.dtype(dtype)))
 
 

@@ -72,19 +72,20 @@ METRICS: dict[str, Score] = {
 
 
 def headline(metrics: Iterable[str]) -> str:
-    """The metric that a table is sorted and plotted by."""
+    """Returns the metric that a table is sorted and plotted by."""
     metrics = list(metrics)
     preferred = ("judge", "accuracy_personamem_official", "f1_set_of_words")
     return next((name for name in preferred if name in metrics), metrics[0])
 
 
 def summarise(answered: Sequence[Answered], seed: int = 0) -> list[dict]:
-    """Means by group and, last, overall, each with 95 % intervals.
+    """Computes means by group and, last, overall, each with 95 % intervals.
 
     LoCoMo's groups are its categories, by true name and by the name in the papers' tables; those of
-    other data sets their kinds of question. Overall is the mean over questions, but for adversarial
-    ones. An entry has `name`, `paper_name`, `count` and `metrics`: by metric the `mean`, how many
-    `questions` have it, and bounds `by_question` and, overall, `by_conversation` (bootstrap).
+    other data sets are their kinds of question. Overall is the mean over all questions except
+    adversarial ones. An entry has `name`, `paper_name`, `count` and `metrics`: by metric the
+    `mean`, how many `questions` have it, and bounds `by_question` and, overall, `by_conversation`
+    (bootstrap).
     """
     entries = []
     for name, paper_name, members in _groups(answered):

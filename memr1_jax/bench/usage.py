@@ -1,4 +1,4 @@
-"""What a row of a table cost, and where its memories failed."""
+"""Measures what a row of a table cost, and where its memories failed."""
 
 import collections
 import dataclasses
@@ -31,7 +31,7 @@ class StageUsage:
 def usage_by_stage(
     calls: Iterable[tuple[Call, Reply]], searches: Sequence[float] = ()
 ) -> list[StageUsage]:
-    """Usage of each stage, in the order in which stages first appear.
+    """Sums up each stage, in the order in which stages first appear.
 
     Args:
       calls: every call with its reply.
@@ -58,7 +58,7 @@ def usage_by_stage(
 
 
 def total_usage(stages: Iterable[StageUsage]) -> dict[str, int]:
-    """Language-model calls and tokens over all stages."""
+    """Counts language-model calls and tokens over all stages."""
     asked = [stage for stage in stages if stage.stage != SEARCH]
     fields = ("calls", "prompt_tokens", "tokens", "cut_off")
     return {field: sum(getattr(stage, field) for stage in asked) for field in fields}
@@ -87,7 +87,7 @@ class EvidenceFound:
 def find_evidence(
     evidence: Iterable[str], held: Iterable[Memory], shown: Iterable[Memory]
 ) -> EvidenceFound:
-    """What became of one question's evidence turns.
+    """Tells what became of one question's evidence turns.
 
     Args:
       evidence: their ids; repeated ones count once.
@@ -124,7 +124,7 @@ class EvidenceSummary:
 
 
 def summarise_evidence(found: Iterable[EvidenceFound]) -> EvidenceSummary:
-    """The summary over questions."""
+    """Summarises evidence over questions."""
     found = list(found)
     rows = np.array(
         [

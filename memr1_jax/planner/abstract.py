@@ -39,11 +39,11 @@ class AbstractStep:
 
 
 def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
-    """The train step of "manager" or "answer" under `options`, without weights.
+    """Builds the train step of "manager" or "answer" under `options`, without weights.
 
     A model that `PRESETS` lists is taken from there, with SmolLM2's tokenizer in place of its own:
-    the vocabulary keeps the model's size. Others are folders, of which only the configuration and
-    the tokenizer are read. The data are a few generated dialogues, counted as `ROWS` rows.
+    the vocabulary keeps the model's size. Others are folders; only their configuration and
+    tokenizer are read. The data are a few generated dialogues, counted as `ROWS` rows.
 
     Raises:
       UserError: the model or the options are not usable.
@@ -82,7 +82,7 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
 
 
 def _models(options):
-    """All roles, each model of one name made once."""
+    """Makes the models of all roles, each name once."""
     made = {}
 
     def find(name):
@@ -96,7 +96,7 @@ def _models(options):
 
 
 def _model(name, options):
-    """A model whose parameters are shapes."""
+    """Makes a model whose parameters are shapes."""
     preset = name.rsplit("/", 1)[-1].lower().removesuffix("-instruct")
     if preset in PRESETS and not Path(name).exists():
         config, folder = PRESETS[preset], resolve_model(SMOLLM2)
@@ -111,12 +111,12 @@ def _model(name, options):
 
 
 def abstract_params(config: DecoderConfig) -> dict:
-    """Shapes of the decoder's parameters."""
+    """Returns the shapes of the decoder's parameters."""
     return jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
 
 
 def _stretched(data):
-    """The data as if they had `ROWS` rows."""
+    """Stretches the shapes of the data to `ROWS` rows."""
     rows = data.rows
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(

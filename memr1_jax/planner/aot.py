@@ -19,7 +19,7 @@ from memr1_jax.planner.chips import CHIPS
 
 @dataclasses.dataclass(frozen=True)
 class CompileReport:
-    """What the compiler says of a program; bytes are those of one chip.
+    """The compiler's report on a program; bytes are those of one chip.
 
     `outputs` are those that do not reuse a donated argument; `peak` is arguments, outputs,
     temporaries and code together, which all live while the program runs.
@@ -45,7 +45,7 @@ class CompileReport:
         return chip and chip.usable
 
     def __str__(self) -> str:
-        """A few lines to print."""
+        """Returns a few lines to print."""
         size = "{:.3f} GiB".format
         lines = [
             f"compiled for {self.devices} x {self.device_kind} in {self.seconds:.1f} s",
@@ -66,14 +66,14 @@ class CompilerFailed(UserError):
 
 
 def topology_devices(name: str) -> Sequence[Any]:
-    """The devices of a TPU topology such as "v5e:2x2" or "v5p:2x2x1", for `make_mesh`.
+    """Returns the devices of a TPU topology such as "v5e:2x2" or "v5p:2x2x1", for `make_mesh`.
 
     Raises:
       UserError: libtpu is missing, or knows no such topology.
     """
     from jax.experimental import topologies
 
-    # There is no TPU to ask, on the network or beside the processor.
+    # There is no TPU to ask, on the network or in this machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -96,7 +96,7 @@ def topology_devices(name: str) -> Sequence[Any]:
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
-    """Shapes and number formats of a pytree, with shardings; no array is made."""
+    """Returns shapes and number formats of a pytree, with shardings; makes no array."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -1,9 +1,9 @@
-"""What one TPU chip can hold and do: the one table behind fit reports and rooflines.
+"""Capacities and speeds of TPU chips: the one table behind fit reports and rooflines.
 
 Figures are those of the system pages v4, v5e, v5p and v6e of cloud.google.com/tpu/docs: peak
 bfloat16 compute, memory and its bandwidth, and bidirectional interconnect bandwidth of a chip. The
 page of v4 names no interconnect per chip; it is twice the pod's all-reduce bandwidth over its chips
-(1.1 PB/s, 4096), which is how the two figures stand to each other on the pages of v5e and v6e.
+(1.1 PB/s, 4096), as the two figures are related on the pages of v5e and v6e.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class Chip:
     """One chip; bytes, operations and seconds.
 
     `usable` is what libtpu's compiler lets a program use of a device's memory. A v4 chip appears to
-    it as two devices, of which each has half.
+    it as two devices, each with half.
     """
 
     name: str
@@ -50,7 +50,7 @@ CHIPS: dict[str, Chip] = {
 
 
 def chip_of(device_kind: str) -> Chip:
-    """The chip behind a device's kind, such as "TPU v5 lite".
+    """Returns the chip behind a device's kind, such as "TPU v5 lite".
 
     Raises:
       UserError: the table does not know it.

@@ -1,4 +1,4 @@
-"""What a train step takes on a mesh: work of its phases, estimates of memory and communication.
+"""Estimates a train step on a mesh: work of its phases, memory and communication.
 
 Arguments are counted exactly. Temporaries are estimated, well enough to leave out meshes that
 clearly do not fit and to order the others; the compiler has the last word.
@@ -25,7 +25,7 @@ from memr1_jax.training.config import ExperimentConfig
 class Estimate:
     """A layout, and bytes of one device.
 
-    `arguments` are exact; `memory` is the estimated peak, `sent` what goes over the network a step.
+    `arguments` are exact; `memory` is the estimated peak, `sent` the network traffic of a step.
     """
 
     layout: Layout
@@ -43,14 +43,14 @@ class Chain:
 
     @classmethod
     def of(cls, agent: Any, decoder: Any, prompts: int, group: int) -> "Chain":
-        """That of an agent's rollout."""
+        """Returns the chain of an agent's rollout."""
         instruction = agent.template.instruction_block.tokens.shape[-1]
         lengths = Lengths(instruction, agent.prompt_length, agent.response_length, prompts, group)
         return cls(decoder.config, lengths)
 
 
 def sampled_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
-    """The chain of the agent in training in its rollout; of one turn, where there are episodes."""
+    """Returns the trained agent's chain in its rollout; of one turn, where there are episodes."""
     policy, rows = made.policy, (options.batch, options.policy.group)
     if policy.horizon is not None and policy.horizon.scheme == "terminal":
         rows = (math.prod(rows), 1)  # trajectories, each with prompts of its own
@@ -58,14 +58,14 @@ def sampled_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
 
 
 def trained_chain(made: AbstractStep, options: ExperimentConfig) -> Chain:
-    """The chain of the agent in training in its update."""
+    """Returns the trained agent's chain in its update."""
     sampled = sampled_chain(made, options)
     prompts = _turns(made) * sampled.lengths.prompts
     return Chain(sampled.config, dataclasses.replace(sampled.lengths, prompts=prompts))
 
 
 def asked_chain(made: AbstractStep, options: ExperimentConfig) -> Chain | None:
-    """The answers to a manager's edits, as many as there are at a time; else None.
+    """Returns the chain of answers to a manager's edits, those made at one time; else None.
 
     There is a prompt for each sample and question.
     """
@@ -79,7 +79,7 @@ def asked_chain(made: AbstractStep, options: ExperimentConfig) -> Chain | None:
 
 
 def _asked_at_once(made, options):
-    """Answers that belong together, to one turn or to the end of the episodes."""
+    """Counts the answers that belong together, to one turn or to the end of the episodes."""
     horizon, questions = made.policy.horizon, options.questions_per_turn
     if horizon is not None:
         end = _data(made).asked.shape[1]
@@ -88,7 +88,7 @@ def _asked_at_once(made, options):
 
 
 def _askings(made, options):
-    """How often an `asked_chain` is computed in a step."""
+    """Counts how often an `asked_chain` is computed in a step."""
     policy = made.policy
     parts = math.ceil(_asked_at_once(made, options) / asked_chain(made, options).lengths.prompts)
     every_turn = policy.horizon is not None and policy.horizon.scheme == "branches"
@@ -96,7 +96,7 @@ def _askings(made, options):
 
 
 def _turns(made):
-    """Turns of an episode, 1 without episodes."""
+    """Counts the turns of an episode, 1 without episodes."""
     return 1 if made.policy.horizon is None else _data(made).turns.present.shape[1]
 
 
@@ -105,7 +105,7 @@ def _data(made):
 
 
 def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> dict[str, Work]:
-    """Operations and bytes of the phases of a train step, in their order.
+    """Counts operations and bytes of the phases of a train step, in their order.
 
     The judge of a reward is left out.
     """
@@ -135,7 +135,7 @@ def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> 
 def estimate(
     made: AbstractStep, options: ExperimentConfig, devices: list, layout: Layout
 ) -> Estimate:
-    """Memory and communication of a step on `devices` in a layout."""
+    """Estimates memory and communication of a step on `devices` in a layout."""
     arguments = argument_bytes(made, layout_mesh(layout, devices))
     rollout = _rollout_bytes(made, options, layout)
     update = _update_bytes(made, options, layout)
@@ -144,13 +144,13 @@ def estimate(
 
 
 def argument_shardings(made: AbstractStep, mesh: Mesh) -> tuple:
-    """Where a step's arguments lie."""
+    """Returns the shardings of a step's arguments."""
     *placed, _, _ = made.arguments
     return (*step_shardings(mesh, *placed), *[batch_sharding(mesh)] * 2)
 
 
 def argument_bytes(made: AbstractStep, mesh: Mesh) -> int:
-    """Bytes of a step's arguments on one device, from their shardings."""
+    """Counts the bytes of a step's arguments on one device, from their shardings."""
     return sum(
         math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf, sharding in zip(
@@ -162,12 +162,12 @@ def argument_bytes(made: AbstractStep, mesh: Mesh) -> int:
 
 
 def layout_mesh(layout: Layout, devices: list) -> Mesh:
-    """The mesh of a layout."""
+    """Makes the mesh of a layout."""
     return make_mesh(layout.axes, devices)
 
 
 def _rollout_bytes(made, options, layout):
-    """Temporaries while sampling: gathered weights, keys and values, a layer over all prompts."""
+    """Sums temporaries of sampling: gathered weights, keys, values, a layer over all prompts."""
 
     def needed(chain):
         prompts = dataclasses.replace(chain.lengths, response=0)
@@ -182,7 +182,7 @@ def _rollout_bytes(made, options, layout):
 
 
 def _update_bytes(made, options, layout):
-    """Temporaries of the update: gradients, kept activations, one layer, hidden states, a table."""
+    """Sums the update's gradients, kept activations, one layer, hidden states and a table."""
     chain = trained_chain(made, options)
     config, lengths = chain.config, chain.lengths
     parts = layout.micro_batches * options.policy.mini_batches
@@ -199,7 +199,7 @@ def _update_bytes(made, options, layout):
 
 
 def _layer_bytes(config, lengths, layout):
-    """Hidden states, the feed-forward network's arrays and scores of one layer."""
+    """Counts bytes of a layer's hidden states, scores and feed-forward arrays."""
     prompts = math.ceil(lengths.prompts / layout.rows)
     tokens = lengths.instruction + prompts * (lengths.prompt + lengths.group * lengths.response)
     width = 2 * config.model_width + 2 * config.mlp_width / layout.tensor
@@ -207,7 +207,7 @@ def _layer_bytes(config, lengths, layout):
 
 
 def _sent_bytes(made, options, layout):
-    """Bytes that a device sends: weights and gradients over fsdp, sums over data and tensor.
+    """Counts bytes sent by a device: weights and gradients over fsdp, sums over data and tensor.
 
     A gather or a scatter of X bytes over n devices sends X (n - 1) / n of them, a sum both.
     """
@@ -246,12 +246,12 @@ def _has_reference(options):
 
 
 def _has_old_pass(options):
-    """Tells that the policy before the update is computed by a pass of its own."""
+    """Tells whether the policy before the update has a pass of its own."""
     policy = options.policy
     penalised = _has_reference(options) and policy.penalises_reward
     return options.algorithm in ("grpo", "ppo") and (not policy.single_step or penalised)
 
 
 def _networks(options):
-    """Networks that learn: PPO has a critic as well."""
+    """Counts the networks that learn: PPO has a critic as well."""
     return 2 if options.algorithm == "ppo" else 1

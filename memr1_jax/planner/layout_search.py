@@ -1,4 +1,4 @@
-"""Whether a train step fits onto TPUs, on which mesh, and what it costs there at least.
+"""Finds whether and on which mesh a train step fits TPUs, and its least cost there.
 
 Meshes are ordered by an estimate of what they send over the network, those that clearly do not fit
 are left out, and the others are compiled in that order until one fits.
@@ -31,7 +31,7 @@ from memr1_jax.planner.estimates import (
 from memr1_jax.planner.roofline import Layout, Work
 from memr1_jax.training.config import ExperimentConfig
 
-ROUGH = 1.1  # by so much an estimate may be too high before its mesh is left out
+ROUGH = 1.1  # an estimate may be too high by this factor before its mesh is left out
 ATTEMPTS = 4  # compilations at most
 
 
@@ -45,12 +45,12 @@ class Fit:
     chip: Chip
 
     def seconds(self) -> dict[str, float]:
-        """Least seconds of each phase."""
+        """Returns the least seconds of each phase."""
         devices = self.report.devices
         return {name: work.seconds(self.chip, devices) for name, work in self.work.items()}
 
     def __str__(self) -> str:
-        """Lines to print."""
+        """Returns lines to print."""
         seconds = self.seconds()
         phases = [
             f"{name}: {work.flops:.3g} FLOPs, {work.bytes / GIB:.3g} GiB moved per chip,"
@@ -69,7 +69,7 @@ class DoesNotFit(UserError):
     """
 
     def __init__(self, message: str, least: Estimate, usable: int, attempts: int):
-        """Keeps the figures beside the message."""
+        """Keeps the figures with the message."""
         super().__init__(message)
         self.least, self.usable, self.attempts = least, usable, attempts
 
@@ -82,7 +82,7 @@ def fit_step(
 ) -> Fit:
     """Compiles the step of "manager" or "answer" for a topology such as "v5e:4x4".
 
-    On --mesh where it is given, else on the first mesh that fits. `say` is told what is tried.
+    Uses --mesh where it is given, else the first mesh that fits. `say` is told what is tried.
 
     Raises:
       DoesNotFit: the step is too large on every mesh that was tried.
@@ -121,7 +121,7 @@ def fit_step(
 def propose(
     made: AbstractStep, options: ExperimentConfig, devices: list, chip: Chip
 ) -> list[Estimate]:
-    """Layouts of all `devices` worth compiling: the least communication first, the smallest last.
+    """Lists layouts of all `devices` worth compiling: least communication first, smallest last.
 
     Raises:
       DoesNotFit: all are too large.
@@ -157,7 +157,7 @@ def propose(
 
 
 def layouts(options: ExperimentConfig, devices: int, num_heads: int) -> Iterator[Layout]:
-    """Layouts that use all devices, with at least one prompt and one head on each.
+    """Yields layouts that use all devices, with at least one prompt and one head on each.
 
     Micro-batches are as many as --micro_batches, or the next fewer that divide the batch.
     """

@@ -53,11 +53,11 @@ class Work:
     bytes: float
 
     def times(self, count: int) -> "Work":
-        """The same several times over."""
+        """Multiplies the work by `count`."""
         return Work(count * self.flops, count * self.bytes)
 
     def seconds(self, chip: Chip, devices: int) -> float:
-        """Least time on `devices` of a chip."""
+        """Returns the least time on `devices` of a chip."""
         return max(self.flops / devices / chip.device_flops, self.bytes / chip.device_bandwidth)
 
 
@@ -86,18 +86,18 @@ class Layout:
         return self.fsdp * self.tensor
 
     def __str__(self) -> str:
-        """As flags."""
+        """Formats the layout as flags."""
         mesh = ",".join(f"{axis}:{size}" for axis, size in self.axes.items())
         return f"--mesh={mesh} --micro_batches={self.micro_batches}"
 
 
 def matrix_flops(config: Any) -> float:
-    """Operations of one token in the projections of all layers of a `DecoderConfig`."""
+    """Counts operations of one token in the projections of all layers of a `DecoderConfig`."""
     return 2.0 * config.num_layers * _kernel_size(config)
 
 
 def attention_flops(config: Any, tokens: int, above: int, *, causal: bool = True) -> float:
-    """Operations of T tokens with the keys above them and, up to themselves, with their own.
+    """Counts operations of T tokens on the keys above them and, up to themselves, on their own.
 
     Without `causal` every token counts all of its block, as a program with a mask computes it.
     """
@@ -107,17 +107,17 @@ def attention_flops(config: Any, tokens: int, above: int, *, causal: bool = True
 
 
 def forward_flops(config: Any, tokens: int, above: int, *, causal: bool = True) -> float:
-    """Operations of one block of T tokens below `above` others, without logits."""
+    """Counts operations of one block of T tokens below `above` others, without logits."""
     return tokens * matrix_flops(config) + attention_flops(config, tokens, above, causal=causal)
 
 
 def logit_flops(config: Any, tokens: int) -> float:
-    """Operations of the output head."""
+    """Counts operations of the output head."""
     return 2.0 * tokens * config.model_width * config.vocab_size
 
 
 def chain_flops(config: Any, lengths: Lengths, *, causal: bool = True) -> float:
-    """Operations of one forward pass over a block chain, with the logits of all responses."""
+    """Counts operations of a forward pass over a block chain, with logits of all responses."""
     above = lengths.instruction + lengths.prompt
     return (
         prefill_flops(config, lengths, causal=causal)
@@ -128,7 +128,7 @@ def chain_flops(config: Any, lengths: Lengths, *, causal: bool = True) -> float:
 
 
 def prefill_flops(config: Any, lengths: Lengths, *, causal: bool = True) -> float:
-    """Operations of instruction and prompts, with the logits of each response's first token."""
+    """Counts operations of instruction and prompts, with logits of responses' first tokens."""
     return (
         forward_flops(config, lengths.instruction, 0, causal=causal)
         + lengths.prompts
@@ -138,7 +138,7 @@ def prefill_flops(config: Any, lengths: Lengths, *, causal: bool = True) -> floa
 
 
 def decode_flops(config: Any, lengths: Lengths) -> float:
-    """Operations of all response tokens but the last, one after another, and their logits."""
+    """Counts operations of all response tokens but the last, in sequence, and their logits."""
     steps = max(lengths.response - 1, 0)
     above = lengths.instruction + lengths.prompt
     block = forward_flops(config, steps, above)
@@ -146,38 +146,38 @@ def decode_flops(config: Any, lengths: Lengths) -> float:
 
 
 def adapter_size(config: Any, rank: int) -> int:
-    """Numbers in LoRA adapters on all projections."""
+    """Counts the numbers in LoRA adapters on all projections."""
     return config.num_layers * rank * sum(math.prod(s) + math.prod(t) for s, t in _kernels(config))
 
 
 def weight_bytes(config: Any) -> float:
-    """Bytes of the weights in the arithmetic's format, less a table that is only looked up."""
+    """Counts bytes of weights in the arithmetic's format, less a table that is only looked up."""
     table = 0 if config.tie_embeddings else config.vocab_size * config.model_width
     return COMPUTE * (config.num_parameters - table)
 
 
 def cache_bytes(config: Any, lengths: Lengths, layout: Layout) -> float:
-    """Bytes of a device's keys and values of a whole chain, responses at full length."""
+    """Counts bytes of a device's keys and values of a chain, responses at full length."""
     prompts = math.ceil(lengths.prompts / layout.rows)
     tokens = lengths.instruction + prompts * (lengths.prompt + lengths.group * lengths.response)
     return tokens * _key_bytes(config, layout)
 
 
 def prefill_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
-    """Instruction and prompts of a rollout."""
+    """Counts the work of instruction and prompts of a rollout."""
     written = dataclasses.replace(lengths, response=0)
     moved = weight_bytes(config) / layout.tensor + cache_bytes(config, written, layout)
     return Work(prefill_flops(config, lengths), moved)
 
 
 def decode_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
-    """Decoding at full length: every step reads all weights, keys and values."""
+    """Counts work of decoding at full length: a step reads all weights, keys and values."""
     step = weight_bytes(config) / layout.tensor + cache_bytes(config, lengths, layout)
     return Work(decode_flops(config, lengths), max(lengths.response - 1, 0) * step)
 
 
 def forward_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
-    """One pass over a chain without gradients: the reference, or values before an update."""
+    """Counts work of a pass without gradients: the reference, or values before an update."""
     weights = layout.micro_batches * weight_bytes(config) / layout.tensor
     return Work(chain_flops(config, lengths), weights + cache_bytes(config, lengths, layout))
 
@@ -185,7 +185,7 @@ def forward_work(config: Any, lengths: Lengths, layout: Layout) -> Work:
 def update_work(
     config: Any, lengths: Lengths, layout: Layout, *, remat: str = "full", lora_rank: int = 0
 ) -> Work:
-    """Gradients by micro-batches, and the optimiser.
+    """Counts the work of gradients by micro-batches, and of the optimiser.
 
     Forward and backward are worth three forward passes, four where the layers are computed again
     ("full" remat). With adapters the kernels' own gradients fall away, a third of the plain pass.
@@ -209,7 +209,7 @@ def update_work(
 
 
 def kept_bytes(config: Any, lengths: Lengths, layout: Layout) -> float:
-    """Bytes of the inputs of all layers that a device keeps of one micro-batch (full remat)."""
+    """Counts bytes of layer inputs that a device keeps of one micro-batch (full remat)."""
     prompts = math.ceil(lengths.prompts / layout.micro_batches / layout.rows)
     blocks = (
         (1, lengths.instruction),
@@ -221,18 +221,18 @@ def kept_bytes(config: Any, lengths: Lengths, layout: Layout) -> float:
 
 
 def along_tensor(size: int, layout: Layout) -> int:
-    """What a device holds of an array axis that lies over tensor where it divides evenly."""
+    """Returns a device's part of an axis that lies over tensor where it divides evenly."""
     return size if size % layout.tensor else size // layout.tensor
 
 
 def _key_bytes(config, layout):
-    """Bytes of one token's keys and values on a device, all layers."""
+    """Counts bytes of one token's keys and values on a device, all layers."""
     heads = along_tensor(config.num_kv_heads, layout)
     return 2 * COMPUTE * config.num_layers * heads * config.head_size
 
 
 def _kernels(config):
-    """Inputs and outputs of the projections of a layer."""
+    """Returns inputs and outputs of the projections of a layer."""
     width, mlp = (config.model_width,), (config.mlp_width,)
     query, key = (config.num_heads, config.head_size), (config.num_kv_heads, config.head_size)
     return (

@@ -37,7 +37,7 @@ _AGAIN = (408, 409, 425, 429)
 
 @dataclasses.dataclass(frozen=True)
 class EndpointOptions:
-    """How patiently an endpoint is asked; times in seconds."""
+    """Sets how patiently an endpoint is asked; times in seconds."""
 
     timeout: float = 60.0  # of one attempt, from the first byte sent to the last one read
     attempts: int = 6
@@ -50,7 +50,7 @@ class EndpointOptions:
 
 
 def read_key(environment: Mapping[str, str], url: str) -> str:
-    """The key for an endpoint, or "" where the environment has none.
+    """Returns the key for an endpoint, or "" where the environment has none.
 
     `MEMR1_JUDGE_KEY` comes first. `OPENAI_API_KEY` is not sent unencrypted to another machine.
     """
@@ -64,7 +64,7 @@ def _is_private(url: str) -> bool:
 
 
 def chat_address(url: str) -> str:
-    """The address of chat completions under a base address such as "http://localhost:8000/v1".
+    """Returns the address of chat completions under one such as "http://localhost:8000/v1".
 
     Raises:
       UserError: it is no http address, or holds a user name or password.
@@ -97,7 +97,7 @@ def endpoint_judge(
     clock: Callable[[], float] = time.monotonic,
     seed: int | None = None,
 ) -> Judge:
-    """A judge that asks `model` behind `url`, at temperature 0.
+    """Returns a judge that asks `model` behind `url`, at temperature 0.
 
     JSON is asked for by the request's `response_format` until the server refuses it, from then on
     by the prompt alone. Failures that may pass (timeouts, lost connections, status 408, 409, 425,
@@ -110,7 +110,7 @@ def endpoint_judge(
       key: sent as a bearer token; see `read_key`.
       options: times and limits.
       log: gets a line for every attempt and what came of it.
-      sleep: waits for some seconds; by default in a way that ends when judging ends.
+      sleep: waits for some seconds; by default so that it ends when judging ends.
       clock: seconds.
       seed: of the varied pauses.
 
@@ -128,7 +128,7 @@ def endpoint_judge(
 
 
 def _in_order(client: "_Client", sleep: Callable[[float], None] | None) -> Callable:
-    """Asks side by side and yields in order; what is not begun when the caller stops is dropped."""
+    """Asks in parallel and yields in order; drops requests not begun when the caller stops."""
     silent = collections.deque(maxlen=client.options.patience)
 
     def ask(requests: Sequence[Request]) -> Iterator[Outcome]:
@@ -155,7 +155,7 @@ def _in_order(client: "_Client", sleep: Callable[[float], None] | None) -> Calla
 
 
 class _Client:
-    """What the threads share; `json_mode` and `limit_name` follow what the server accepts."""
+    """State that the threads share; `json_mode` and `limit_name` follow what the server accepts."""
 
     def __init__(self, address, model, key, options, log, clock, rng):
         self.address, self.model, self.options = address, model, options
@@ -169,7 +169,7 @@ class _Client:
     def ask(self, request: Request, wait: Callable, stop: threading.Event) -> Outcome:
         """Asks until there is a reply, or the request is refused, or has failed too often.
 
-        No retry library does it in fewer lines: what is asked again in another form is no attempt.
+        No retry library does it in fewer lines: asking again in another form is no attempt.
         """
         start, attempt, error = self.clock(), 0, "stopped"
         json_mode = request.json and self.json_mode
@@ -234,7 +234,7 @@ class _Client:
 
 
 def _content(response: Response, blot: Callable[[str], str]) -> tuple[str | None, str]:
-    """The text of a chat completion, or None and what was there instead."""
+    """Returns the text of a chat completion, or None and what was there instead."""
     if response.error:
         return None, blot(response.error)
     if response.status in (401, 403):
@@ -251,7 +251,7 @@ def _content(response: Response, blot: Callable[[str], str]) -> tuple[str | None
 
 
 def _message(body: bytes) -> str:
-    """What a server says about an error: its message where it has the usual form."""
+    """Reads a server's words about an error: its message where it has the usual form."""
     try:
         error = json.loads(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

@@ -1,8 +1,8 @@
-"""The judge's prompts: text files, what they ask to be answered with, and their digests.
+"""The judge's prompts: text files, the replies they ask for, and their digests.
 
 A file is a list of sections. `[verdict json CORRECT WRONG]` or `[verdict word yes no]` comes first:
 the form of the reply, and its words for right and wrong. `[system]` and `[user]` are messages with
-the slots `{question}`, `{gold}` and `{answer}`; `[reminder]` is what a judge is told whose reply
+the slots `{question}`, `{gold}` and `{answer}`; `[reminder]` is told to a judge whose reply
 could not be read.
 """
 
@@ -58,7 +58,7 @@ class JudgePrompt:
         )
 
     def remind(self, messages: Messages, reply: str) -> Messages:
-        """The messages that ask again after a reply that could not be read."""
+        """Returns messages that ask again after a reply that could not be read."""
         return (*messages, ("assistant", reply.strip() or _NOTHING), ("user", self.reminder))
 
 
@@ -83,7 +83,7 @@ def parse_prompt(name: str, text: str) -> JudgePrompt:
 
 
 def longmemeval_prompt(question_type: str, abstention: bool = False) -> JudgePrompt:
-    """The prompt for one of LongMemEval's six types of question.
+    """Returns the prompt for one of LongMemEval's six types of question.
 
     Args:
       question_type: as in the data.
@@ -100,8 +100,8 @@ def longmemeval_prompt(question_type: str, abstention: bool = False) -> JudgePro
     return judge_prompt(_LONGMEMEVAL[question_type])
 
 
-# By a benchmark's name for them: the prompt for an answer to a question of some kind, of which the
-# second argument says whether abstaining is right.
+# By the benchmark's name: the prompt for an answer to a question of some kind; the second argument
+# says whether abstaining is right.
 PROMPTS: dict[str, Callable[[str, bool], JudgePrompt]] = {
     "locomo": lambda kind, abstain: judge_prompt("locomo"),
     "msc_strict": lambda kind, abstain: judge_prompt("msc_strict"),

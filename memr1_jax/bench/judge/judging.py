@@ -1,4 +1,4 @@
-"""Judging the answers of a row: asked for once, read, kept, and found again by the next run."""
+"""Judges the answers of a row; verdicts are asked for once, kept, and reused by the next run."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ NOT_RUN = "not run"
 
 
 class Judgeable(Protocol):
-    """What is judged: a prediction with these fields."""
+    """A prediction that can be judged; it has these fields."""
 
     conversation: str
     index: int
@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """Who judges: `ask` yields one outcome a request, in order, for `batch` requests at a time."""
+    """A judge: `ask` yields one outcome a request, in order, for `batch` requests at a time."""
 
     model: str
     ask: Callable[[Sequence[Request]], Iterator[Outcome]]
@@ -143,7 +143,7 @@ def judge_rows(
 
 
 def _judge_batch(judge, chunk, cache_path) -> Iterator[tuple[str, Verdict | None]]:
-    """Verdicts by key, each written before it is given; None where there was no reply."""
+    """Yields verdicts by key, each written beforehand; None where there was no reply."""
     first = [_request(prediction, prompt, messages) for _, (prediction, prompt, messages) in chunk]
     held = []  # from the first reply on that must be asked for again
     try:
@@ -159,7 +159,7 @@ def _judge_batch(judge, chunk, cache_path) -> Iterator[tuple[str, Verdict | None
             if _is_unreadable(verdict)
         ]
         second = iter(list(judge.ask(again)) if again else [])
-    except UserError:  # the judge is gone; what it did say is not lost, though out of order
+    except UserError:  # the judge is gone; its replies so far are kept, though out of order
         for item, _, verdict in held:
             if not _is_unreadable(verdict):
                 _keep(cache_path, item[0], verdict)
@@ -214,11 +214,11 @@ def _make_folder(path: Path) -> None:
 
 
 def judge_cell(judged: Judged | None, interval: Interval | None = None) -> str:
-    """The table's cell: percent of right answers and what is missing, or "not run".
+    """Formats the table's cell: percent of right answers and what is missing, or "not run".
 
     Args:
       judged: from `judge_rows`; None where no judge was configured.
-      interval: of `judged.scores`, to be printed beside the mean.
+      interval: of `judged.scores`, to be printed next to the mean.
     """
     if judged is None:
         return NOT_RUN

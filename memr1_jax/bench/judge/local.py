@@ -24,7 +24,7 @@ def local_judge(
     log: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Judge:
-    """A judge whose replies come from `write`.
+    """Returns a judge whose replies come from `write`.
 
     Args:
       model: names the weights in verdicts; see `folder_identity`.
@@ -47,7 +47,7 @@ def local_judge(
 
 
 def folder_identity(folder: Path, dtype) -> str:
-    """A name for a model that is computed with in `dtype`: its folder's, and a digest of that."""
+    """Names a model that is used in `dtype`: its folder's name, and a digest."""
     return f"{folder.resolve().name}@{model_digest(folder, dtype)[:12]}"
 
 
@@ -63,7 +63,7 @@ def model_writer(model: Model, *, max_tokens: int = 256, batch: int = 16) -> Wri
         return Call("judge", messages, max_tokens, _NAME)
 
     def write(chats: list[Messages]) -> list[str | None]:
-        generate.forget()  # a verdict must not hang on what was judged before
+        generate.forget()  # a verdict must not depend on earlier ones
         replies = generate([call(messages) for messages in chats])
         return [None if reply.cut else reply.text for reply in replies]
 

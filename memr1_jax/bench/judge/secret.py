@@ -13,7 +13,7 @@ _BREAK = r"(?:\\[rn]|\s)*"  # lines of encoded text are broken, and the breaks m
 
 
 def blotter(key: str) -> Callable[[str], str]:
-    """Return a function that puts `***` in the place of the key.
+    """Returns a function that replaces the key by `***`.
 
     It finds the key in upper and lower case, with any of its characters encoded for addresses (also
     repeatedly), JSON, C or HTML, in hexadecimal, and in either alphabet of base64, also amid other
@@ -44,9 +44,9 @@ def _hexadecimal(key: str) -> str:
 
 
 def _base64(key: str) -> list[str]:
-    """Return patterns of the key in base64, begun at each of the three places in a group.
+    """Returns patterns of the key in base64, begun at each of the three places in a group.
 
-    What stands around it in one word goes too, as its outer characters share bits with the key.
+    The rest of its word goes too, as the characters next to the key share bits with it.
     """
     patterns = []
     for before in range(3):

@@ -1,4 +1,4 @@
-"""Sends one HTTP request: a status and a body, or in words what went wrong; never an exception."""
+"""Sends one HTTP request: returns a status and a body, or what went wrong; never raises."""
 
 import dataclasses
 import email.utils
@@ -9,15 +9,15 @@ import httpx2
 
 _LARGEST_BODY = 1 << 22  # bytes; a verdict is short
 
-# Their lines hold addresses, of which a query may be secret, and headers, in which a server may
-# echo the key.
+# Their lines hold addresses, whose queries may be secret, and headers, in which a server may echo
+# the key.
 for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """What came back; `status` is 0 where nothing did, and `error` then says why.
+    """A reply; `status` is 0 where none came, and `error` then says why.
 
     `retry_after` is in seconds, 0 where the server did not ask for a pause.
     """
@@ -29,13 +29,13 @@ class Response:
 
 
 def make_client(connections: int) -> httpx2.Client:
-    """Returns a client that keeps so many connections for further requests.
+    """Returns a client that keeps `connections` connections open for further requests.
 
     It follows no redirection, so that a key reaches only the address it is meant for.
     """
     return httpx2.Client(
         follow_redirects=False,
-        headers={"Accept-Encoding": "identity"},  # what is small stays small
+        headers={"Accept-Encoding": "identity"},  # a small body stays small
         limits=httpx2.Limits(max_connections=connections),
     )
 
@@ -64,7 +64,7 @@ def post(
 
 
 def _read(reply: httpx2.Response, deadline: float) -> bytes:
-    """Reads the body; TimeoutError where it comes so slowly that the time is over."""
+    """Reads the body; TimeoutError once the deadline has passed."""
     body = bytearray()
     for piece in reply.iter_raw():
         body += piece

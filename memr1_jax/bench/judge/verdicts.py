@@ -30,7 +30,7 @@ _LINE_START = b'{"conversation": '
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a judge said about one answer; `key` is the digest of all that the verdict hangs on."""
+    """A judge's verdict on one answer; `key` is the digest of all that it depends on."""
 
     conversation: str
     index: int
@@ -44,7 +44,7 @@ class Verdict:
 
 
 def verdict_key(model: str, prompt: JudgePrompt, question: str, gold: str, answer: str) -> str:
-    """The digest under which a verdict is found again."""
+    """Returns the digest under which a verdict is found again."""
     parts = json.dumps([model, prompt.digest, question, gold, answer])
     return hashlib.sha256(parts.encode()).hexdigest()
 
@@ -73,7 +73,7 @@ def read_reply(reply: str, prompt: JudgePrompt) -> str:
 
 
 def _labels(reply: str) -> Iterator[str]:
-    """The values of "label" in all JSON objects of a text, in lower case."""
+    """Yields the values of "label" in all JSON objects of a text, in lower case."""
     decoder, start = json.JSONDecoder(), reply.find("{")
     while start >= 0:
         try:
@@ -99,7 +99,7 @@ def _named(reply: str, prompt: JudgePrompt) -> str:
 
 
 def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
-    """The verdicts of a file by key; none where there is no file.
+    """Reads the verdicts of a file by key; none where there is no file.
 
     A last line without its end is left out.
 
@@ -111,7 +111,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
         return {}
     *lines, rest = path.read_bytes().split(b"\n")
     if not _LINE_START.startswith(rest.strip(b"\0")[: len(_LINE_START)]):
-        lines.append(rest)  # not what a kill left of a verdict
+        lines.append(rest)  # not a line that a kill cut off
     found = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -126,7 +126,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, Verdict]:
 
 
 def _verdict(fields: dict) -> Verdict:
-    """The verdict of a line; ValueError where a value is not one that was written."""
+    """Checks the verdict of a line; ValueError where a value cannot have been written."""
     verdict = typed(Verdict, fields)
     known = verdict.verdict in (RIGHT, WRONG, UNREADABLE)
     if not (known and re.fullmatch("[0-9a-f]{64}", verdict.key)):
@@ -135,7 +135,7 @@ def _verdict(fields: dict) -> Verdict:
 
 
 def append_verdicts(path: str | os.PathLike, verdicts: Sequence[Verdict]) -> None:
-    """Adds lines to a file of verdicts, after removing what a kill left of a last line."""
+    """Adds lines to a file of verdicts, after removing a last line that a kill cut off."""
     data = "".join(json_line(dataclasses.asdict(verdict)) for verdict in verdicts).encode()
     with open(path, "a+b", buffering=0) as file, _locked(file):
         _cut_half_line(file)

@@ -3,10 +3,10 @@
 A note gets keywords, a context and tags (first call). Then the notes nearest to it are shown, and
 the model may link it with them, and overwrite their contexts and tags (second call, "evolution").
 Nothing is ever deleted. As in the original, vectors of revised notes stay as they are until all
-notes are embedded anew, after every hundred evolutions. A question is searched for by keywords that
-the model writes, and the notes that are linked with those found are shown too.
+notes are embedded again, after every hundred evolutions. A question is searched for by keywords
+that the model writes, and the notes that are linked with those found are shown too.
 
-Other than there: notes are numbered where they are shown; decoding is greedy; and the answer prompt
+Unlike there, notes are numbered where they are shown; decoding is greedy; and the answer prompt
 is that of all rows. The original's prompts differ by the category of the question, which gives it
 away, and show the gold answer among the options where there is nothing to be found.
 """
@@ -44,13 +44,13 @@ class Note:
 
     @property
     def indexed(self) -> str:
-        """What is embedded."""
+        """Returns the text that is embedded."""
         parts = [self.content, self.context, ", ".join(self.keywords), ", ".join(self.tags)]
         return " ".join(part for part in parts if part)
 
     @property
     def memory(self) -> Memory:
-        """The note as an answer is shown it."""
+        """Returns the note as an answer is shown it."""
         said = {
             "context": self.context,
             "keywords": ", ".join(self.keywords),
@@ -75,7 +75,7 @@ class AMemSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "AMemStore":
-        """No notes."""
+        """Makes a store without notes."""
         return AMemStore(self, speakers)
 
 
@@ -83,14 +83,14 @@ class AMemStore:
     """The notes of one conversation, of both speakers together."""
 
     def __init__(self, system: AMemSystem, speakers: tuple[str, str]):
-        """No notes."""
+        """Begins without notes."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._call = functools.partial(management_call, system.max_tokens, system.model)
         self._read = functools.partial(read_counted, counts=self.counts)
         self._speakers = speakers
         self._notes: dict[int, Note] = {}
-        self._index = Bank()  # of what is embedded, under the ids of the notes
+        self._index = Bank()  # of the embedded texts, under the ids of the notes
         self._evolutions = 0
 
     def ingest(self, session: Session) -> Steps[None]:
@@ -200,7 +200,7 @@ class AMemStore:
         )
 
     def memories(self) -> Sequence[Memory]:
-        """All notes."""
+        """Returns all notes."""
         return [note.memory for note in self._notes.values()]
 
 
@@ -212,9 +212,9 @@ def _note(turn: Turn, when: str) -> Note:
 def search_words(
     question: str, max_tokens: int, model: str, counts: collections.Counter
 ) -> Steps[str]:
-    """Keywords that a language model writes for a question; the question itself if there are none.
+    """Has a language model write keywords for a question; without any, uses the question itself.
 
-    This is part of answering, under the stage "query": no memory is changed by it.
+    This is part of answering, under the stage "query": it changes no memory.
     """
     call = management_call(max_tokens, model, "query", prompt="keywords", text=question)
     reply = yield from ask(call)

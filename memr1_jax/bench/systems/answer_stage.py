@@ -20,16 +20,16 @@ _BEST_FIRST, _OLDEST_FIRST = "best match first", "oldest first"
 
 Count = Callable[[str], int]
 
-_STEPS = 64  # in so many steps a longer question takes the room of memories
+_STEPS = 64  # steps in which a longer question takes the room of memories
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerStage:
-    """How all rows ask for an answer.
+    """Describes how all rows ask for an answer.
 
     `count` tells the tokens of a text, `room` the tokens that the question and the lists of
     memories may take, and `model` the weights that answer. `rerank(question, memories)` orders and
-    thins what was found before it is shown.
+    thins the memories that were found.
     """
 
     prompt: PromptText
@@ -43,9 +43,9 @@ class AnswerStage:
 def answer_stage(
     name: str, count: Count, prompt_length: int, max_tokens: int, model: str = "answer"
 ) -> AnswerStage:
-    """The stage of the answer prompt `name`, see `read_prompt`, of at most `prompt_length` tokens.
+    """Builds the stage of the answer prompt `name` (see `read_prompt`).
 
-    The frame of the prompt and 32 tokens for names are taken off the room.
+    The prompt has at most `prompt_length` tokens; its frame and 32 tokens for names are taken off.
     """
     prompt = read_prompt(name, "answer")
     frame = sum(count(text) + 8 for _, text in prompt.messages) + 32
@@ -60,7 +60,7 @@ def answer_messages(
     *,
     chronological: bool = False,
 ) -> tuple[tuple[str, str], ...]:
-    """The messages `(role, text)` that ask a question, with the memories in the given order.
+    """Returns the messages `(role, text)` of a question, with memories in the given order.
 
     There are two lists where every memory is owned by one of the speakers, otherwise one.
     """
@@ -85,13 +85,13 @@ def answer_messages(
 
 
 def memory_line(prompt: PromptText, memory: Memory, slot: str = _LISTS[0]) -> str:
-    """What one memory becomes in the prompt, the line's end included; no time, no place for it."""
+    """Formats one memory as in the prompt, with its line end; without a time, no place for it."""
     line = prompt.entries[slot] if memory.time else prompt.entries[slot].replace("{time}:", "")
     return fill_line(line, {"time": f" {memory.time}", "text": f" {memory.text}"})
 
 
 def question_text(question: Question) -> str:
-    """The question as it is asked: with its own date, and with the options of a choice."""
+    """Formats the question as it is asked: with its own date, and the options of a choice."""
     text = one_line(question.question)
     if question.time:
         text += f" (asked on {one_line(question.time)})"
@@ -104,11 +104,11 @@ def question_text(question: Question) -> str:
 def fitting(
     stage: AnswerStage, question: str, memories: Sequence[Memory], *, chronological: bool = False
 ) -> list[Memory]:
-    """As many memories as the prompt has room for beside the question, in their order.
+    """Keeps as many memories as the prompt has room for next to the question, in their order.
 
-    Of memories in order of relevance the last ones go, of those in order of time the oldest. In
-    order of time questions of about one length are shown the same ones, so that what they share of
-    a long prompt is read once.
+    In order of relevance the last ones are dropped, in order of time the oldest. In order of time,
+    questions of about one length are shown the same memories, so that the shared part of a long
+    prompt is read once.
     """
     step = max(stage.room // _STEPS, 1) if chronological else 1
     room = stage.room - math.ceil(stage.count(question) / step) * step
@@ -130,7 +130,7 @@ def ask_for_answer(
     chronological: bool = False,
     search_seconds: float = 0.0,
 ) -> Steps[Answer]:
-    """Asks a question with those memories that fit, and reads the answer out of the response."""
+    """Asks a question with the memories that fit, and reads the answer from the response."""
     if stage.rerank is not None:
         begin = time.perf_counter()
         memories = stage.rerank(question.question, memories)

@@ -1,10 +1,10 @@
 """Facts, a manager that edits a bank, and the nearest memories for an answer.
 
 This is the pipeline of Mem0 (arXiv 2504.19413), which is also that of Memory-R1 (arXiv 2508.19828,
-Algorithms 3 and 4) with untrained agents: every row of this family differs from the next in its
-fact source, its manager or the weights alone. Both speakers have a bank; the streams of the two
-advance side by side. The manager sees no times, scores or turns, as in the originals; what it
-stores has the time of the turn.
+Algorithms 3 and 4) with untrained agents: rows of this family differ only in the fact source, the
+manager or the weights. Both speakers have a bank; the streams of the two advance side by side. The
+manager sees no times, scores or turns, as in the originals; memories that it stores have
+the time of the turn.
 """
 
 import collections
@@ -36,7 +36,7 @@ class CrudSystem:
     facts_per_call: int = 0
 
     def start(self, speakers: tuple[str, str]) -> "CrudStore":
-        """Two empty banks."""
+        """Makes a store with two empty banks."""
         return CrudStore(self, speakers)
 
 
@@ -44,7 +44,7 @@ class CrudStore:
     """The banks of one conversation."""
 
     def __init__(self, system: CrudSystem, speakers: tuple[str, str]):
-        """Empty banks of the two speakers."""
+        """Creates empty banks for the two speakers."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._speakers = speakers
@@ -77,5 +77,5 @@ class CrudStore:
         )
 
     def memories(self) -> Sequence[Memory]:
-        """All memories of both speakers."""
+        """Returns all memories of both speakers."""
         return all_memories(self._banks)

@@ -23,7 +23,7 @@ def token_embedder(tokenizer, embedder: Embedder, most_tokens: int = 512) -> Emb
     Args:
       tokenizer: a `transformers` tokenizer, the one that the embedder was built for.
       embedder: see `memory.embedder`.
-      most_tokens: what of a longer text is read.
+      most_tokens: how much of a longer text is read.
     """
     encode = plain_encoder(tokenizer)
     embedder = jax.tree.map(jnp.asarray, embedder)
@@ -46,7 +46,7 @@ def _embed_rows(embedder, tokens, length):
 
 
 def remembering(embed_texts: Embed, most: int = _REMEMBERED) -> Embed:
-    """The same function, which computes the vector of a text once; the least recent are dropped."""
+    """Caches an embedder, so that each text is embedded once; drops the least recent vectors."""
     known: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
 
     def embed_known(texts: Sequence[str]) -> np.ndarray:

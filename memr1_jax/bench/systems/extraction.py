@@ -1,9 +1,9 @@
-"""Where the facts come from that a system remembers: a language model, the data's notes, or turns.
+"""Sources of the facts that a system remembers: a language model, the data's notes, or turns.
 
 A `FactSource` is a generator over one session. The extractor follows Mem0 (arXiv 2504.19413), which
 Memory-R1 takes over: two messages a call, and for a dialogue of two people two passes, each speaker
-once in the role of the user. Other than there, the prompt states the session's own date and not
-that of the clock, and asks for names and absolute dates.
+once in the role of the user. Unlike there, the prompt states the session's own date, not that of
+the clock, and asks for names and absolute dates.
 """
 
 import collections
@@ -22,19 +22,19 @@ FactSource: TypeAlias = Callable[[Session, tuple[str, str], collections.Counter]
 
 
 def is_chat(speakers: tuple[str, str]) -> bool:
-    """Whether a person talks with an assistant, so that only one of the two has facts."""
+    """Tells whether a person talks with an assistant, so that only one of the two has facts."""
     return {speaker.lower() for speaker in speakers} == {"user", "assistant"}
 
 
 def owners(speakers: tuple[str, str]) -> tuple[str, ...]:
-    """Those who are remembered: both speakers, but in a chat the user alone."""
+    """Returns those who are remembered: both speakers, but in a chat the user alone."""
     if is_chat(speakers):
         return tuple(speaker for speaker in speakers if speaker.lower() == "user")
     return speakers
 
 
 def spoken(session: Session, speakers: tuple[str, ...]) -> tuple[Turn, ...]:
-    """What the two say; the system messages of some data sets are no part of a dialogue."""
+    """Returns what the two say, without the system messages of some data sets."""
     return tuple(turn for turn in session.turns if turn.speaker in speakers)
 
 
@@ -45,7 +45,7 @@ def extracted_facts(
     max_tokens: int = 2000,
     messages: int = 2,
 ) -> FactSource:
-    """Facts that a language model writes down; all calls of a session are made at once.
+    """Has a language model write down facts; all calls of a session are made at once.
 
     A fact is taken to come from all messages of its call. Rows that share model and prompt make the
     same calls, which the engine's cache of replies answers.
@@ -99,7 +99,7 @@ def _messages(template, session: Session, owner: str, turns: Sequence[Turn]):
 
 
 def noted_facts(conversations: Iterable[Conversation]) -> FactSource:
-    """Facts that the data set itself notes for its turns, for example LoCoMo's observations.
+    """Takes facts that the data set itself notes for its turns, such as LoCoMo's observations.
 
     They are annotations of the task: a row that uses them has to say so in its name.
     """
@@ -114,7 +114,7 @@ def noted_facts(conversations: Iterable[Conversation]) -> FactSource:
 
 
 def turn_facts(session: Session, speakers: tuple[str, ...], counts) -> Steps[list[Fact]]:
-    """Every turn as it was said, after the speaker's name; no language model is asked."""
+    """Takes every turn as it was said, after the speaker's name; asks no language model."""
     facts = []
     for turn in spoken(session, speakers):
         text = one_line(f"{turn.speaker}: {turn.content}")
@@ -123,7 +123,7 @@ def turn_facts(session: Session, speakers: tuple[str, ...], counts) -> Steps[lis
 
 
 def user_turn_facts(session: Session, speakers: tuple[str, str], counts) -> Steps[list[Fact]]:
-    """As `turn_facts`, but of a chat with an assistant the user's turns alone."""
+    """Does as `turn_facts`, but takes only the user's turns of a chat with an assistant."""
     return turn_facts(session, owners(speakers), counts)
 
 
@@ -137,6 +137,6 @@ def _given(facts: list[Fact], counts) -> Steps[list[Fact]]:
 
 
 def arrivals(facts: Sequence[Fact], speaker: str) -> list[tuple[Fact, ...]]:
-    """The facts about one speaker in groups that come together: those with the same latest turn."""
+    """Groups the facts about one speaker that come together: those with the same latest turn."""
     own = [fact for fact in facts if fact.speaker == speaker]
     return [tuple(group) for _, group in itertools.groupby(own, lambda fact: fact.sources[-1])]

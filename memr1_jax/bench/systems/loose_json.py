@@ -1,6 +1,6 @@
 """Reads JSON as language models write it: in code fences, after a preface, or broken off.
 
-json-repair and jiter guess more: half a string and a number that may go on would become facts.
+json-repair and jiter guess more: half a string or an incomplete number would become a fact.
 """
 
 import collections
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 class Reading(enum.Enum):
-    """How a response was read."""
+    """Tells how a response was read."""
 
     STRICT = "read"  # the response is JSON, but for one code fence around it
     RECOVERED = "recovered"  # JSON was found within the text, or was broken off and closed
@@ -29,10 +29,10 @@ class Reading(enum.Enum):
 
 
 def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
-    """The first JSON object of a response that has `key`, and how it was found; or None.
+    """Finds the first JSON object of a response that has `key`, and tells how; or None.
 
     What was broken off is closed after its last complete element. A bare list is taken as the
-    value of the key. What was thought before is not read.
+    value of the key. Reasoning before it is not read.
     """
     text = with_whole_escapes(after_reasoning(text))
     fenced = _FENCE.match(text)
@@ -52,7 +52,7 @@ def read_json(text: str, key: str) -> tuple[dict | None, Reading]:
 
 
 def read_objects(text: str) -> list[dict]:
-    """Return all JSON objects after the reasoning of a response that lie in no other, in order."""
+    """Returns all JSON objects after the reasoning of a response, in order, except nested ones."""
     text = with_whole_escapes(after_reasoning(text))
     found, start = [], text.find("{")
     while start >= 0:
@@ -64,7 +64,7 @@ def read_objects(text: str) -> list[dict]:
 
 
 def read_counted(reply: Reply, key: str, stage: str, counts: collections.Counter) -> dict:
-    """`read_json` of a reply; empty if it failed.
+    """Reads a reply by `read_json`; returns an empty object if that failed.
 
     The outcome, and whether the reply was cut off, are added to `counts` under the stage.
     """
@@ -75,7 +75,7 @@ def read_counted(reply: Reply, key: str, stage: str, counts: collections.Counter
 
 
 def texts(value: Any) -> list[str]:
-    """The distinct strings of a list, each on one line; a lone string is a list of one.
+    """Returns the distinct strings of a list, each on one line; a lone string is a list of one.
 
     Objects contribute their first string: models like to write `{"fact": "..."}`. Small models
     like to repeat themselves.
@@ -99,14 +99,14 @@ def line_of(value: Any) -> str:
 
 
 def is_true(value: Any) -> bool:
-    """Whether a value is true, or the word for it."""
+    """Tells whether a value is true, or the word for it."""
     return value is True or isinstance(value, str) and value.strip().lower() == "true"
 
 
 def numbers(value: Any, below: int, counts: collections.Counter) -> list[int]:
-    """The distinct ids in a list that are smaller than `below`; others are counted as unknown.
+    """Returns the distinct ids in a list that are below `below`; counts others as unknown.
 
-    A number may be written as a string, and alone instead of in a list.
+    A number may be a string, and may stand alone instead of in a list.
     """
     listed = value if isinstance(value, list) else [] if value is None else [value]
     found: dict[int, None] = {}
@@ -135,9 +135,9 @@ def _raw_decode(text: str, start: int) -> tuple[Any, int]:
 
 
 def _close(text: str) -> str:
-    """The text up to its last complete element, closed; empty if it is not broken off."""
+    """Closes a text after its last complete element; empty if it is not broken off."""
     closers: list[str] = []
-    cut, open_then = 0, ()  # after the last complete element, and what is open there
+    cut, open_then = 0, ()  # after the last complete element, and brackets open there
     place = 0
     expects_key = False
     while place < len(text):
@@ -159,14 +159,14 @@ def _close(text: str) -> str:
             closers.pop()
             cut, open_then = place + 1, tuple(closers)
             if not closers:
-                return ""  # complete: whatever is wrong with it, it is not its end
+                return ""  # complete: its end is not what is wrong
         elif character == ",":
             expects_key = bool(closers) and closers[-1] == "}"
         elif character == ":":
             expects_key = False
         elif scalar := _SCALAR.match(text, place):
             place = scalar.end()
-            if place < len(text):  # at the very end a number may go on
+            if place < len(text):  # at the very end a number may be incomplete
                 cut, open_then = place, tuple(closers)
             continue
         place += 1

@@ -18,7 +18,7 @@ _FOLDER = "prompts"
 
 
 def management_prompt_names() -> list[str]:
-    """Names of the prompt files of this package."""
+    """Lists the prompt files of this package."""
     folder = importlib.resources.files("memr1_jax.bench.systems") / _FOLDER
     return sorted(file.name[:-4] for file in folder.iterdir() if file.name.endswith(".txt"))
 
@@ -36,14 +36,14 @@ def management_prompt(name: str) -> PromptText:
 
 
 def prompt_digests() -> dict[str, str]:
-    """The digest of every prompt file of this package, to be stored with results."""
+    """Digests every prompt file of this package, to be stored with results."""
     return {name: management_prompt(name).digest for name in management_prompt_names()}
 
 
 def management_call(
     max_tokens: int, model: str, stage: str, /, *, prompt: str = "", **slots
 ) -> Call:
-    """A call of a stage of memory management with its prompt filled; see `fill_prompt`.
+    """Builds a call of a stage of memory management, its prompt filled; see `fill_prompt`.
 
     The prompt is the file of the stage's name, or that named by `prompt`.
     """
@@ -54,7 +54,7 @@ def management_call(
 def fill_prompt(
     prompt: PromptText, **slots: str | Sequence[Mapping[str, str]]
 ) -> tuple[tuple[str, str], ...]:
-    """The messages of a prompt, the last one with its slots filled.
+    """Returns the messages of a prompt, the last one with its slots filled.
 
     A string is put in on one line. A sequence is a list slot, each item the fields of an entry.
     """

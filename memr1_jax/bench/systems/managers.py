@@ -1,4 +1,4 @@
-"""What decides about new facts: a language model with Memory-R1's operations, or a plain rule.
+"""Managers decide about new facts: a language model with Memory-R1's operations, or plain rules.
 
 A `Manager` is a generator over the facts that arrive together for one speaker; it returns the bank
 after its operations.
@@ -41,16 +41,16 @@ def language_model_manager(
     count: Callable[[str], int] = len,
     salvage: bool = False,
 ) -> Manager:
-    """The Memory Manager: similar memories, numbered from 0, and the facts, in one call.
+    """Returns the Memory Manager: one call has the facts and similar memories, numbered from 0.
 
-    Prompts are those of the agent that is trained, letter for letter. Output that cannot be read is
-    no operation and is counted.
+    Prompts are those of the agent that is trained, letter for letter. Output that cannot be read
+    changes nothing and is counted.
 
     Args:
       embed: of texts.
       prompt: the manager's prompt file, see `read_prompt`.
       model: the weights, see `Call`.
-      schema: "compact" or "full" for decoding that is held to a grammar, else empty.
+      schema: "compact" or "full" for decoding held to a grammar, else empty.
       max_tokens: of a response.
       neighbours: memories retrieved for each fact.
       shown: memories shown at most, the best of all.
@@ -93,7 +93,7 @@ def language_model_manager(
 def manager_messages(
     template: PromptText, memories: Sequence[str], facts: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """The messages `(role, text)` with which the manager is asked about facts."""
+    """Returns the messages `(role, text)` that ask the manager about facts."""
     *fixed, (role, text) = template.messages
     shown = "".join(_memory_lines(template, memories)) or template.empty["memories"]
     new = "".join(fill_line(template.entries["facts"], {"text": f" {fact}"}) for fact in facts)
@@ -119,8 +119,8 @@ def apply_written(
 ) -> Bank:
     """Applies operations in order; `ids` are the memories that their numbers stand for.
 
-    What an ADD or UPDATE writes comes from the turns of all facts, since a response does not say
-    which it means. Operations are counted as written; a number that was not shown, or a memory that
+    The sources of an ADD or UPDATE are the turns of all facts, since a response does not say which
+    it means. Operations are counted as written; a number that was not shown, or a memory that
     is gone, is counted and changes nothing.
     """
     sources = tuple(dict.fromkeys(source for fact in facts for source in fact.sources))
@@ -142,7 +142,7 @@ def apply_written(
 
 
 def add_only(embed: Embed) -> Manager:
-    """Stores every fact but those whose text the bank holds already (Mem0 2.0's way).
+    """Stores every fact but those whose text the bank holds already (as Mem0 2.0).
 
     A repeated fact adds its turns to the memory that says the same.
     """
@@ -177,8 +177,8 @@ def random_operations(
 ) -> Manager:
     """Draws one of the operations that are legal for each fact, each as likely as the others.
 
-    Without similar memories ADD and NONE are legal. The draws depend on the seed and the facts
-    alone, not on what happens beside them.
+    Without similar memories ADD and NONE are legal. The draws depend only on the seed and
+    the facts.
     """
 
     def manage(bank, facts, time, counts):
@@ -197,6 +197,6 @@ def random_operations(
 
 
 def with_sources(memory: Memory, sources: Sequence[str]) -> Memory:
-    """The memory, with further turns that it comes from."""
+    """Adds further source turns to a memory."""
     union = tuple(dict.fromkeys((*memory.sources, *sources)))
     return Memory(memory.text, memory.time, memory.owner, union)

@@ -1,15 +1,15 @@
 """MemoryOS (arXiv 2506.06326): short-term pages, mid-term segments, long-term knowledge.
 
 Pages, a turn of the first speaker with the reply, wait in a short queue. One that leaves it is
-compared with the page before (does it go on?), enters the running summary of its chain, and is
+compared with the page before (does it continue?), enters the running summary of its chain, and is
 summarised by subject; a subject joins the segment that it resembles, or begins one. A segment with
 many new pages is hot: a profile of the first speaker and knowledge about both are drawn from it.
 For a question the best segments, and of their pages the best, are shown, with the nearest
 knowledge, the profile, and what is still in the queue.
 
-Other than in the original: heat has no visits and no clock (see `Segment.heat`); pages have no
+Unlike in the original, heat has no visits and no clock (see `Segment.heat`); pages have no
 keywords of their own, which no search there uses; decoding is greedy; and the answer prompt is that
-of all rows. The original's is a role-play with an example out of the test questions.
+of all rows. The original's is a role-play with an example from the test questions.
 """
 
 import collections
@@ -49,7 +49,7 @@ class MemoryOSSystem:
     queue: int = 7
     segments: int = 2000
     knowledge: int = 100
-    similar: float = 0.6  # from which on a subject joins a segment
+    similar: float = 0.6  # at least, for a subject to join a segment
     hot: float = 5.0
     segments_searched: int = 5
     pages_shown: int = 10
@@ -59,7 +59,7 @@ class MemoryOSSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "MemoryOSStore":
-        """Three empty tiers."""
+        """Makes a store with three empty tiers."""
         return MemoryOSStore(self, speakers)
 
 
@@ -67,7 +67,7 @@ class MemoryOSStore:
     """The three tiers of one conversation."""
 
     def __init__(self, system: MemoryOSSystem, speakers: tuple[str, str]):
-        """Three empty tiers."""
+        """Creates three empty tiers."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._call = functools.partial(management_call, system.max_tokens, system.model)
@@ -86,7 +86,7 @@ class MemoryOSStore:
         self._session = 0
 
     def ingest(self, session: Session) -> Steps[None]:
-        """Puts the pages of a session into the queue, and moves on what no longer fits."""
+        """Puts the pages of a session into the queue, and moves out what no longer fits."""
         self._session += 1
         turns = spoken(session, self._speakers)
         keep = self._system.keep_unpaired
@@ -96,7 +96,7 @@ class MemoryOSStore:
             self._queue.append(page)
 
     def _move_on(self, page: Page) -> Steps[None]:
-        """From the queue to the mid-term tier."""
+        """Moves a page from the queue to the mid-term tier."""
         before = self._pages[self._last] if self._last is not None else None
         calls = [self._call("topics", text=page.dated)]
         if before is not None:
@@ -214,14 +214,14 @@ class MemoryOSStore:
             call = self._call("profile_merge", person=first, old=self._profile.text, new=new)
             reply = yield from ask(call)
             value = self._read(reply, "profile", "profile_merge")
-            # What cannot be read must not cost the old profile, nor the new one.
+            # A reply that cannot be read must not cost the old profile, nor the new one.
             text = line_of(value.get("profile")) or f"{self._profile.text} {new}"
             sources = tuple(dict.fromkeys(self._profile.sources + profile.sources))
             profile = Memory(text, profile.time, first, sources)
         self._profile = profile
 
     def _learn(self, speaker: str, memories: Sequence[Memory]) -> None:
-        """Appends knowledge; the oldest beyond the limit goes, and is counted."""
+        """Appends knowledge; the oldest beyond the limit is dropped and counted."""
         if memories:
             keys = self._system.embed([memory.text for memory in memories])
             self._knowledge[speaker] += zip(memories, keys, strict=True)
@@ -260,7 +260,7 @@ class MemoryOSStore:
         )
 
     def memories(self) -> Sequence[Memory]:
-        """What the three tiers hold."""
+        """Returns what the three tiers hold."""
         held = sorted(self._held())
         known = [memory for entries in self._knowledge.values() for memory, _ in entries]
         profile = [self._profile] if self._profile is not None else []
@@ -270,7 +270,7 @@ class MemoryOSStore:
         return [Memory(page.text, page.time, "", page.sources) for page in self._queue]
 
     def _page_memory(self, page: int) -> Memory:
-        """A page with the summary of its chain; its owner is nobody, since both speak."""
+        """Returns a page with its chain's summary; nobody owns it, since both speak."""
         summary = self._summaries[self._chain_of[page]]
         text = self._pages[page].text + (f" (context: {summary})" if summary else "")
         return Memory(text, self._pages[page].time, "", self._pages[page].sources)

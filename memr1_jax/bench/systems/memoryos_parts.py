@@ -1,4 +1,4 @@
-"""What MemoryOS holds: pages of a dialogue, and segments of pages about one subject."""
+"""The parts of MemoryOS: pages of a dialogue, and segments of pages about one subject."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from memr1_jax.text.plain import one_line
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """Something that the first speaker said and the second one's reply; one may be missing."""
+    """The words of the first speaker and the second one's reply; one may be missing."""
 
     text: str
     time: str
@@ -22,7 +22,7 @@ class Page:
 
     @property
     def dated(self) -> str:
-        """The text after its time."""
+        """Returns the text after its time."""
         return f"({self.time}) {self.text}"
 
 
@@ -42,10 +42,10 @@ class Segment:
     latest: int
 
     def heat(self, session: int) -> float:
-        """Fresh pages, and how recent the segment is: e to the minus sessions since then.
+        """Sums fresh pages and recency: e to the minus sessions since the last page.
 
-        The original adds the number of times that a question met the segment. Here questions leave
-        no trace, and time is counted in sessions, since a replayed dialogue has no clock.
+        The original also adds how often a question met the segment. Here questions leave no trace,
+        and time is counted in sessions, since a replayed dialogue has no clock.
         """
         return len(self.fresh) + math.exp(self.latest - session)
 
@@ -57,7 +57,7 @@ def pages_of(
     keep_unpaired: bool,
     counts: collections.Counter,
 ) -> list[Page]:
-    """The pages of a session's turns.
+    """Returns the pages of a session's turns.
 
     In the original several turns of one speaker in a row overwrite each other, and a page that
     lacks a side is dropped. The turns lost are counted. With `keep_unpaired` turns in a row are
@@ -90,11 +90,11 @@ def pages_of(
 
 
 def overlap(first: frozenset[str], second: frozenset[str]) -> float:
-    """Words in both sets, as a share of those in either."""
+    """Returns the words in both sets as a share of those in either."""
     return len(first & second) / len(first | second) if first or second else 0.0
 
 
 def joined(pages: Sequence[Page], text: str, owner: str) -> Memory:
-    """A memory that was drawn from pages; its time is that of the last."""
+    """Returns a memory that was drawn from pages; its time is that of the last."""
     sources = tuple(dict.fromkeys(source for page in pages for source in page.sources))
     return Memory(text, pages[-1].time, owner, sources)

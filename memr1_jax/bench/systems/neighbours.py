@@ -1,4 +1,4 @@
-"""The memories nearest to texts, with their scores."""
+"""Finds the memories nearest to texts, with their scores."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from memr1_jax.bench.systems.text_bank import Bank, Embed, top
 
 
 def nearest(bank: Bank, query: str, k: int, embed: Embed) -> list[tuple[int, float]]:
-    """Ids and scores of the `k` memories most similar to a text, best first."""
+    """Returns ids and scores of the `k` memories most similar to a text, best first."""
     if not bank.items or k <= 0:
         return []
     ids = list(bank.items)
@@ -17,7 +17,7 @@ def nearest(bank: Bank, query: str, k: int, embed: Embed) -> list[tuple[int, flo
 
 
 def nearest_to_any(bank: Bank, texts: Sequence[str], k: int, limit: int, embed: Embed) -> list[int]:
-    """Ids of the `k` nearest memories of every text, without repetition, best first.
+    """Returns ids of the `k` nearest memories of every text, each once, best first.
 
     The score of a memory is its best; there are at most `limit`.
     """
@@ -34,7 +34,7 @@ def nearest_to_any(bank: Bank, texts: Sequence[str], k: int, limit: int, embed: 
 
 
 def fused(bank: Bank, query: str, words: np.ndarray, k: int, embed: Embed) -> list[int]:
-    """Ids of the `k` best memories by vectors and by words together.
+    """Returns ids of the `k` best memories by vectors and by words together.
 
     `words` `[n]` are scores of the bank's memories in order. The two orders are joined by
     reciprocal rank fusion with the constant 60 (Cormack, Clarke and Buettcher, SIGIR 2009); a

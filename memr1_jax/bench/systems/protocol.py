@@ -1,7 +1,7 @@
-"""What a memory system is to the evaluation: it reads sessions, then answers questions.
+"""The protocol of memory systems: each reads sessions, then answers questions.
 
-A system never runs a language model itself. What it does is written as generators that yield lists
-of `Call`s and are sent back their `Reply`s; `together` advances the generators of all conversations
+A system never runs a language model itself. Its methods are generators that yield lists of
+`Call`s and are sent back their `Reply`s; `together` advances the generators of all conversations
 and questions side by side, so that their calls form one batch after another.
 """
 
@@ -34,7 +34,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What the model wrote; `seconds` is the time of the batch that the call was part of."""
+    """A model's reply; `seconds` is the time of the batch that the call was part of."""
 
     text: str
     prompt_tokens: int
@@ -59,18 +59,18 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A system's answer: the whole response, what counts of it, and the memories it was shown."""
+    """A system's answer: the whole response, its part that counts, and the memories shown."""
 
     response: str
     answer: str
     rule: str  # how the answer was found in the response
     memories: tuple[Memory, ...] = ()
     search_seconds: float = 0.0
-    without_room: int = 0  # memories that were chosen, but that the prompt had no room for
+    without_room: int = 0  # memories that were chosen, but did not fit into the prompt
 
 
 class Store(Protocol):
-    """What a system made of one conversation; it never sees questions before they are asked."""
+    """A system's memory of one conversation; it never sees questions before they are asked."""
 
     counts: collections.Counter  # operations, parse failures, unknown ids, ...
 
@@ -81,7 +81,7 @@ class Store(Protocol):
         """Answers from what was read so far; leaves the store as it is."""
 
     def memories(self) -> Sequence[Memory]:
-        """All that is held now."""
+        """Returns all that is held now."""
 
 
 class System(Protocol):
@@ -90,7 +90,7 @@ class System(Protocol):
     name: str
 
     def start(self, speakers: tuple[str, str]) -> Store:
-        """An empty store for a conversation of two people."""
+        """Makes an empty store for a conversation of two people."""
 
 
 def ask(call: Call) -> Steps[Reply]:

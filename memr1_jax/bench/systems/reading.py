@@ -1,4 +1,4 @@
-"""Systems that store what they read as it is, and choose from it when they are asked."""
+"""Systems that store what they read unchanged, and choose from it when they are asked."""
 
 import collections
 import dataclasses
@@ -14,9 +14,9 @@ from memr1_jax.data.types import Question, Session
 
 @dataclasses.dataclass(frozen=True)
 class ReadingSystem:
-    """What is read of a session, what is made of all that was read, and what is shown of it.
+    """Describes what is read of a session, made of all that was read, and shown of it.
 
-    `chronological`: what is shown is in order of time, not of relevance.
+    `chronological`: memories are shown in order of time, not of relevance.
     """
 
     name: str
@@ -27,15 +27,15 @@ class ReadingSystem:
     chronological: bool = False
 
     def start(self, speakers: tuple[str, str]) -> "ReadingStore":
-        """An empty store."""
+        """Makes an empty store."""
         return ReadingStore(self, speakers)
 
 
 class ReadingStore:
-    """What was read of one conversation."""
+    """All that was read of one conversation."""
 
     def __init__(self, system: ReadingSystem, speakers: tuple[str, str]):
-        """Nothing is read yet."""
+        """Begins with nothing read."""
         self.counts: collections.Counter = collections.Counter()
         self._system, self._speakers = system, speakers
         self._read: list[Memory] = []
@@ -66,7 +66,7 @@ class ReadingStore:
         )
 
     def memories(self) -> Sequence[Memory]:
-        """All memories as they are searched."""
+        """Returns all memories as they are searched."""
         return self._prepare()[0]
 
     def _prepare(self) -> tuple[list[Memory], Choose]:

@@ -1,7 +1,7 @@
 """The rows of the tables by name: `ROWS`, and what their systems are made of.
 
-A row is named as in `memory_r1@grpo`: what stands after the @ are trained agents. Without them the
-backbone plays both.
+A row is named as in `memory_r1@grpo`: trained agents stand after the @. Without them the backbone
+plays both.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ BASE = "base"
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What the systems of a table share.
+    """Holds what the systems of a table share.
 
     `positions` are the tokens that the backbone can hold; `summaries` the data set's own, by
     conversation and session; `agents` names the trained agents of this row, and `trained` which of
@@ -59,12 +59,12 @@ class Resources:
     trained: frozenset[str] = frozenset()
 
     def room(self, response: int) -> int:
-        """Tokens of a prompt that leaves room for a response."""
+        """Returns the tokens of a prompt that leaves room for a response."""
         most = self.options.max_prompt_length or self.positions
         return min(most, self.positions - response)
 
     def model(self, agent: str) -> str:
-        """The name of the weights of "manager" or "answer" in this row."""
+        """Names the weights of "manager" or "answer" in this row."""
         if not self.agents:
             return BASE
         if agent not in self.trained:
@@ -72,17 +72,17 @@ class Resources:
         return f"{agent}@{self.agents}"
 
     def stage(self, model: str = BASE, prompt: str = "") -> AnswerStage:
-        """How answers are asked for."""
+        """Builds the stage that asks for answers."""
         response = self.options.answer_response_length
         name = prompt or self.options.answer_prompt
         return answer_stage(name, self.count, self.room(response), response, model)
 
     def plain_stage(self, model: str = BASE) -> AnswerStage:
-        """The same prompt without the selection of memories before the answer (distillation)."""
+        """Builds the same stage without selecting memories before the answer (distillation)."""
         return self.stage(model, plain_prompt(self.options.answer_prompt))
 
     def facts(self) -> FactSource:
-        """The facts that managers are given."""
+        """Returns the facts that managers are given."""
         if self.options.facts == "noted":
             if not any(conversation.facts for conversation in self.conversations):
                 raise UserError("The data set notes no facts: use --facts=extracted or turns.")
@@ -96,7 +96,7 @@ class Resources:
         )
 
     def manager(self, model: str = BASE, *, constrained: bool = False) -> Manager:
-        """The language model as Memory Manager."""
+        """Builds the language model as Memory Manager."""
         options, prompt = self.options, self.options.manager_prompt
         response = options.manager_response_length
         text = read_prompt(prompt, "manager")
@@ -164,7 +164,7 @@ def _shuffled(r: Resources) -> System:
 
 
 def _bank(name: str, manager: Callable[[Resources], Manager], answer=None) -> Row:
-    """Facts, a manager and the nearest memories; `answer` makes the stage, as a rule the plain."""
+    """Joins facts, a manager and the nearest memories; `answer` makes the stage, else plain."""
 
     def make(r: Resources) -> System:
         stage = (answer or (lambda r: r.stage()))(r)
@@ -186,7 +186,7 @@ def _trained_manager(r: Resources) -> Manager:
 
 
 def _other(name: str, system: Callable[..., System], **options) -> Row:
-    """A system with a way of managing, and sizes, of its own."""
+    """Makes a row of a system with its own management and sizes."""
 
     def make(r: Resources) -> System:
         length = r.options.manager_response_length
@@ -251,14 +251,14 @@ ROWS: dict[str, Row] = {
     "memory_os_lossless": _other(
         "memory_os_lossless", MemoryOSSystem, keep_unpaired=True, keep_unsummarised=True
     ),
-    # Only its way of managing is its own: answers are made as in the rows with a bank.
+    # Only its management is its own: answers are made as in the rows with a bank.
     "tool_agent": lambda r: _other("tool_agent", ToolAgentSystem, memories=r.options.memories)(r),
     "temporal_facts": _other("temporal_facts", TemporalSystem),
 }
 
 
 def split_row(name: str) -> tuple[str, str]:
-    """The row and the trained agents of a name such as `memory_r1@grpo`.
+    """Splits a name such as `memory_r1@grpo` into the row and the trained agents.
 
     Raises:
       UserError: there is no such row.
@@ -270,7 +270,7 @@ def split_row(name: str) -> tuple[str, str]:
 
 
 def build_row(name: str, resources: Resources, trained: Mapping[str, frozenset[str]]) -> System:
-    """The system of a row; `trained` tells which agents there are under which name.
+    """Builds the system of a row; `trained` tells which agents there are under which name.
 
     Raises:
       UserError: there is no such row, or what it needs is missing.

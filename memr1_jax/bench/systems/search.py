@@ -1,7 +1,7 @@
-"""How rows without memory management choose what they show for a question.
+"""Chooses what rows without memory management show for a question.
 
-A `Search` takes all memories and returns a function from a question to those that are shown; what
-it prepares serves all questions until the memories change.
+A `Search` takes all memories and returns a function from a question to those that are shown; its
+preparation serves all questions until the memories change.
 """
 
 import re
@@ -21,17 +21,17 @@ Rerank: TypeAlias = Callable[[str, Sequence[Memory]], list[Memory]]
 
 
 def nothing(memories: Sequence[Memory]) -> Choose:
-    """No memory at all: the question alone."""
+    """Shows no memory at all: the question alone."""
     return lambda question: []
 
 
 def everything(memories: Sequence[Memory]) -> Choose:
-    """All memories in order of time."""
+    """Shows all memories in order of time."""
     return lambda question: list(memories)
 
 
 def newest(tokens: int, count: Callable[[str], int]) -> Search:
-    """The last memories that `tokens` tokens hold, times not counted, in order of time."""
+    """Shows the last memories that `tokens` tokens hold, times not counted, in order of time."""
 
     def search(memories: Sequence[Memory]) -> Choose:
         kept, room = [], tokens
@@ -46,12 +46,12 @@ def newest(tokens: int, count: Callable[[str], int]) -> Search:
 
 
 def evidence(memories: Sequence[Memory]) -> Choose:
-    """The memories of the turns that the data set marks as the question's evidence: an oracle."""
+    """Shows the memories of the turns that are marked as the question's evidence: an oracle."""
     return lambda question: [m for m in memories if set(m.sources) & set(question.evidence)]
 
 
 def bm25(k: int) -> Search:
-    """The `k` best by BM25 (rank_bm25, its defaults) over lower-case words."""
+    """Shows the `k` best by BM25 (rank_bm25, its defaults) over lower-case words."""
 
     def search(memories: Sequence[Memory]) -> Choose:
         scores = bm25_scores([memory.text for memory in memories])
@@ -61,7 +61,7 @@ def bm25(k: int) -> Search:
 
 
 def dense(k: int, embed: Embed) -> Search:
-    """The `k` best by the inner product of vectors."""
+    """Shows the `k` best by the inner product of vectors."""
 
     def search(memories: Sequence[Memory]) -> Choose:
         if not memories:
@@ -73,7 +73,7 @@ def dense(k: int, embed: Embed) -> Search:
 
 
 def bm25_reranker(keep: int) -> Rerank:
-    """Orders memories by BM25 with the question, among themselves, and keeps the first `keep`."""
+    """Orders memories among themselves by BM25 with the question; keeps the first `keep`."""
 
     def rerank(question: str, memories: Sequence[Memory]) -> list[Memory]:
         scores = bm25_scores([memory.text for memory in memories])
@@ -83,7 +83,7 @@ def bm25_reranker(keep: int) -> Rerank:
 
 
 def dense_reranker(keep: int, embed: Embed) -> Rerank:
-    """The same by the inner product of another embedder's vectors."""
+    """Does the same by the inner product of another embedder's vectors."""
 
     def rerank(question: str, memories: Sequence[Memory]) -> list[Memory]:
         if not memories:
@@ -95,7 +95,7 @@ def dense_reranker(keep: int, embed: Embed) -> Rerank:
 
 
 def bm25_scores(texts: Sequence[str]) -> Callable[[str], np.ndarray]:
-    """A function from a query to the BM25 scores `[n]` of n texts (rank_bm25, its defaults).
+    """Returns a function from a query to BM25 scores `[n]` of n texts (rank_bm25, its defaults).
 
     Words are folded, and cut into pairs of characters in scripts without spaces.
     """

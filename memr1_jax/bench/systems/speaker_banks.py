@@ -1,4 +1,4 @@
-"""A conversation's banks, one a speaker: what they hold together, and an answer from them."""
+"""A conversation's banks, one a speaker: all they hold, and an answer from them."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SpeakerBanks = Mapping[str, Bank]
 
 
 def all_memories(banks: SpeakerBanks) -> list[Memory]:
-    """The memories of all banks."""
+    """Returns the memories of all banks."""
     return [memory for bank in banks.values() for memory in bank.memories]
 
 

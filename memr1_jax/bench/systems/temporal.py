@@ -1,6 +1,6 @@
 """Facts with the time in which they hold, as in Zep's temporal graph (arXiv 2501.13956).
 
-A language model takes facts out of every message, with the dates between which they hold (first
+A language model takes facts from every message, with the dates between which they hold (first
 call, shown the four messages before). Then it is shown the stored facts nearest to the new ones and
 says which they repeat, and which they contradict (second call). A repeated fact gains the turn; a
 contradicted one gets an end, and stays: nothing is ever deleted. An answer is shown the nearest
@@ -44,18 +44,18 @@ class TimedFact:
 
     @property
     def range(self) -> str:
-        """The time in which it holds, in words."""
+        """Returns the time in which it holds, in words."""
         start = f"from {self.start or self.noted}"
         return f"{start} to {self.end}" if self.end else start
 
     @property
     def memory(self) -> Memory:
-        """The fact as an answer is shown it."""
+        """Returns the fact as an answer is shown it."""
         return Memory(self.text, self.range, "", self.sources)
 
     @property
     def line(self) -> str:
-        """The fact as the manager is shown it."""
+        """Returns the fact as the manager is shown it."""
         return f"{self.text} ({self.range})"
 
 
@@ -74,7 +74,7 @@ class TemporalSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "TemporalStore":
-        """No facts."""
+        """Makes a store without facts."""
         return TemporalStore(self, speakers)
 
 
@@ -82,7 +82,7 @@ class TemporalStore:
     """The facts of one conversation, of both speakers together."""
 
     def __init__(self, system: TemporalSystem, speakers: tuple[str, str]):
-        """No facts."""
+        """Begins without facts."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._call = functools.partial(management_call, system.max_tokens, system.model)
@@ -90,11 +90,11 @@ class TemporalStore:
         self._speakers = speakers
         self._facts: dict[int, TimedFact] = {}
         self._index = Bank()  # of the texts, under the ids of the facts
-        self._words: Callable[[str], np.ndarray] | None = None  # BM25 over the index, made if asked
+        self._words: Callable[[str], np.ndarray] | None = None  # BM25 over the index, if made
         self._before: tuple[Turn, ...] = ()  # the last turns of earlier sessions
 
     def ingest(self, session: Session) -> Steps[None]:
-        """Takes facts out of all messages at once, then stores them message after message."""
+        """Takes facts from all messages at once, then stores them message after message."""
         new = spoken(session, self._speakers)
         if not new:
             return
@@ -155,7 +155,7 @@ class TemporalStore:
         self.counts["add"] += len(new)
 
     def _resolve(self, fact: TimedFact, ids: Sequence[int], item: dict) -> bool:
-        """Ends what a new fact contradicts; whether a stored fact says the same."""
+        """Ends what a new fact contradicts; tells whether a stored fact says the same."""
         same = numbers(item.get("duplicates"), len(ids), self.counts)
         for place in numbers(item.get("contradicts"), len(ids), self.counts):
             old = self._facts[ids[place]]
@@ -191,7 +191,7 @@ class TemporalStore:
         return fused(self._index, query, scores, self._system.memories, self._system.embed)
 
     def memories(self) -> Sequence[Memory]:
-        """All facts, those that have ended too."""
+        """Returns all facts, also those that have ended."""
         return [fact.memory for fact in self._facts.values()]
 
 

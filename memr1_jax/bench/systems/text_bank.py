@@ -20,7 +20,7 @@ Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 class Bank:
     """Memories by id, in the order in which they came, and their vectors `[E]`.
 
-    An id is never used twice, so that one which a language model makes up is known to be wrong.
+    An id is never used twice, so that one that a language model makes up is known to be wrong.
     """
 
     items: Mapping[int, Memory] = dataclasses.field(default_factory=dict)
@@ -29,7 +29,7 @@ class Bank:
 
     @property
     def memories(self) -> tuple[Memory, ...]:
-        """All memories, the oldest first."""
+        """Returns all memories, the oldest first."""
         return tuple(self.items.values())
 
 
@@ -50,7 +50,7 @@ def add(bank: Bank, memories: Sequence[Memory], embed: Embed) -> Bank:
 
 
 def update(bank: Bank, identity: int, memory: Memory, embed: Embed) -> Bank:
-    """Puts another memory in the place of one; its sources are added to those of the old one.
+    """Replaces a memory by another; its sources are added to those of the old one.
 
     A KeyError tells that there is no such id.
     """
@@ -69,5 +69,5 @@ def delete(bank: Bank, identity: int) -> Bank:
 
 
 def top(scores: np.ndarray, k: int) -> list[int]:
-    """Places of the `k` largest of scores `[n]`, largest first, equal ones by place."""
+    """Returns the places of the `k` largest of scores `[n]`, largest first, equal ones by place."""
     return [int(place) for place in np.argsort(-scores, kind="stable")[:k]]

@@ -39,7 +39,7 @@ class ToolAgentSystem:
     model: str = "base"
 
     def start(self, speakers: tuple[str, str]) -> "ToolAgentStore":
-        """Empty banks."""
+        """Makes a store with empty banks."""
         return ToolAgentStore(self, speakers)
 
 
@@ -47,7 +47,7 @@ class ToolAgentStore:
     """The banks of one conversation's speakers."""
 
     def __init__(self, system: ToolAgentSystem, speakers: tuple[str, str]):
-        """Empty banks."""
+        """Creates empty banks."""
         self.counts: collections.Counter = collections.Counter()
         self._system = system
         self._speakers = speakers
@@ -64,7 +64,7 @@ class ToolAgentStore:
                 yield from self._remember(turn, session.time_of(turn))
 
     def _remember(self, turn: Turn, when: str) -> Steps[None]:
-        """One message: tool calls and their results, until the agent is done."""
+        """Handles one message: tool calls and their results, until the agent is done."""
         template = management_prompt(_PROMPT)
         messages = fill_prompt(
             template,
@@ -93,7 +93,7 @@ class ToolAgentStore:
         self.counts["rounds_spent"] += 1
 
     def _use(self, tool: dict, turn: Turn, when: str, shown: list[int]) -> list[str]:
-        """Carries out a tool call; the lines that the agent is told."""
+        """Carries out a tool call; returns the lines that the agent is told."""
         speaker = turn.speaker
         bank = self._banks[speaker]
         name, action = tool.get("tool"), tool.get("action")
@@ -137,5 +137,5 @@ class ToolAgentStore:
         )
 
     def memories(self) -> Sequence[Memory]:
-        """All memories of all agents."""
+        """Returns all memories of all agents."""
         return all_memories(self._banks)

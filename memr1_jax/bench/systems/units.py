@@ -1,4 +1,4 @@
-"""What rows without memory management keep of a dialogue: turns, observations, summaries, chunks.
+"""Makes the memories of rows without memory management: turns, observations, summaries, chunks.
 
 A `Read` makes memories of one session; an `Arrange` makes others of all that was read.
 """
@@ -16,7 +16,7 @@ Arrange: TypeAlias = Callable[[Sequence[Memory]], list[Memory]]
 
 
 def turns(session: Session) -> list[Memory]:
-    """Every turn as `speaker said, "text"` (the form of LoCoMo's retrieval baselines)."""
+    """Formats every turn as `speaker said, "text"` (the form of LoCoMo's retrieval baselines)."""
     return [
         Memory(
             text=f'{turn.speaker} said, "{one_line(turn.content)}"',
@@ -29,7 +29,7 @@ def turns(session: Session) -> list[Memory]:
 
 
 def observations(conversations: Iterable[Conversation]) -> Read:
-    """The statements that the data set itself notes about the speakers: annotations of the task."""
+    """Takes statements that the data set notes about the speakers: annotations of the task."""
     noted: dict[tuple[str, Turn], list[Fact]] = {}
     for conversation in conversations:
         for fact in conversation.facts:
@@ -49,7 +49,7 @@ def observations(conversations: Iterable[Conversation]) -> Read:
 def summaries(
     conversations: Iterable[Conversation], texts: Mapping[str, Mapping[int, str]]
 ) -> Read:
-    """The data set's own summary of each session, by conversation and number of the session.
+    """Takes the data set's summaries of sessions, by conversation and number of the session.
 
     A summary comes from all turns of its session.
     """
@@ -68,7 +68,7 @@ def summaries(
 
 
 def chunks(size: int, count: Callable[[str], int]) -> Arrange:
-    """Whole turns one after another, as many as `size` tokens hold; a longer turn stands alone.
+    """Joins successive whole turns, as many as `size` tokens hold; a longer turn stands alone.
 
     A chunk bears the time of its first turn. Sessions run into each other, as in retrieval over a
     document.
@@ -97,7 +97,7 @@ def chunks(size: int, count: Callable[[str], int]) -> Arrange:
 
 
 def shuffled_times(seed: int) -> Arrange:
-    """The same texts with the dates of the sessions dealt out anew: what is dated must suffer."""
+    """Shuffles the sessions' dates among the texts: whatever needs dates must suffer."""
 
     def arrange(memories: Sequence[Memory]) -> list[Memory]:
         times = list(dict.fromkeys(memory.time for memory in memories))

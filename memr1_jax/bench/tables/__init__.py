@@ -1,1 +1,1 @@
-"""Tables of memory systems: options, data, models, rows as files, and what is drawn from them."""
+"""Tables of memory systems: options, data, models, rows as files, and plots."""

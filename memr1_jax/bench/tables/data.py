@@ -1,4 +1,4 @@
-"""The dialogues that a table is made on, and what it must say of where they come from."""
+"""The dialogues that a table is made on, and a title that states their origin."""
 
 import dataclasses
 import hashlib
@@ -19,8 +19,8 @@ class TableData:
     """Conversations with the questions that are asked.
 
     `statistics` are conversations whose words an embedder may count: those to learn from, or, where
-    a data set has none, the evaluated ones, of which it learns nothing but words. `title` says what
-    all this is and `sha256` names the files.
+    a data set has none, the evaluated ones, from which it learns nothing but words. `title` says
+    what all this is, and `sha256` has a digest for each file.
     """
 
     title: str
@@ -31,12 +31,12 @@ class TableData:
 
 
 def table_source(benchmark: str) -> Source:
-    """Returns what is known of a table's data set; generated dialogues are as LoCoMo's."""
+    """Returns the source of a table's data set; generated dialogues are like LoCoMo's."""
     return source_of("locomo" if benchmark == SYNTHETIC else benchmark)
 
 
 def load_table_data(options: TableConfig, folder: Path, again: bool = False) -> TableData:
-    """Reads, or generates, what the options name; UserError where that is not possible.
+    """Reads or generates what the options name; UserError where that is not possible.
 
     Generated dialogues that `folder` has are read, unless they are to be generated `again`.
     """

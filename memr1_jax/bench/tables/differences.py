@@ -1,4 +1,4 @@
-"""How much better the rows of a table are than one of them, question by question."""
+"""Compares the rows of a table with one of them, question by question."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,12 +14,12 @@ from memr1_jax.evals.intervals import (
 def differences(
     rows: Mapping[str, Sequence[Answered]], against: str, seed: int = 0
 ) -> dict[str, dict[str, dict]]:
-    """Each row less the row `against`, by name and metric, over the questions that both answered.
+    """Subtracts the row `against` from each row, by metric, over the questions that both answered.
 
-    Adversarial questions are left out, as they are of the overall means. An entry has the
+    Adversarial questions are left out, as in the overall means. An entry has the
     `difference` of the means, `relative` to that of `against` (None where that is 0), the number
     of `questions`, and 95 % bounds `by_question` and `by_conversation` of the difference, from
-    pairs that are drawn together. Empty where `against` has not been run.
+    pairs that are drawn together. The result is empty where `against` has not been run.
     """
     if against not in rows:
         return {}

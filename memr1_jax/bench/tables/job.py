@@ -45,8 +45,8 @@ from memr1_jax.text.plain import plain_encoder
 def make_table(options: TableConfig) -> list[TableRow]:
     """Runs the rows that the options name, and writes the table after each of them.
 
-    A folder with a table that was begun with the same options is gone on with: finished rows are
-    read, replies that are there are not computed again.
+    A table that was begun in the folder with the same options is resumed: finished rows are read,
+    and stored replies are not computed again.
 
     Raises:
       UserError: a row is unknown, no row could be run, or the folder belongs to a table of other
@@ -101,7 +101,7 @@ def _make(
 
 
 class _Workshop:
-    """What running a row needs; made once, and only if a row has to run."""
+    """Holds what a row needs to run; made once, and only if a row has to run."""
 
     def __init__(self, options: TableConfig, data: TableData, cache: ReplyCache):
         self.options, self.data, self._cache = options, data, cache
@@ -179,7 +179,7 @@ def _run(name: str, system: System, workshop: _Workshop) -> Row:
                 on_progress("calls of this round", done, total)
 
         engine = workshop.engine
-        engine.forget()  # a row that is resumed alone must go as after all others
+        engine.forget()  # a row must run alone as it does after the others
         engine.on_batch = on_batch
         return row_of(
             run_row(
@@ -203,7 +203,7 @@ def _summarised(name: str, row: Row, judge: Judging | None, seed: int) -> TableR
 
 
 def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
-    """What the figures hang on, and what a reader must know of them."""
+    """Collects what the figures depend on, and what a reader must know about them."""
     return {
         "title": data.title,
         "models": identities(options, names),
@@ -224,7 +224,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
 
 
 def _inputs(about: Mapping) -> dict[str, Input]:
-    """What the options name, and how it is known; further models may join, for further rows."""
+    """Lists what the options name, with digests; further rows may add further models."""
     found = {
         f"the model {label}": Input(model["model"], model["digest"])
         for label, model in about["models"].items()

@@ -1,4 +1,4 @@
-"""Judges the answers of a table, as far as a judge is named."""
+"""Judges the answers of a table, if a judge is named."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ Judging = Callable[[str, Sequence[Answered]], tuple[list[Answered], str]]
 
 
 def judging(options: TableConfig, folder: Path) -> Judging | None:
-    """Returns what judges rows, with verdicts kept in the table's folder.
+    """Returns a function that judges rows, with verdicts kept in the table's folder.
 
     None where no judge is named, or the benchmark has no answers to be judged.
     """

@@ -31,33 +31,33 @@ class Models(Mapping):
         self._loaded: dict[str, Model] = {}
 
     def __getitem__(self, name: str) -> Model:
-        """The model, loaded once."""
+        """Returns the model, loaded once."""
         if name not in self._loaded:
             folder = self._folders[name]
             self._loaded[name] = load_model(folder, dtype=self._dtype, mesh=self._mesh)
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        """All names."""
+        """Iterates over all names."""
         return iter(self._folders)
 
     def __len__(self) -> int:
-        """How many names there are."""
+        """Counts the names."""
         return len(self._folders)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a model has that name; nothing is loaded."""
+        """Tells whether a model has that name; nothing is loaded."""
         return name in self._folders
 
 
 def exported(folder: str) -> dict[str, Path]:
-    """The agents that the run folder of an experiment holds, with their model folders."""
+    """Finds the agents in the run folder of an experiment, with their model folders."""
     found = {agent: user_path(folder) / "export" / agent for agent in AGENTS}
     return {agent: path for agent, path in found.items() if path.is_dir()}
 
 
 def parse_names(flag: str, text: str) -> dict[str, str]:
-    """The value of a flag such as `grpo=runs/a,sft=runs/b`; UserError where it is another."""
+    """Parses a flag such as `grpo=runs/a,sft=runs/b`; UserError where it reads otherwise."""
     found = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = part.partition("=")
@@ -68,7 +68,7 @@ def parse_names(flag: str, text: str) -> dict[str, str]:
 
 
 def split_name(options: TableConfig, name: str) -> tuple[str, str]:
-    """A row's name as in `memory_r1@grpo:7b` without the backbone, and the backbone's model.
+    """Splits a name such as `memory_r1@grpo:7b` into the row and the backbone's model.
 
     Raises:
       UserError: there is no such row, or `--backbones` lacks its backbone.
@@ -82,9 +82,9 @@ def split_name(options: TableConfig, name: str) -> tuple[str, str]:
 
 
 def identities(options: TableConfig, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The models of some rows by the part of the rows' names that means them, with digests.
+    """Returns the models of rows, by the part of a row's name that means them, with digests.
 
-    That of `--model` is called "base". Agents that are not there are left out.
+    The model of `--model` is called "base". Missing agents are left out.
     """
     dtype = compute_dtype(options.dtype)
     folders = parse_names("agents", options.agents)

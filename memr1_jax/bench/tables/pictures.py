@@ -1,4 +1,4 @@
-"""The rows of a table as pictures: bars with intervals, and accuracy against tokens."""
+"""Draws the rows of a table: bars with intervals, and accuracy against tokens."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def write_plots(folder: str | os.PathLike, title: str, rows: Sequence[TableRow])
 
 
 def points(metric: str, rows: Sequence[TableRow]) -> list[tuple[float, float, float]]:
-    """Mean and interval of a metric for each row, in percent; no interval is one of no width."""
+    """Returns a metric's mean and interval by row, in percent; a missing one has no width."""
     found = []
     for row in rows:
         entry = row.overall["metrics"][metric]

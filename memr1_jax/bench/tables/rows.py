@@ -1,4 +1,4 @@
-"""A finished row as files: predictions, figures, and apart from them what the clock said.
+"""A finished row as files: predictions, figures and, apart from them, times.
 
 Times differ from run to run; all other files of a run that was stopped and resumed are those of one
 that was not.
@@ -24,7 +24,7 @@ OPERATIONS = tuple(event.key for event in REPORTED)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row that has run: its predictions, figures that do not hang on the clock, and times."""
+    """A row that has run: its predictions, figures that do not depend on the clock, and times."""
 
     answered: list[Answered]
     figures: dict
@@ -32,7 +32,7 @@ class Row:
 
 
 def row_of(run: RowRun) -> Row:
-    """The figures of a row that has just run."""
+    """Computes the figures of a row that has just run."""
     figures = {
         "questions": len(run.answered),
         "conversations": len({item.conversation for item in run.answered}),
@@ -51,7 +51,7 @@ def row_of(run: RowRun) -> Row:
 
 
 def usage(run: RowRun) -> dict[str, dict[str, int]]:
-    """By stage, and last in all: calls, tokens, responses cut off, prompts cut and their tokens."""
+    """Counts calls, tokens, responses cut off, and cut prompts and tokens, by stage and in all."""
     stages = usage_by_stage(run.calls)
     figures = {
         stage.stage: {
@@ -70,7 +70,7 @@ def usage(run: RowRun) -> dict[str, dict[str, int]]:
 
 
 def timing(run: RowRun) -> dict[str, dict[str, float]]:
-    """By stage the median and the 95th percentile of seconds."""
+    """Returns the median and the 95th percentile of seconds by stage."""
     return {
         stage.stage: {"calls": stage.calls, "p50": stage.p50, "p95": stage.p95}
         for stage in usage_by_stage(run.calls, run.search_seconds)
@@ -86,7 +86,7 @@ def write_row(folder: str | os.PathLike, name: str, row: Row) -> None:
 
 
 def read_row(folder: str | os.PathLike, name: str) -> Row | None:
-    """What `write_row` wrote, or None where it did not finish."""
+    """Reads what `write_row` wrote; None where it did not finish."""
     folder = Path(folder)
     if not (folder / f"{name}.json").is_file():
         return None

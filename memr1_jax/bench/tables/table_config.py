@@ -165,8 +165,8 @@ class TableConfig(OutputConfig, LimitsConfig, MemoryConfig, BackboneConfig, Benc
     )
 
 
-# What may change between two starts on one folder: it changes no figure of a finished row, or what
-# it names is compared instead.
+# Options that may change between two starts on one folder: they change no figure of a finished
+# row, or what they name is compared instead.
 FREE = frozenset(
     {
         "rows",

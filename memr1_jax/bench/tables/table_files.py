@@ -1,4 +1,4 @@
-"""The table of all rows: results.json, Markdown for readers, and the times in another file."""
+"""Writes the table of all rows: results.json, Markdown for readers, and times in another file."""
 
 import dataclasses
 import os
@@ -29,8 +29,8 @@ _PAIRED = (
 class TableRow:
     """A row of the table, or why it did not run.
 
-    `answered` are its questions with all scores, a judge's included, and `summary` what
-    `scoring.summarise` makes of them. `judged` says what the judge left open.
+    `answered` are its questions with all scores, a judge's included, and `summary` is
+    from `scoring.summarise`. `judged` says what the judge left open.
     """
 
     name: str
@@ -62,9 +62,9 @@ def write_table(
 
     Args:
       folder: of the table.
-      about: what it was made with; `title` says what it ran on.
+      about: its models, prompts and options; `title` names its data.
       rows: in the order of the table.
-      compared: what `differences.differences` finds between them and the row `about["against"]`.
+      compared: what `differences.differences` finds against the row `about["against"]`.
     """
     folder = Path(folder)
     write_json_atomic(folder / "results.json", results(about, rows, compared))
@@ -75,7 +75,7 @@ def write_table(
 def results(
     about: Mapping, rows: Sequence[TableRow], compared: Mapping[str, Mapping] | None = None
 ) -> dict:
-    """All figures but times, as one value for JSON."""
+    """Returns all figures but times, as one value for JSON."""
     return dict(about) | {
         "differences": compared or {},
         "rows": {
@@ -93,14 +93,14 @@ def results(
 
 
 def metrics_of(rows: Sequence[TableRow]) -> list[str]:
-    """All metrics that any row has, in order."""
+    """Lists all metrics that any row has, in order."""
     return list(dict.fromkeys(name for row in rows if row.row for name in row.overall["metrics"]))
 
 
 def markdown(
     about: Mapping, rows: Sequence[TableRow], compared: Mapping[str, Mapping] | None = None
 ) -> str:
-    """Scores in percent with intervals, scores by group, and what the rows cost and kept."""
+    """Formats scores in percent with intervals, scores by group, and what rows cost and kept."""
     metrics = metrics_of(rows)
     parts = [f"# {about['title']}", *_notes(about)]
     header = ["row", "n", *metrics, *(["judge"] if "judge" not in metrics else [])]
@@ -128,7 +128,7 @@ def markdown(
 
 
 def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
-    """Median and 95th percentile of seconds by stage."""
+    """Formats the median and the 95th percentile of seconds by stage."""
     lines = [
         [row.name, stage, str(found["calls"]), f"{found['p50']:.3f}", f"{found['p95']:.3f}"]
         for row in rows
