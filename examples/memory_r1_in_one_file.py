@@ -181,7 +181,7 @@ def consult(world: World, params, batch, edited):
 
 
 def grpo_loss(params, world: World, agent, rollout: Rollout):
-    """The policy gradient with advantages relative to the group (arXiv 2402.03300).
+    """Computes the policy gradient's loss with group-relative advantages (arXiv 2402.03300).
 
     One update follows a rollout, so the ratio of new and old policy is 1 and no clip binds.
     """

@@ -133,7 +133,7 @@ def update(
       instruction: the block above all prompts.
       experience: the rollout.
       grammar: the grammar that sampling was constrained by, if any.
-      complete: makes the network's parameters of `state.params`, where those are adapters.
+      complete: makes the network's parameters from `state.params`, where those are adapters.
 
     Raises:
       ValueError: the batch does not divide into mini- and micro-batches, or a reference is missing.

@@ -21,17 +21,17 @@ _SECOND = "Stopping after this step. Press Ctrl-C again to stop at once, without
 
 
 class Preempted(Exception):
-    """The run was asked to end and has saved its state; the message says where and how to go on.
+    """The run was asked to end and has saved its state; the message says how to resume.
 
     Nothing is wrong: a command line prints the message and ends with status 0.
     """
 
 
 class Termination:
-    """Whether the run was asked to end; see `catch_termination`."""
+    """Tells whether the run was asked to end; see `catch_termination`."""
 
     def __init__(self, agree: Callable[[bool], bool] | None):
-        """Nothing has been asked yet."""
+        """Begins with nothing asked."""
         self._asked = False
         self._agree = agree
 

@@ -1,6 +1,6 @@
 """The paper's ablations on the nano model (Memory-R1, section 4 and its appendices).
 
-What each table compares stands in `ablation_cells`, what it shows in `ablation_tables`.
+`ablation_cells` says what each table compares, `ablation_tables` what it shows.
 """
 
 import dataclasses

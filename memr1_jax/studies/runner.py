@@ -203,7 +203,7 @@ def held_out(experiment: "Experiment") -> "HeldOutDialogues":
 
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:
-    """Whether the folder holds all that the options ask for, made with just these options."""
+    """Tells whether the folder holds all that the options ask for, made with just these."""
     flags = flags_text(options)
     if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
         return False  # `Experiment` says what differs
