@@ -1,9 +1,9 @@
-"""The public audit of LoCoMo's answer key: what it objects to, beside the published answers.
+"""The public audit of LoCoMo's answer key: what it objects to in the published answers.
 
-It is the opinion of third parties. A score that follows it stands beside the score on the published
-answers, never in its place. Its corrections are sentences for a reader, with reasons in brackets:
-a judge can use them, but word overlap hardly. The questions that it doubts (those whose `corrected`
-is not None: 99 of 1,540) can also be left out.
+It is the opinion of third parties. A score that follows it is shown next to the score on the
+published answers, never in its place. Its corrections are sentences for a reader, with reasons in
+brackets: a judge can use them, but word overlap can hardly. The questions that it doubts (those
+whose `corrected` is not None: 99 of 1,540) can also be left out.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ AUDIT = PublishedFile(
     "9493fb4b4af4256ed17a18e8fd0b3cfdeec29539/errors.json",
     flag="--audit_path",
 )
-# The published answer is right, only the turns that are named as its evidence are not.
+# The published answer is right; only the turns named as its evidence are wrong.
 WRONG_CITATION = "WRONG_CITATION"
 
 
 def read_audit(path: str | os.PathLike) -> dict[str, Node]:
-    """The audit's entries by question id.
+    """Returns the audit's entries by question id.
 
     Raises:
       UserError: the file is not of the audit's schema, or names a question twice.
@@ -52,10 +52,10 @@ def read_audit(path: str | os.PathLike) -> dict[str, Node]:
 def with_audit(
     conversations: Iterable[Conversation], entries: dict[str, Node]
 ) -> list[Conversation]:
-    """The conversations with `doubt` and `corrected` set where the audit objects.
+    """Returns the conversations with `doubt` and `corrected` set where the audit objects.
 
     Raises:
-      UserError: an entry asks something else than the question of its id.
+      UserError: an entry does not ask the question of its id.
     """
 
     def checked(question: Question) -> Question:

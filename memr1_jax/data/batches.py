@@ -1,6 +1,6 @@
-"""Batches as fixed-shape arrays, and the resident data that they are picked from by row number.
+"""Batches as fixed-shape arrays, and the resident data they are picked from by row number.
 
-A data set lies on the device as a whole; what travels to it at each step is a list of row numbers.
+The whole data set stays on the device; each step sends it only a list of row numbers.
 
 Axis letters: B rows of a batch, C conversations, F facts of a turn, W tokens of a text, M slots of
 a bank, n questions of a turn, S dates; T turns of an episode, with N questions at its end.
@@ -17,7 +17,7 @@ from memr1_jax.text.normalize import Words
 
 
 def row_batches(rows: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and masks of valid rows, `[batch]` each; the last batch repeats the last row."""
+    """Yields row numbers and valid-row masks, each `[batch]`; the last row fills the last batch."""
     for start in range(0, rows, batch):
         index = np.arange(start, start + batch)
         yield np.minimum(index, rows - 1).astype(np.int32), index < rows
@@ -103,7 +103,7 @@ class AnswerData:
         return self.conversation.shape[0]
 
     def select(self, rows: jax.Array, valid: jax.Array) -> AnswerBatch:
-        """The batch of questions `rows` `[B]`, of which those outside `valid` `[B]` are padding."""
+        """Returns the batch of questions `rows` `[B]`; those outside `valid` `[B]` are padding."""
         conversation = self.conversation[rows]
         banks, scene = jax.tree.map(lambda x: x[conversation], (self.banks, self.scene))
         query = jax.tree.map(lambda x: x[rows], self.query)
@@ -132,7 +132,7 @@ class ManagerData:
         return self.conversation.shape[0]
 
     def select(self, rows: jax.Array, valid: jax.Array) -> ManagerBatch:
-        """The batch of turns `rows` `[B]`, of which those outside `valid` `[B]` are padding."""
+        """Returns the batch of turns `rows` `[B]`; those outside `valid` `[B]` are padding."""
         scene = jax.tree.map(lambda x: x[self.conversation[rows]], self.scene)
         picked = jax.tree.map(
             lambda x: x[rows],
@@ -194,7 +194,7 @@ class EpisodeData:
         return self.conversation.shape[0]
 
     def select(self, rows: jax.Array, valid: jax.Array) -> EpisodeBatch:
-        """The batch of episodes `rows` `[B]`, of which those outside `valid` `[B]` are padding."""
+        """Returns the batch of episodes `rows` `[B]`; those outside `valid` `[B]` are padding."""
         scene = jax.tree.map(lambda x: x[self.conversation[rows]], self.scene)
         banks, *rest = jax.tree.map(
             lambda x: x[rows], (self.banks, self.turns, self.queries, self.asked, self.due)

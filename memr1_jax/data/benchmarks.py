@@ -1,4 +1,4 @@
-"""Every data set by its name, found, checked and named honestly: `load_benchmark`."""
+"""Finds, checks and honestly names every data set: `load_benchmark`."""
 
 import collections
 import dataclasses
@@ -57,7 +57,7 @@ BENCHMARKS: dict[str, Source] = {
 
 
 def source_of(name: str) -> Source:
-    """Returns what is known of a data set; UserError where there is none of that name."""
+    """Returns what is known about a data set; UserError where none has that name."""
     if name not in BENCHMARKS:
         raise UserError(f"There is no data set {name!r}; choose one of {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]
@@ -65,7 +65,7 @@ def source_of(name: str) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Conversations with their questions, and what a table must say of where they come from.
+    """Conversations with their questions, and what a table must say about their source.
 
     Attributes:
       name: of the data set, with the size of the part where it is not the whole.
@@ -83,18 +83,18 @@ class Benchmark:
 
     @functools.cached_property
     def counts(self) -> dict[str, int]:
-        """How many conversations, sessions, turns and questions there are."""
+        """Number of conversations, sessions, turns and questions."""
         return count(self.conversations)
 
     @functools.cached_property
     def kinds(self) -> dict[str, int]:
-        """How many questions there are of each kind."""
+        """Number of questions of each kind."""
         kinds = (question.kind for c in self.conversations for question in c.questions)
         return dict(sorted(collections.Counter(kinds).items()))
 
     @property
     def description(self) -> str:
-        """One line for above a table."""
+        """One line to print above a table."""
         split = "" if self.split == "all" else f", {self.split} split"
         sizes = ", ".join(
             f"{number:,} {what if number != 1 else what[:-1]}"
@@ -111,30 +111,30 @@ def load_benchmark(
     strict: bool = False,
     **options: object,
 ) -> Benchmark:
-    """Read a data set from `path`, else from the cache, else from its public home.
+    """Reads a data set from `path`, else from the cache, else from its public home.
 
     Names and their options:
 
     - `locomo`: `captions`, `adversarial` (see `locomo.load_conversations`); `audit`, or
       `audit_path` for a local copy: note what the audit of the answer key objects to.
-    - `longmemeval_oracle`, `longmemeval_s`, `longmemeval_m`, `longmemeval_evidence_turns`:
-      `limit`, for so many questions at most.
+    - `longmemeval_oracle`, `longmemeval_s`, `longmemeval_m`, `longmemeval_evidence_turns`: `limit`,
+      the most questions to read.
     - `msc`: `cleaned_path` for the cleaned questions; `last_session` (see `msc.load_msc`).
-    - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, which else are looked
-      for beside the questions; `system_messages` (see `personamem.load_personamem`).
+    - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, by default looked for
+      next to the questions; `system_messages` (see `personamem.load_personamem`).
     - `own`: `session_gap`, `drop_unknown_turns` (see `load_own_dialogues`); it needs a path.
 
     Args:
       name: one of `BENCHMARKS`.
       path: the data set's file, or a folder that holds it under its published name.
       split: "train", "validation", "test", or empty for everything. Only LoCoMo (as in the
-        Memory-R1 paper), files in its format and one's own dialogues have splits.
+        Memory-R1 paper), files in its format and your own dialogues have splits.
       strict: whether a file of unknown content is an error instead of a warning.
       **options: of the data set.
 
     Raises:
-      UserError: there is no such data set, option or split; a file is missing, broken or with
-        `strict` unknown; or a known file does not hold what it is known to hold.
+      UserError: there is no such data set, option or split; a file is missing, broken or, with
+        `strict`, unknown; or a known file does not hold what it is known to hold.
     """
     source = source_of(name)
     offered = [*inspect.signature(source.read).parameters]

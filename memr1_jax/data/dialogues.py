@@ -1,4 +1,4 @@
-"""The dialogues that a run names: where they are, and what of them is learned from or evaluated."""
+"""The dialogues that a run names: where they are, and which are learned from or evaluated."""
 
 import dataclasses
 import warnings
@@ -68,13 +68,13 @@ class DataConfig:
 
 
 def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = False) -> Path:
-    """Return the file of dialogues that the options name; generated ones are written first.
+    """Returns the file of dialogues that the options name; generated ones are written first.
 
     Args:
       options: where dialogues come from.
       seed: of generated ones.
       folder: of the run, where these are written.
-      again: generate them even where the folder has some, left by a start that came to nothing.
+      again: generate them even where the folder has some, left by a failed start.
     """
     if options.data == "own":
         if not options.data_path:
@@ -108,13 +108,13 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
 def load_dialogues(
     options: DataConfig, seed: int, folder: Path, *, learn: bool = True
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Load training and evaluation conversations; generated ones are written to the run folder.
+    """Loads training and evaluation conversations; generated ones are written to the run folder.
 
-    Where dialogues note no facts, their turns stand for them. With `learn`, one's own training
-    conversations keep the questions that have an answer: no reward tells how to abstain.
+    Where dialogues note no facts, their turns stand for them. With `learn`, your own training
+    conversations keep only questions that have an answer: no reward teaches abstaining.
 
     Raises:
-      UserError: the data cannot be read, or with `learn` all training questions abstain.
+      UserError: the data cannot be read, or, with `learn`, all training questions abstain.
     """
     path = find_dialogues(options, seed, folder)
     if options.data == "own":
@@ -160,7 +160,7 @@ def _own_dialogues(
 
 
 def _answerable(options: DataConfig, train: list[Conversation]) -> list[Conversation]:
-    """Leave out questions whose right answer is that the dialogue does not say."""
+    """Leaves out questions whose right answer is that the dialogue does not say."""
     kept = [
         dataclasses.replace(c, questions=tuple(q for q in c.questions if not q.abstain))
         for c in train

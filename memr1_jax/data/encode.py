@@ -1,4 +1,4 @@
-"""From dialogues and tuples to arrays.
+"""Encodes dialogues and tuples as arrays.
 
 Axis letters: C conversations, F facts of a turn, W tokens of a text, M slots of a bank, E retrieval
 width, n questions of a turn, S dates, A words of a gold answer.
@@ -53,11 +53,11 @@ class Encoder:
     begins: np.ndarray | None = None
 
     def cut(self, text: str, width: int) -> list[int]:
-        """Return the tokens of a text, at most `width` of them."""
+        """Returns the tokens of a text, at most `width` of them."""
         return cut_to_width(self.tokenize(text), width, self.begins)
 
     def rows(self, texts: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return token rows `[len(texts), width]`, cut at the width, and their lengths."""
+        """Returns token rows `[len(texts), width]`, cut at the width, and their lengths."""
         tokens = np.zeros((len(texts), width), np.int32)
         length = np.zeros(len(texts), np.int32)
         for row, text in enumerate(texts):
@@ -67,14 +67,14 @@ class Encoder:
         return tokens, length
 
     def keys(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings `[len(texts), E]` of texts of memory width."""
+        """Embeds texts of memory width as `[len(texts), E]`."""
         return embed_rows(self.embedder, *self.rows(texts, self.sizes.memory_width))
 
 
 def create_encoder(
     tokenizer, embedder: Embedder, sizes: Sizes, begins: np.ndarray | None = None
 ) -> Encoder:
-    """Make an encoder over a `transformers` tokenizer; `begins` as in `Encoder`."""
+    """Makes an encoder over a `transformers` tokenizer; `begins` as in `Encoder`."""
     encode = plain_encoder(tokenizer)
 
     def tokenize(text):
@@ -84,7 +84,7 @@ def create_encoder(
 
 
 def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Scene:
-    """Names and dates of all conversations `[C, ...]`, padded to the longest."""
+    """Encodes names and dates of all conversations `[C, ...]`, padded to the longest."""
     names = [name for conversation in conversations for name in conversation.speakers]
     name_tokens, name_length = encoder.rows(names, _widest(encoder, names))
     times = [c.dates for c in conversations]
@@ -102,7 +102,7 @@ def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Sc
 
 
 def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
-    """Questions and gold answers `[rows, ...]`."""
+    """Encodes questions and gold answers `[rows, ...]`."""
     sizes = encoder.sizes
     tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
     words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
@@ -113,7 +113,7 @@ def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
 def encode_bank(
     encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], keys: dict[str, np.ndarray]
 ) -> MemoryBank:
-    """The bank that holds `facts`; `keys` maps their texts to embeddings."""
+    """Encodes a bank that holds `facts`; `keys` maps their texts to embeddings."""
     sizes = encoder.sizes
     turns = [turn_of(conversation, fact) for fact in facts]
     width = next(iter(keys.values())).shape[-1]
@@ -131,7 +131,7 @@ def encode_bank(
 def encode_final_banks(
     encoder: Encoder, conversations: Sequence[Conversation]
 ) -> tuple[MemoryBank, MemoryBank]:
-    """Both speakers' banks `[C, ...]` as they should be at the end; see `facts_before`."""
+    """Encodes both speakers' banks `[C, ...]` as they should be at the end; see `facts_before`."""
     held = [banks_before(c, len(c.turns)) for c in conversations]
     keys = bank_keys(encoder, held)
     first, second = zip(
@@ -145,7 +145,7 @@ def encode_final_banks(
 
 
 def bank_keys(encoder: Encoder, banks: Sequence[Banks]) -> dict[str, np.ndarray]:
-    """Embeddings of all texts in pairs of banks, by text; of the empty one where there is none."""
+    """Embeds all texts in pairs of banks, by text; the empty text if there are none."""
     texts = sorted({fact.text for pair in banks for bank in pair for fact in bank}) or [""]
     return dict(zip(texts, encoder.keys(texts), strict=True))
 
@@ -153,7 +153,7 @@ def bank_keys(encoder: Encoder, banks: Sequence[Banks]) -> dict[str, np.ndarray]
 def encode_manager_data(
     encoder: Encoder, conversations: Sequence[Conversation], tuples: Sequence[ManagerTuple]
 ) -> ManagerData:
-    """Manager tuples of the given conversations as resident arrays.
+    """Encodes manager tuples of the given conversations as resident arrays.
 
     Raises:
       UserError: there are no tuples.
@@ -161,7 +161,7 @@ def encode_manager_data(
     if not tuples:
         raise UserError(
             "There is no turn to train the Memory Manager on: no question of the training"
-            " conversations names a turn as evidence of which a fact is noted. Check --data_path"
+            " conversations names a turn with a noted fact as evidence. Check --data_path"
             " and --link."
         )
     sizes = encoder.sizes
@@ -194,13 +194,13 @@ def encode_manager_data(
 def encode_facts(
     encoder: Encoder, conversation: Conversation, facts: Sequence[Fact], turn: int
 ) -> Facts:
-    """Encode the new facts `[F, W]` of the turn at a position; those beyond F are left out."""
+    """Encodes the new facts `[F, W]` of the turn at a position; those beyond F are left out."""
     time = conversation.date_of_turn[turn]
     return facts_row(encoder, [fact.text for fact in facts], time, turn)
 
 
 def facts_row(encoder: Encoder, facts: Sequence[str], time: int, turn: int) -> Facts:
-    """Encode facts `[F, W]` with the index of their time stamp and their place in the dialogue."""
+    """Encodes facts `[F, W]` with their time stamp's index and their place in the dialogue."""
     sizes = encoder.sizes
     texts = [*facts[: sizes.facts], *[""] * (sizes.facts - len(facts))]
     tokens, length = encoder.rows(texts, sizes.memory_width)
@@ -213,7 +213,7 @@ def encode_answer_data(
     conversations: Sequence[Conversation],
     banks: tuple[MemoryBank, MemoryBank],
 ) -> AnswerData:
-    """All questions of the conversations; `banks` are the two speakers' `[C, ...]`.
+    """Encodes all questions; `banks` are the two speakers' `[C, ...]`.
 
     Raises:
       UserError: there are no questions.
@@ -231,10 +231,10 @@ def encode_answer_data(
 
 
 def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
-    """For each speaker, what there is to remember, in order: `[(turn, session, facts), ...]`.
+    """Lists what each speaker gives to remember, in order: `[(turn, session, facts), ...]`.
 
-    A turn with more than `most` facts comes as several items. Turns of which nobody noted any fact
-    are left out, as are facts that say nothing.
+    A turn with more than `most` facts comes as several items. Turns without a noted fact are left
+    out, as are facts that say nothing.
     """
     streams = [], []
     for stream, name in zip(streams, conversation.speakers, strict=True):
@@ -248,7 +248,7 @@ def fact_streams(conversation: Conversation, most: int) -> tuple[list, list]:
 
 
 def left_out(encoder: Encoder, turns: Sequence[Any], banks: Sequence[Banks]) -> dict[str, int]:
-    """What of a manager's turns the fixed sizes leave out, by the option that would keep it.
+    """Counts what the fixed sizes leave out of a manager's turns, by the option to keep it.
 
     Turns are `ManagerTuple`s or turns of episodes, `banks` those before them.
     """
@@ -277,7 +277,7 @@ def _widest(encoder, texts):
 
 
 def stack(items: Sequence[Any]) -> Any:
-    """Pytrees of NumPy arrays as one with a new leading axis."""
+    """Stacks pytrees of NumPy arrays along a new leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
 
 
@@ -287,7 +287,7 @@ def _embed_batch(embedder, tokens, length):
 
 
 def embed_rows(embedder, tokens, length, batch=256):
-    """Embeds token rows `[n, W]` in batches of one shape, so that one compilation serves all."""
+    """Embeds token rows `[n, W]` in batches of one shape, so that one compilation is enough."""
     parts = []
     for start in range(0, len(tokens), batch):
         rows = slice(start, start + batch)

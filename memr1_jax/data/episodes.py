@@ -31,7 +31,7 @@ STARTS = ("empty", "facts")
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeTurn:
-    """What a turn brings about speaker 0 or 1, and the questions that it bears on.
+    """The facts of a turn about speaker 0 or 1, and the questions that it bears on.
 
     `turn` is the position in dialogue order.
     """
@@ -47,8 +47,8 @@ class EpisodeTurn:
 class Episode:
     """Turns in dialogue order, the banks before them, and what can be answered after them.
 
-    `due` gives for each of the questions the turn of the episode that tells the last of what it
-    needs; questions stand in that order.
+    `due` gives for each question the turn of the episode that tells the last fact it needs;
+    questions are in that order.
     """
 
     conversation: str
@@ -68,17 +68,17 @@ def episodes(
     """Cuts a dialogue into episodes of at most `turns` turns that bring facts; 0: of all turns.
 
     Both speakers' streams are taken together, and each turn edits its speaker's bank. Generated
-    dialogues know what is true at their end, so that of them the last turns are the only episode. A
-    question belongs to an episode that brings a fact from each of its evidence turns; where the
-    banks start with facts, those may tell a part of it, but not all. Episodes without any question
-    are left out, as nothing would reward them.
+    dialogues know what is true at their end, so their last turns are the only episode. A question
+    belongs to an episode that brings a fact from each of its evidence turns; where the banks start
+    with facts, those may tell a part of it, but not all. Episodes without any question are left
+    out, as nothing would reward them.
 
     Args:
       conversation: the dialogue.
       turns: T; a turn with more facts than the manager handles at once counts several times.
       facts_per_turn: facts that the manager handles at once.
       start: whether banks are empty before an episode, or hold what a memory should hold there.
-      link: whether a question is one of the last turn that tells of it, or of each.
+      link: whether a question belongs to the last turn that bears on it, or to each.
     """
     if start not in STARTS:
         raise ValueError(f"start is one of {STARTS}, not {start!r}")
@@ -97,7 +97,7 @@ def episodes(
 
 
 def _episode(conversation, stream, start, link):
-    """One episode from items `(turn, speaker, session, facts)`."""
+    """Makes one episode from items `(turn, speaker, session, facts)`."""
     told: dict[str, int] = {}  # evidence turn: the last turn of the episode with a fact from it
     for index, (_, _, _, facts) in enumerate(stream):
         told |= {source: index for fact in facts for source in fact.sources}
@@ -132,7 +132,7 @@ def encode_episodes(
     turns: int,
     questions: int,
 ) -> EpisodeData:
-    """Episodes of the given conversations as resident arrays.
+    """Encodes episodes of the given conversations as resident arrays.
 
     Args:
       encoder: turns texts into tokens; its sizes fix those of banks and turns.
@@ -169,7 +169,7 @@ def encode_episodes(
     encoded = encode_queries(encoder, list(numbers))
 
     def pick(rows, width):
-        """Queries `[rows, width]`, any where there are fewer, and which of them there are."""
+        """Picks queries `[rows, width]`, filled up with any, and a mask of the real ones."""
         kept = [[numbers[question] for question in row[:width]] for row in rows]
         picked = np.array([row + [0] * (width - len(row)) for row in kept])
         asked = np.array([[i < len(row) for i in range(width)] for row in kept])
@@ -205,7 +205,7 @@ def left_out_of_episodes(
     made: Sequence[Episode],
     questions: int,
 ) -> dict[str, int]:
-    """What is left out of episodes of these conversations, by the option that would keep it."""
+    """Counts what is left out of episodes of these conversations, by the option to keep it."""
     turns = [turn for episode in made for turn in episode.turns]
     beyond = sum(len(episode.questions) - len(chosen) for episode, chosen in _ends(made, questions))
     asked = {(e.conversation, question.index) for e in made for question in e.questions}
@@ -218,10 +218,10 @@ def left_out_of_episodes(
 
 
 def _ends(made, questions):
-    """Each episode, and which of its questions are asked at its end."""
+    """Pairs each episode with the places of the questions asked at its end."""
     return [(episode, spread(len(episode.questions), questions)) for episode in made]
 
 
 def _padded(turns, count):
-    """Turns with others behind them that bring nothing."""
+    """Pads turns at the end with turns that bring nothing."""
     return turns + (dataclasses.replace(turns[0], facts=(), questions=()),) * (count - len(turns))

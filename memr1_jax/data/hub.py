@@ -19,11 +19,11 @@ def local_path(name: str | os.PathLike) -> Path:
     """Returns the file or folder of this machine that a name means.
 
     A name that begins with `hf:` is fetched into the hub's own cache, and found there without a
-    network. Of a data set the only file of JSON or CSV is returned, else its folder. One that holds
+    network. If a data set has one JSON or CSV file, that is returned, else its folder. One of
     tables alone (Parquet) becomes JSON lines, whose conversations belong to the data set's splits.
 
     Raises:
-      UserError: the hub does not give it, or it holds nothing that can be read.
+      UserError: the hub does not deliver it, or it holds nothing that can be read.
     """
     text = os.fspath(name)
     if not text.startswith(HUB):
@@ -47,7 +47,7 @@ def local_path(name: str | os.PathLike) -> Path:
 
 
 def one_file(name: str | os.PathLike) -> Path:
-    """Returns the file that a name means; UserError where there is none or where it is a folder."""
+    """Returns the file that a name means; UserError where there is none or it is a folder."""
     path = local_path(name)
     if path.is_dir():
         there = ", ".join(

@@ -1,4 +1,4 @@
-"""The LoCoMo dialogues (arXiv 2402.17753): find the file, check it, read it, split it."""
+"""Finds, checks, reads and splits the LoCoMo dialogues (arXiv 2402.17753)."""
 
 import dataclasses
 import os
@@ -39,7 +39,7 @@ SPLITS = {
     "validation": ("conv-30",),
     "test": tuple(f"conv-{number}" for number in (41, 42, 43, 44, 47, 48, 49, 50)),
 }
-# In the order of the published file, which audits number them by.
+# In the order of the published file, by which audits number them.
 IDS = tuple(f"conv-{number}" for number in (26, 30, 41, 42, 43, 44, 47, 48, 49, 50))
 KINDS = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 ADVERSARIAL = 5
@@ -61,7 +61,7 @@ class _Turns:
     notes: list[Note] = dataclasses.field(default_factory=list)
 
     def named(self, nodes: Iterable[Node]) -> tuple[tuple[str, ...], list[str]]:
-        """Find the turns that strings name, and the strings that name one which does not exist."""
+        """Finds the turns that strings name, and the strings that name a missing one."""
         nodes = list(nodes)
         found, lost = resolve_all([node.of(str).value for node in nodes], self.order)
         self.notes += [
@@ -73,20 +73,20 @@ class _Turns:
 
 
 def find_locomo(data_path: str | os.PathLike | None = None, strict: bool = False) -> Path:
-    """The path of a checked LoCoMo file, downloaded once if no path is given; see `find`."""
+    """Returns the path of a checked LoCoMo file, downloaded once if none is given; see `find`."""
     return find(LOCOMO, data_path, strict).path
 
 
 def load_conversations(
     path: str | os.PathLike, captions: bool = False, adversarial: bool = False
 ) -> list[Conversation]:
-    """Read a file in LoCoMo's format, and warn of evidence and facts that name no turn.
+    """Reads a file in LoCoMo's format, and warns of evidence and facts that name no turn.
 
     Args:
       path: the JSON file.
       captions: whether turns carry the caption of the image they share.
-      adversarial: whether category 5 is kept. Its questions have no answer, so theirs is empty;
-        the wrong one that the file offers is their `distractor`.
+      adversarial: whether category 5 is kept. Its questions have an empty answer; the wrong one
+        that the file offers is their `distractor`.
 
     Raises:
       UserError: the file is not JSON or not of LoCoMo's schema; the message names the place.
@@ -101,13 +101,13 @@ def load_conversations(
 
 
 def without_adversarial(conversation: Conversation) -> Conversation:
-    """Return the conversation without its questions of category 5."""
+    """Returns the conversation without its questions of category 5."""
     kept = tuple(q for q in conversation.questions if q.category != ADVERSARIAL)
     return dataclasses.replace(conversation, questions=kept)
 
 
 def split(conversations: Iterable[Conversation], name: str) -> list[Conversation]:
-    """Return the conversations of one split.
+    """Returns the conversations of one split.
 
     LoCoMo's ten follow the Memory-R1 paper (`SPLITS`). Any other conversation belongs to the split
     that its file names, or that its id starts with, as in "train-7-0".
@@ -173,7 +173,7 @@ def _conversation(sample: Node, captions: bool, adversarial: bool) -> Conversati
 
 
 def question_id(conversation: str, index: int) -> str:
-    """What audits call question `index` of a conversation: "locomo_0_qa1" in LoCoMo's own ten."""
+    """Returns what audits call question `index`: "locomo_0_qa1" in LoCoMo's own ten."""
     if conversation in IDS:
         return f"locomo_{IDS.index(conversation)}_qa{index}"
     return f"{conversation}_qa{index}"
@@ -214,9 +214,9 @@ def _session(record: Node, number: int, speakers: tuple[str, str], captions: boo
 
 
 def _facts(observation: Node, speakers: tuple[str, str], turns: _Turns) -> list[Fact]:
-    """Facts in dialogue order; one without an existing source has no place in time and is left."""
+    """Returns facts in dialogue order; without an existing source they have no place in it."""
     facts = []
-    # The keys are not trusted for the session: one edition calls session_1_observation otherwise.
+    # The keys are not trusted for the session: one edition names session_1_observation differently.
     for key in observation.value:
         by_speaker = observation[key].of(dict)
         for speaker in by_speaker.value:
@@ -230,7 +230,7 @@ def _facts(observation: Node, speakers: tuple[str, str], turns: _Turns) -> list[
                     kind = LOST_SOURCE if sources else LOST_FACT
                     turns.notes.append(Note(kind, item.place, lost[0]))
                 if sources:
-                    # Where the turn stands decides, as ids may count on across sessions.
+                    # The place of the turn decides, as ids may count across sessions.
                     facts.append(Fact(speaker, text, turns.session[sources[-1]], sources))
     return sorted(facts, key=lambda fact: turns.order[fact.sources[-1]])
 

@@ -9,7 +9,7 @@ _KEY = re.compile(r"session_([0-9]{1,9})_summary")
 
 
 def read_summaries(path: str | os.PathLike) -> dict[str, dict[int, str]]:
-    """The summaries of a file in LoCoMo's format, by conversation and number of the session.
+    """Reads the summaries of a file in LoCoMo's format, by conversation and session number.
 
     A file without summaries gives empty dictionaries. UserError where it is not of the schema.
     """

@@ -1,11 +1,11 @@
 """LongMemEval (arXiv 2410.10813): a user's chats with an assistant, one question about each.
 
 An item is a conversation of its own. The files differ in what surrounds the evidence: `oracle` has
-the sessions with evidence alone, `s` about 50 sessions and `m` about 500. Whole copies of the
+only the sessions with evidence, `s` about 50 sessions and `m` about 500. Whole copies of the
 `oracle` and `s` files carry different dates, so one cannot be made from the other.
 
-A fourth set, evidence-turns, is no part of the publication: it is what public logs hold of the
-oracle file, namely nothing but the turns that are evidence. It is easier than `oracle`.
+A fourth set, evidence-turns, is not part of the publication: it is the part of the oracle file that
+public logs hold, only the turns that are evidence. It is easier than `oracle`.
 """
 
 import itertools
@@ -47,7 +47,7 @@ def _published(title: str, name: str, editions: dict[str, Edition]) -> Published
     )
 
 
-# The digests of whole files are those that the hub names at that revision.
+# The digests of whole files are those that the hub states for that revision.
 FILES = {
     "oracle": _published(
         "LongMemEval oracle",
@@ -99,17 +99,17 @@ FILES = {
 def load_longmemeval(
     path: str | os.PathLike, edition: str = "oracle", limit: int = 0
 ) -> list[Conversation]:
-    """Read a file in LongMemEval's format.
+    """Reads a file in LongMemEval's format.
 
     Sessions come in the order of their dates, which the oracle file does not keep. Some are dated
     after the question; they are kept, as in the official evaluation. Abstention questions keep the
-    explanation that the file gives as their answer. What a turn or a session id says about evidence
-    is noted with the question alone.
+    explanation that the file gives as their answer. Marks of evidence on turns and session ids are
+    noted only with the question.
 
     Args:
       path: the JSON file.
       edition: a key of `FILES`.
-      limit: read this many items at most; 0 for all. The `m` file has 2.7 GB.
+      limit: read this many items at most; 0 for all. The `m` file is 2.7 GB.
 
     Raises:
       UserError: the file is not of the schema; the message names the place. Or it holds whole

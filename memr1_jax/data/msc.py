@@ -1,8 +1,8 @@
 """MSC-Self-Instruct (arXiv 2310.08560): two people's chats, one question about each of 500.
 
-The data set has two sets of questions. The published ones are openers in the first person, with
-which speaker B turns to speaker A. The cleaned ones say the same in the third person and shorter;
-they come as a file of their own and need the dialogues beside it. Scores on the two differ.
+The data set has two sets of questions. In the published ones speaker B addresses speaker A in the
+first person. The cleaned ones ask the same, shorter and in the third person; they come as a
+separate file and need the dialogues as well. Scores on the two differ.
 """
 
 import os
@@ -47,7 +47,7 @@ def load_msc(
     cleaned: Mapping[int, Node] | None = None,
     last_session: bool = False,
 ) -> list[Conversation]:
-    """Read a file of MSC-Self-Instruct's dialogues, JSON lines or an array.
+    """Reads a file of MSC-Self-Instruct's dialogues, JSON lines or an array.
 
     The speakers are `Speaker_<i>_A` and `Speaker_<i>_B`, as the cleaned questions call them. Turns
     alternate, A first, unless they name their speaker. A session's time says how long before the
@@ -55,10 +55,10 @@ def load_msc(
 
     Args:
       path: the dialogues.
-      cleaned: the cleaned questions, from `read_cleaned`. Without them the cleaned question of a
-        record is used where it has one (`qa`), and else the opener.
-      last_session: whether the fifth session, from which the question departs, is read too. The
-        Memory-R1 paper's evaluation leaves it out, that of Zep reads it.
+      cleaned: the cleaned questions, from `read_cleaned`. Without them a record's own cleaned
+        question (`qa`) is used where it has one, else the opener.
+      last_session: whether the fifth session, from which the question starts, is read too. The
+        Memory-R1 paper's evaluation leaves it out; Zep's reads it.
 
     Raises:
       UserError: a file is not of the schema; the message names the place.
@@ -82,7 +82,7 @@ def load_msc(
 
 
 def read_cleaned(path: str | os.PathLike) -> dict[int, Node]:
-    """The cleaned questions, nodes with `question` and `answer`, by the index of their record.
+    """Reads the cleaned questions, nodes with `question` and `answer`, by record index.
 
     Raises:
       UserError: the file is not of the schema, or has two questions of one index.

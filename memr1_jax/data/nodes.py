@@ -32,7 +32,7 @@ class Node:
         self.value, self.place = value, place
 
     def of(self, *types: type) -> "Node":
-        """This node, after checking its type; true and false are not numbers."""
+        """Returns this node after checking its type; true and false are not numbers."""
         fits = not isinstance(self.value, bool) or bool in types
         if not isinstance(self.value, types) or not fits:
             expected = " or ".join(kind.__name__ for kind in types)
@@ -40,7 +40,7 @@ class Node:
         return self
 
     def __getitem__(self, key: str | int) -> "Node":
-        """The element at `key`; UserError where there is none."""
+        """Returns the element at `key`; UserError where there is none."""
         self.of(dict if isinstance(key, str) else list)
         place = f"{self.place}, {str(key)[:_NAME]}"
         try:
@@ -49,34 +49,34 @@ class Node:
             raise UserError(f"{place}: this is missing.") from None
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is something at `key`, be it null."""
+        """Tells whether there is something at `key`, even null."""
         return key in self.of(dict).value
 
     def items(self) -> list["Node"]:
-        """The elements of a list."""
+        """Returns the elements of a list."""
         return [self[index] for index in range(len(self.of(list).value))]
 
     def text(self, key: str) -> str:
-        """The string at `key`."""
+        """Returns the string at `key`."""
         return self[key].of(str).value
 
     def filled(self, key: str, *types: type) -> str:
-        """Return what stands at `key`, of these types, as a string; UserError for a blank."""
+        """Returns what stands at `key`, of these types, as a string; UserError for a blank."""
         text = str(self[key].of(*(types or (str,))).value)
         if not text.strip():
             raise self[key].error("this is empty. Fill it in, or take it out.")
         return text
 
     def written(self, key: str) -> str:
-        """The string or number at `key`, as a string."""
+        """Returns the string or number at `key`, as a string."""
         return str(self[key].of(str, int, float).value)
 
     def called(self, name: str) -> "Node":
-        """Return this node with a name of its own in its place."""
+        """Returns this node with its own name in its place."""
         return Node(self.value, f"{self.place} ({name[:_NAME]})")
 
     def error(self, complaint: str) -> UserError:
-        """An error that says where `complaint` was found; what it quotes of the file is cut."""
+        """Returns an error that says where `complaint` was found; a long one is cut."""
         if len(complaint) > _LONGEST:
             half = _LONGEST // 2
             complaint = f"{complaint[:half]} [...] {complaint[-half:]}"
@@ -84,23 +84,23 @@ class Node:
 
 
 def read_json(path: str | os.PathLike) -> Node:
-    """Read the content of a JSON file; UserError where it cannot be read."""
+    """Reads the content of a JSON file; UserError where it cannot be read."""
     return Node(json_files.read_json(path, _ADVICE), str(path))
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[Node]:
-    """Read the values of a file of JSON lines; empty lines are skipped, UserError names a line."""
+    """Reads the values of a JSON lines file; empty lines are skipped, UserError names a line."""
     for place, value in json_files.read_json_lines(path, _ADVICE):
         yield Node(value, place)
 
 
 def read_array(path: str | os.PathLike) -> Iterator[Node]:
-    """Read the elements of a file that is one JSON array, each parsed as it comes.
+    """Reads the elements of a file that is one JSON array, each parsed as it comes.
 
     Files of gigabytes fit, as no more than one element and a few megabytes of text are held.
 
     Raises:
-      UserError: the file cannot be read, is no array, breaks off, or goes on after the array.
+      UserError: the file cannot be read, is no array, breaks off, or continues after the array.
     """
     warned = False
     with _open(path) as file:
@@ -115,7 +115,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
                 return
             try:
                 value, end = STRICT.raw_decode(text, start)
-                # What follows shows that the value has ended: "7" may go on as "7.5".
+                # What follows shows that the value has ended: "7" may continue as "7.5".
                 after = _SPACE.match(text, end).end()
                 follows = text[after : after + 1]
             except RecursionError:
@@ -151,7 +151,7 @@ def _check_end(path: str | os.PathLike, rest: str, file: TextIO) -> None:
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Node]:
-    """Read the records of a file, be it one JSON array or JSON lines."""
+    """Reads the records of a file, either one JSON array or JSON lines."""
     with _open(path) as file:
         while (first := file.read(1)).isspace():
             pass

@@ -1,4 +1,4 @@
-"""Notes of what a reader left out or changed, told once when a file is loaded."""
+"""Notes about what a reader left out or changed, reported once when a file is loaded."""
 
 import collections
 import os
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Note(NamedTuple):
-    """Something that was left out or changed: what, as a plural, its place, what stood there."""
+    """Something that was left out or changed: what (a plural), its place, what stood there."""
 
     what: str
     place: str
@@ -16,7 +16,7 @@ class Note(NamedTuple):
 
 
 def tell(path: str | os.PathLike, notes: Iterable[Note]) -> None:
-    """Warn of what is noted of a file: how often each thing came, and where first."""
+    """Warns of what is noted about a file: how often each thing occurred, and where first."""
     first: dict[str, str] = {}
     counts: collections.Counter[str] = collections.Counter()
     for what, place, quoted in notes:

@@ -181,8 +181,8 @@ _CODAS = "b ck d l ll m n nd ng r rn rt s sh st t x".split() + [""] * 12
 def widened(share: float) -> tuple[Kind, ...]:
     """Returns `phrases.KINDS` with other wordings, and `share` of the values from outside them.
 
-    One in three of these is invented, the others are common words. Nothing is dated: saying when a
-    thing happened is left to the time stamps of memories.
+    One in three of these is invented, the others are common words. Nothing is dated: the time
+    stamps of memories say when a thing happened.
     """
     return tuple(_widened(kind, share) for kind in phrases.KINDS)
 

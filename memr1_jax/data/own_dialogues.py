@@ -35,19 +35,19 @@ _FACT = ("speaker", "text", "sources")
 def load_own_dialogues(
     path: str | os.PathLike, session_gap: float = SESSION_GAP, drop_unknown_turns: bool = False
 ) -> list[Conversation]:
-    """Read a user's own dialogues, and warn of what is left out.
+    """Reads a user's own dialogues, and warns of what is left out.
 
     A line is an object with `sessions`, each with `turns` and a `time`, and with `questions`. All
-    else has a default: ids are counted, the speakers are the two who speak. In place of sessions
-    `turns` may stand at the top; then a pause between the times of two turns begins a session. The
+    other fields have defaults: ids are counted, the speakers are the two who speak. Instead of
+    sessions, `turns` may stand at the top; then a pause between two turns begins a session. The
     names of chat formats, `role` and `content`, are read as `speaker` and `text`; a chat of "user"
     and "assistant" has one bank. The lines may also be the elements of one JSON array.
 
     Args:
       path: the file.
       session_gap: hours of a pause after which a session begins.
-      drop_unknown_turns: whether questions and facts that name a turn which does not exist are left
-        out with a count instead of refused.
+      drop_unknown_turns: whether questions and facts that name a missing turn are left out and
+        counted instead of refused.
 
     Raises:
       UserError: something is missing, wrong or empty; the message names file, line and field. Ids
@@ -71,7 +71,7 @@ def load_own_dialogues(
 
 
 def turns_as_facts(conversation: Conversation) -> Conversation:
-    """Note every turn as a fact of its speaker, if nothing else is noted.
+    """Notes every turn as a fact of its speaker, if nothing else is noted.
 
     Memory banks are filled from facts; a benchmark's annotations or a language model make better
     ones than bare turns.
@@ -87,7 +87,7 @@ def turns_as_facts(conversation: Conversation) -> Conversation:
 
 
 class _Reader:
-    """Reads conversations, and gathers what is to be told of the whole file."""
+    """Reads conversations, and gathers what is to be reported about the whole file."""
 
     def __init__(self, session_gap: float, drop_unknown_turns: bool):
         self.notes: list[Note] = []
@@ -95,7 +95,7 @@ class _Reader:
         self._unknown: list[str] = []  # complaints
 
     def check(self) -> None:
-        """Refuse the file where a turn is named that does not exist."""
+        """Refuses the file where a missing turn is named."""
         if not self._unknown:
             return
         listed = self._unknown[:_SHOWN]
@@ -179,7 +179,7 @@ class _Reader:
     def _named(
         self, item: Node, key: str, nodes: Sequence[Node], order: dict[str, int], left_out: str
     ) -> tuple[str, ...] | None:
-        """Find the turns that a list names; complain and return None where one does not exist."""
+        """Finds the turns that a list names; complains and returns None where one is missing."""
         named, lost = resolve_all([node.of(str).value for node in nodes], order)
         if not lost:
             return named

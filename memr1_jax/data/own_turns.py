@@ -12,7 +12,7 @@ from memr1_jax.data.types import Session, Turn
 SESSION_GAP = 6.0  # hours
 CHAT = ("user", "assistant")
 SKIPPED = "turns of system and tool, which are no part of a dialogue and are left out"
-UNREADABLE = "times that cannot be read, any change of which begins a session"
+UNREADABLE = "times that cannot be read, any change in which begins a session"
 
 _MACHINERY = ("system", "developer", "tool", "function")
 _SAME = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "ai", "bot", "model"), "assistant")}
@@ -22,10 +22,10 @@ _TURN = ("speaker", "role", "text", "content", "time", "id", "caption")
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """The sessions of one conversation, without turns of system and tool.
+    """The sessions of one conversation, without system and tool turns.
 
-    `kept` says for every number of turns in the file how many of them are kept; `sessions_of` is
-    the session of each turn by its id.
+    `kept[n]` is how many of the file's first n turns are kept; `sessions_of` is the session of each
+    turn by its id.
     """
 
     speakers: tuple[str, str]
@@ -36,7 +36,7 @@ class Dialogue:
 
 
 def read_turns(line: Node, session_gap: float, notes: list[Note]) -> Dialogue:
-    """Read the turns of a conversation.
+    """Reads the turns of a conversation.
 
     Args:
       line: the conversation's object.
@@ -78,7 +78,7 @@ def read_turns(line: Node, session_gap: float, notes: list[Note]) -> Dialogue:
 
 
 def chat_role(name: str, speakers: Sequence[str]) -> str:
-    """Return the speaker that a name of the file means: of a chat, "human" is "user"."""
+    """Returns the speaker that a name in the file means: in a chat, "human" is "user"."""
     if name in speakers or set(speakers) != set(CHAT):
         return name
     return _SAME.get(name.lower(), name)
@@ -87,7 +87,7 @@ def chat_role(name: str, speakers: Sequence[str]) -> str:
 def _groups(
     line: Node, session_gap: float, notes: list[Note]
 ) -> Iterator[tuple[str, Sequence[Node]]]:
-    """Yield the time and the turns of each session."""
+    """Yields the time and the turns of each session."""
     if ("sessions" in line) == ("turns" in line):
         raise line.error('expected either "sessions", each with "turns", or "turns" alone.')
     if "turns" in line:
@@ -105,7 +105,7 @@ def _groups(
 def _by_pauses(
     turns: Sequence[Node], session_gap: float, notes: list[Note]
 ) -> Iterator[tuple[str, list[Node]]]:
-    """Cut turns into sessions where they paused for longer than `session_gap` hours."""
+    """Cuts turns into sessions where they paused for longer than `session_gap` hours."""
     for turn in turns:
         check_names(turn, _TURN, notes)
     texts = [text(turn, "time") for turn in turns]
@@ -129,7 +129,7 @@ def _by_pauses(
 
 
 def _turn(node: Node, default_id: str, named: Sequence[str]) -> Turn | None:
-    """Read a turn; None for one of system or tool that is not named as a speaker."""
+    """Reads a turn; None for system or tool turns not named as a speaker."""
     speaker = node.filled("role" if "role" in node else "speaker")
     if speaker.lower() in _MACHINERY and speaker not in named:
         return None
@@ -149,7 +149,7 @@ def _turn(node: Node, default_id: str, named: Sequence[str]) -> Turn | None:
 def _speakers(
     line: Node, named: Sequence[str], sessions: Iterable[Session]
 ) -> tuple[tuple[str, str], dict[str, str]]:
-    """Find the two speakers, and what the names that the file has for them become."""
+    """Finds the two speakers, and what the file's names for them become."""
     speak = list(dict.fromkeys(turn.speaker for session in sessions for turn in session.turns))
     strangers = [name for name in speak if name not in named] if named else []
     if strangers:
@@ -160,7 +160,7 @@ def _speakers(
         speakers = list(roles.values())
     else:
         roles = {}
-    if not named:  # of a chat the user comes first, whoever begins
+    if not named:  # in a chat the user comes first, whoever begins
         speakers.sort(key=lambda name: name.lower() == "assistant")
     if len(speakers) != 2 or not all(name.strip() for name in speakers):
         raise line.error(
@@ -179,12 +179,12 @@ def _renamed(session: Session, names: dict[str, str]) -> Session:
 
 
 def text(node: Node, key: str) -> str:
-    """Return the string or number at `key`; empty where nothing or null is."""
+    """Returns the string or number at `key`; empty if missing or null."""
     return node.written(key) if node.of(dict).value.get(key) is not None else ""
 
 
 def check_names(node: Node, known: tuple[str, ...], notes: list[Note]) -> None:
-    """Note the fields of an object that are not known."""
+    """Notes the unknown fields of an object."""
     for key in node.of(dict).value:
         if key not in known:
             what = f"unknown fields {key!r}, which are ignored (known are {', '.join(known)})"

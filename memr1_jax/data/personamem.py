@@ -1,7 +1,7 @@
-"""PersonaMem v1 (arXiv 2504.14225): multiple choice on what an assistant knows of its user.
+"""PersonaMem v1 (arXiv 2504.14225): multiple choice on what an assistant knows about its user.
 
-Questions stand in a CSV file and name a context, which is a line of a second file, and how many of
-its messages precede them: `Question.after`. A context is one conversation with all its questions.
+Questions stand in a CSV file. Each names a context, a line of a second file, and how many of its
+messages precede it: `Question.after`. A context is one conversation with all its questions.
 """
 
 import ast
@@ -75,7 +75,7 @@ def load_personamem(
     contexts_path: str | os.PathLike,
     system_messages: bool = False,
 ) -> tuple[list[Conversation], int]:
-    """Read questions and those of their contexts that the second file holds.
+    """Reads questions and those of their contexts that the second file holds.
 
     A system message, which describes the user, begins a session. The contents' own "User: " and
     "Assistant: " are removed; `Turn.speaker` says the same.
@@ -83,8 +83,8 @@ def load_personamem(
     Args:
       questions_path: the CSV file.
       contexts_path: the JSON lines.
-      system_messages: whether the descriptions of the user are turns too, whose speaker is
-        "system". They hand over much of what is asked.
+      system_messages: whether the descriptions of the user are also turns, by the speaker "system".
+        They give away much of what is asked.
 
     Returns:
       The contexts in the order in which the questions name them first, and how many contexts that
@@ -150,7 +150,7 @@ def _conversation(
 
 
 def _read_questions(path: str | os.PathLike) -> Iterator[tuple[str, Question, int, str]]:
-    """Context, question, number of preceding messages, and place of each row."""
+    """Yields context, question, number of preceding messages, and place of each row."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -190,7 +190,7 @@ def _question(row: dict[str, str], index: int, place: str) -> tuple[Question, in
 
 
 def _options(text: str, place: str) -> tuple[str, ...]:
-    """The choices; the file writes them as a Python list, which is never evaluated as code."""
+    """Reads the choices from a Python list, which is never evaluated as code."""
     try:
         options = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:

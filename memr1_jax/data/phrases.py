@@ -13,7 +13,7 @@ NAMES = tuple(
 
 
 def _compound(*parts: str, glue: str = "") -> Callable[[random.Random], str]:
-    """A drawer of composed values; products keep two seeds from sharing many of them."""
+    """Makes a function that draws composed values, so many that two seeds share few."""
     choices = [part.split() for part in parts]
     return lambda rng: glue.join(map(rng.choice, choices))
 
@@ -113,7 +113,7 @@ class Kind:
     """
 
     name: str
-    topics: tuple[str, ...]  # ("",) for what a person has only one of
+    topics: tuple[str, ...]  # ("",) where a person has only one
     draw: Callable[[random.Random], str]
     says: tuple[str, ...]  # a turn that tells the fact, in the first person
     notes: tuple[str, ...]  # the same as an observation, in the third person

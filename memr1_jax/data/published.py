@@ -1,4 +1,4 @@
-"""Files of published data sets: find them, fetch them, know them by their sha256."""
+"""Finds and fetches the files of published data sets, and identifies them by sha256."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Edition:
-    """A known content of a file; `counts` are what a loader must find in it."""
+    """A known version of a file; `counts` are what a loader must find in it."""
 
     name: str
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -29,7 +29,7 @@ class PublishedFile:
     Attributes:
       title: what the data set is called in messages.
       name: of the file.
-      editions: what is known under which sha256; the first one is the published file.
+      editions: by sha256; the first one is the published file.
       home: "published by" whom and where; or how it was made, if it is not the publication's own.
       licence: as stated there.
       url: its direct address; empty where there is none.
@@ -51,7 +51,7 @@ class PublishedFile:
 
     @property
     def advice(self) -> str:
-        """A sentence that says where the file is to be had, and where it belongs."""
+        """A sentence that says where to get the file, and where it belongs."""
         source = f", from {self.url}" if self.url else ""
         return (
             f"Get {self.name} (sha256 {self.sha256}), {self.home} under {self.licence}{source}, "
@@ -70,7 +70,7 @@ class Found:
 
 
 def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: bool = False) -> Found:
-    """The checked file: at `path`, else in the cache, else downloaded there.
+    """Returns the checked file: at `path`, else in the cache, else downloaded there.
 
     Args:
       file: what is looked for.
@@ -102,7 +102,7 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
 
 
 def _given(file: PublishedFile, path: Path) -> Path:
-    """Find the file that a user named, by itself or by its folder."""
+    """Finds the file that a user named, by itself or by its folder."""
     if path.is_dir():
         named = path / file.name
         if not named.is_file():
@@ -121,13 +121,13 @@ def _given(file: PublishedFile, path: Path) -> Path:
 
 
 def identify(file: PublishedFile, path: str | os.PathLike) -> Found:
-    """Which edition of `file` stands at `path`."""
+    """Identifies the edition of `file` at `path`."""
     sha256 = digest(path)
     edition = file.editions.get(sha256, Edition(UNKNOWN))
     return Found(Path(path), edition.name, sha256, edition.counts)
 
 
 def digest(path: str | os.PathLike) -> str:
-    """The sha256 of a file."""
+    """Computes the sha256 of a file."""
     with open(path, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -14,7 +14,7 @@ def read_question_list(path: str | Path) -> dict[str, list[int]]:
     """Reads a JSON object of conversation ids, each with `Question.index` numbers.
 
     Raises:
-      UserError: the file is missing or is something else, or a question stands in it twice.
+      UserError: the file is missing or is something else, or names a question twice.
     """
     path = user_path(path)
     found = read_json(path, "Check --questions.")
@@ -29,7 +29,7 @@ def read_question_list(path: str | Path) -> dict[str, list[int]]:
 def listed(
     conversations: Sequence[Conversation], questions: Mapping[str, Sequence[int]]
 ) -> list[Conversation]:
-    """The conversations of a list with its questions, in the order of the data set.
+    """Returns the conversations of a list with its questions, in the data set's order.
 
     Raises:
       UserError: a conversation or a question is not among those given.

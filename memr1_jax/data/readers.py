@@ -1,4 +1,4 @@
-"""How each data set is found, read, checked against what is known of it, and named.
+"""Finds and reads each data set, checks it against what is known of it, and names it.
 
 A part of a data set never goes by the name of the whole.
 """
@@ -25,7 +25,7 @@ PathLike = str | os.PathLike
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """What a file or two hold, under the name that it deserves."""
+    """The content of one or two files, under the name that it deserves."""
 
     name: str
     files: tuple[Found, ...]
@@ -40,7 +40,7 @@ def read_locomo(
     audit: bool = False,
     audit_path: PathLike | None = None,
 ) -> Read:
-    """LoCoMo, or a file in its format; see `load_benchmark`."""
+    """Reads LoCoMo, or a file in its format; see `load_benchmark`."""
     found = find(locomo.LOCOMO, path, strict)
     everything = locomo.load_conversations(found.path, captions, adversarial=True)
     counts = count(everything)
@@ -60,7 +60,7 @@ def read_locomo(
 
 
 def longmemeval_reader(edition: str) -> Callable[..., Read]:
-    """The reader of one of LongMemEval's files."""
+    """Returns the reader of one of LongMemEval's files."""
 
     def read(path: PathLike | None = None, strict: bool = False, limit: int = 0) -> Read:
         found = find(FILES[edition], path, strict)
@@ -80,7 +80,7 @@ def read_msc(
     cleaned_path: PathLike | None = None,
     last_session: bool = False,
 ) -> Read:
-    """MSC-Self-Instruct; see `load_benchmark`."""
+    """Reads MSC-Self-Instruct; see `load_benchmark`."""
     files = [find(MSC, path, strict)]
     cleaned = None
     if cleaned_path:
@@ -96,7 +96,7 @@ def read_msc(
 
 
 def personamem_reader(length: str) -> Callable[..., Read]:
-    """The reader of PersonaMem with contexts of one length."""
+    """Returns the reader of PersonaMem with contexts of one length."""
 
     def read(
         path: PathLike | None = None,
@@ -129,7 +129,7 @@ def read_own(
     session_gap: float = SESSION_GAP,
     drop_unknown_turns: bool = False,
 ) -> Read:
-    """Read a user's own dialogues, of which there is no edition to be `strict` about."""
+    """Reads a user's own dialogues, which have no edition to be `strict` about."""
     del strict
     if not path:
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
@@ -139,7 +139,7 @@ def read_own(
 
 
 def count(conversations: Sequence[Conversation]) -> dict[str, int]:
-    """How many conversations, sessions, turns and questions there are."""
+    """Counts conversations, sessions, turns and questions."""
     return {
         "conversations": len(conversations),
         "sessions": sum(len(c.sessions) for c in conversations),
@@ -159,7 +159,7 @@ def _check(found: Found, counts: Mapping[str, int]) -> None:
 
 
 def _name(title: str, counts: Mapping[str, int], file: PublishedFile, *found: Found) -> str:
-    """Name a data set: with its size where that is not the published one, and unknown editions."""
+    """Names a data set, with its size if not the published one, and unknown editions."""
     for what, published in _published_counts(file).items():
         if counts[what] != published:
             of = f" of {published:,}" if counts[what] < published else ""
@@ -169,7 +169,7 @@ def _name(title: str, counts: Mapping[str, int], file: PublishedFile, *found: Fo
 
 
 def _unknown(*found: Found) -> str:
-    """Name the digests of files whose content is no known edition."""
+    """Names the digests of files whose content is no known edition."""
     digests = [file.sha256[:12] for file in found if file.edition == UNKNOWN]
     return f", unknown edition {' and '.join(digests)}" if digests else ""
 
@@ -179,7 +179,7 @@ def _published_counts(file: PublishedFile) -> Mapping[str, int]:
 
 
 def _contexts_beside(questions: Path, length: str) -> Path | None:
-    """The contexts in the folder of the questions, be they all or a part; None if there are none.
+    """Finds all or part of the contexts in the questions' folder; None if there are none.
 
     Raises:
       UserError: several parts are there.

@@ -12,19 +12,19 @@ _RANGE = re.compile(
 
 
 def is_turn_id(text: str) -> bool:
-    """Tell whether a text reads like D1:3."""
+    """Tells whether a text reads like D1:3."""
     return _TURN_ID.fullmatch(text) is not None
 
 
 def resolve(reference: str, order: Mapping[str, int]) -> tuple[set[str], bool]:
-    """Find the turns that one string names.
+    """Finds the turns that one string names.
 
     Args:
       reference: as the file has it: "D1:3", "D:1:03", "D1:3; D1:5", "D1:3-D1:6", "D1:3-6".
       order: the position of every turn by its id.
 
     Returns:
-      Ids of existing turns, and whether the string names these and nothing that does not exist.
+      Ids of existing turns, and whether the string names nothing else.
     """
     if reference in order:
         return {reference}, True
@@ -48,10 +48,10 @@ def resolve(reference: str, order: Mapping[str, int]) -> tuple[set[str], bool]:
 def resolve_all(
     references: Iterable[str], order: Mapping[str, int]
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Find the turns that several strings name.
+    """Finds the turns that several strings name.
 
     Returns:
-      Their ids in dialogue order, and the strings that name something that does not exist.
+      Their ids in dialogue order, and the strings that name something missing.
     """
     found: set[str] = set()
     lost = []

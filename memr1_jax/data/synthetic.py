@@ -1,4 +1,4 @@
-"""Generated dialogues in LoCoMo's format, whose right memory operations are known."""
+"""Generated dialogues in LoCoMo's format, with known right memory operations."""
 
 import dataclasses
 import datetime
@@ -52,7 +52,7 @@ class _Entry:
 
 @dataclasses.dataclass(frozen=True)
 class _Telling:
-    """What the next fact turn says, what is noted of it, and what that means for the memory."""
+    """What the next fact turn says, its note, and what it means for the memory."""
 
     event: str
     said: str
@@ -90,7 +90,7 @@ def generate(
     split: str = "train",
     open_words: float = 0.0,
 ) -> list[dict]:
-    """Return conversations as records of LoCoMo's format with the extra key `gold_operations`.
+    """Returns conversations as records of LoCoMo's format with the extra key `gold_operations`.
 
     Facts accumulate (ADD), change (UPDATE), end (DELETE) and are told again (NONE). A gold
     operation names observations by their position in dialogue order. Questions of categories 1 to
@@ -106,7 +106,7 @@ def generate(
       repeats: share of them that tell an earlier fact again.
       relative_dates: share of dated observations that say "yesterday" instead of the date.
       small_talk: chance of a further exchange without content after each fact.
-      split: train, validation or test; it begins the ids and takes part in the seed.
+      split: train, validation or test; it begins the ids and is part of the seed.
       open_words: share of names and values from outside the closed lists of `phrases`, see
         `open_phrases`; above 0 there are more wordings too.
     """
@@ -125,7 +125,7 @@ def write_synthetic(
     test: int = 4,
     **sizes: float,
 ) -> None:
-    """Write a file of generated conversations for all three splits, whole or not at all.
+    """Writes a file of generated conversations for all three splits, whole or not at all.
 
     `sizes` go to `generate`.
     """
@@ -139,7 +139,7 @@ def write_synthetic(
 
 
 def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> list[Conversation]:
-    """Return generated dialogues as `Conversation`s; the arguments are those of `generate`."""
+    """Returns generated dialogues as `Conversation`s; the arguments are those of `generate`."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(generate(seed, num_conversations, **sizes), file)
         file.flush()
@@ -147,12 +147,12 @@ def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> l
 
 
 def _session_time(time: datetime.datetime) -> str:
-    """LoCoMo's form, without zero padding: "1:56 pm on 8 May, 2023"."""
+    """Formats a time as LoCoMo does, without zero padding: "1:56 pm on 8 May, 2023"."""
     return f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower() + f" on {time.day} {time:%B, %Y}"
 
 
 def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
-    """A past date as it is said ("yesterday"), written ("on 7 May 2023") and answered."""
+    """Draws a past date as it is said ("yesterday"), written ("on 7 May 2023") and answered."""
     days = {"today": 0, "yesterday": 1, "two days ago": 2, "three days ago": 3, "a week ago": 7}
     said = rng.choice([*days, "last month", "last year"])
     if said == "last year":
@@ -199,7 +199,7 @@ def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
 def _session(
     rng: random.Random, story: _Story, number: int, time: datetime.datetime, rates: _Rates
 ) -> list[dict]:
-    """Tell up to `rates.facts` facts, with strictly alternating speakers."""
+    """Tells up to `rates.facts` facts, with strictly alternating speakers."""
     turns: list[dict] = []
 
     def say(speaker: str, text: str) -> str:
@@ -230,7 +230,7 @@ def _session(
 def _next_telling(
     rng: random.Random, story: _Story, session: int, time: datetime.datetime, rates: _Rates
 ) -> _Telling | None:
-    """Choose what is told next, a new fact unless chance and the story allow another; or None."""
+    """Chooses what is told next: a new fact unless chance and the story allow another; or None."""
     earlier = [entry for entry in story.live if entry.session < session]
     changeable = [entry for entry in earlier if entry.kind.changed]
     endable = [entry for entry in earlier if entry.kind.ended]
@@ -285,7 +285,7 @@ def _change(rng: random.Random, story: _Story, old: _Entry, session: int) -> _Te
 
 
 def _fresh_value(rng: random.Random, story: _Story, speaker: str, kind: Kind) -> str | None:
-    """Draw a value the speaker never had; None when the pool seems to hold no more."""
+    """Draws a value the speaker never had; None when the pool seems to hold no more."""
     for _ in range(50):
         value = kind.draw(rng)
         if (speaker, value) not in story.taken:
@@ -295,7 +295,7 @@ def _fresh_value(rng: random.Random, story: _Story, speaker: str, kind: Kind) ->
 
 
 def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
-    """Note the fact and the operation, and bring what is true up to date."""
+    """Notes the fact and the operation, and updates what is true."""
     fact, entry, old = len(story.notes), telling.entry, telling.old
     story.notes.append((entry.speaker, telling.note, dia_id))
     if telling.event == "ADD":
@@ -319,7 +319,7 @@ def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
 
 
 def _questions(rng: random.Random, story: _Story) -> list[dict]:
-    """Questions on what is true at the end, in random order."""
+    """Asks about what is true at the end, in random order."""
     questions: list[dict] = []
 
     def ask(category: int, text: str, answer: str, turns: list[str]) -> None:

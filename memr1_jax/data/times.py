@@ -32,10 +32,10 @@ _EPOCH = re.compile(r"(?P<seconds>[0-9]{10})(?P<rest>[0-9]{3}|[0-9]{6}|\.[0-9]+)
 
 
 def read_times(texts: Sequence[str]) -> list[datetime.datetime | None]:
-    """Read the times of one dialogue; None where one cannot be read.
+    """Reads the times of one dialogue; None where one cannot be read.
 
     ISO 8601, seconds and milliseconds since 1970, dates in figures and in words, with the time of
-    day in 12 or 24 hours. Of 03/04/2024 the month comes first, unless another date of the dialogue
+    day in 12 or 24 hours. In 03/04/2024 the month comes first, unless another date of the dialogue
     can only be read with the day first.
     """
     day_first = any((date := _DATES[2].search(text)) and int(date["first"]) > 12 for text in texts)

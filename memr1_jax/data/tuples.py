@@ -32,7 +32,7 @@ class ManagerTuple:
 def linked_questions(
     conversation: Conversation, link: Literal["last", "any"] = "last"
 ) -> dict[int, tuple[Question, ...]]:
-    """Return the questions of every turn that is evidence for any, by position, in dialogue order.
+    """Returns each evidence turn's questions by its position, in dialogue order.
 
     Args:
       conversation: the dialogue.
@@ -51,10 +51,10 @@ def linked_questions(
 def manager_tuples(
     conversation: Conversation, window: int | None = 50, link: Literal["last", "any"] = "last"
 ) -> list[ManagerTuple]:
-    """Return one tuple for every turn with a linked question and a noted fact (Algorithm 1).
+    """Returns one tuple for every turn with a linked question and a noted fact (Algorithm 1).
 
-    A turn of which nobody noted a fact is left out: a manager that reads dialogues is never shown
-    one, see `fact_streams` in `data/encode.py`.
+    A turn without a noted fact is left out: a manager that reads dialogues is never shown one, see
+    `fact_streams` in `data/encode.py`.
 
     Args:
       conversation: the dialogue.
@@ -81,7 +81,7 @@ def manager_tuples(
 
 
 def turn_of(conversation: Conversation, fact: Fact) -> int:
-    """Return the position of the turn a fact belongs to.
+    """Returns the position of the turn a fact belongs to.
 
     That is the last of its sources: before that turn the fact was not yet known in full.
     """
@@ -89,10 +89,10 @@ def turn_of(conversation: Conversation, fact: Fact) -> int:
 
 
 def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]:
-    """Return the facts that a turn tells about its speaker, else those about the other one.
+    """Returns the facts that a turn tells about its speaker, else those about the other one.
 
-    They all belong to one speaker's bank. Of a turn that tells about both, the facts about the
-    other speaker do not count.
+    They all belong to one speaker's bank. If a turn tells about both, the facts about the other
+    speaker do not count.
     """
     turn = conversation.turns[position]
     told = [
@@ -103,7 +103,7 @@ def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]
 
 
 def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
-    """Return the facts a memory should hold before a position.
+    """Returns the facts a memory should hold before a position.
 
     They are those its gold operations leave, or all earlier ones if the dialogue has none.
     """
@@ -120,9 +120,9 @@ def facts_before(conversation: Conversation, position: int) -> tuple[Fact, ...]:
 
 
 def banks_before(conversation: Conversation, position: int, window: int | None = None) -> Banks:
-    """Return each speaker's `facts_before` from the last `window` turns; None means from all.
+    """Returns each speaker's `facts_before` from the last `window` turns; None means from all.
 
-    Blank facts are no memories.
+    Blank facts are not memories.
     """
     start = 0 if window is None else position - window
     held = [fact for fact in facts_before(conversation, position) if fact.text.strip()]
@@ -135,7 +135,7 @@ def banks_before(conversation: Conversation, position: int, window: int | None =
 
 
 def spread(total: int, limit: int) -> list[int]:
-    """Return at most `limit` of `total` rows, evenly spread; all of them where `limit` is 0."""
+    """Returns at most `limit` of `total` rows, evenly spread; all of them where `limit` is 0."""
     if not limit or limit >= total:
         return list(range(total))
     return [int(row) for row in np.linspace(0, total - 1, limit).round()]

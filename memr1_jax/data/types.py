@@ -1,9 +1,9 @@
-"""What a dialogue, its questions and its facts look like to the rest of the project.
+"""Records of a dialogue, its questions and its facts for the rest of the project.
 
-All benchmarks come out as `Conversation`. An evaluation walks through its `stages`: it reads their
-sessions one after another and asks each stage's questions before it reads on. It hands a memory
-nothing but sessions. Questions and what belongs to them (answers, evidence, options) are no part
-of a session; `facts` are annotations, fit for training and for rows that say that they use them.
+All benchmarks become `Conversation`s. An evaluation walks through its `stages`: it reads their
+sessions one after another and asks each stage's questions before it continues. It hands a memory
+only sessions. Questions and what belongs to them (answers, evidence, options) are not part of a
+session; `facts` are annotations, fit for training and for rows that say that they use them.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """Turns of one sitting; `time` stands there as the data set writes it, empty if it has none.
+    """Turns of one sitting; `time` is as the data set writes it, empty if it has none.
 
     LoCoMo writes "1:56 pm on 8 May, 2023", LongMemEval "2023/05/20 (Sat) 02:21", MSC "7 days 8
     hours ago", counted from the question.
@@ -47,7 +47,7 @@ class Session:
     turns: tuple[Turn, ...]
 
     def time_of(self, turn: Turn) -> str:
-        """Return when one of its turns was said: the turn's own time, or else the session's."""
+        """Returns when one of its turns was said: the turn's own time, or else the session's."""
         return turn.time or self.time
 
 
@@ -57,7 +57,7 @@ class Question:
 
     Attributes:
       question: what is asked.
-      answer: the gold answer; of a multiple-choice question its label, as in "(c)"; empty where
+      answer: the gold answer; for a multiple-choice question its label, as in "(c)"; empty where
         there is none.
       category: LoCoMo's number, 1 to 5; 0 in other data sets.
       evidence: ids of existing turns in dialogue order, so the last one is the latest.
@@ -67,10 +67,10 @@ class Question:
       time: when it is asked, as the data set writes it; empty if unknown.
       options: the choices of a multiple-choice question, labels included.
       abstain: whether the right answer is that the dialogue does not say.
-      after: how many of the conversation's turns precede the question, and may be known to who
-        answers it; None for all of them. See `Conversation.stages`.
+      after: how many of the conversation's turns precede the question, and may be used to answer
+        it; None for all of them. See `Conversation.stages`.
       evidence_sessions: numbers of the sessions that the data set marks as evidence.
-      distractor: a wrong answer that an adversarial question invites. It is never a gold.
+      distractor: a wrong answer that an adversarial question invites. It is never the gold.
       corrected: the answer according to an audit, where that differs from `answer`.
       doubt: what the audit objects to, as it names it; empty where it agrees.
     """
@@ -119,7 +119,7 @@ class GoldOperation:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Sessions that are read on, and the questions that are asked once they have been read."""
+    """The next sessions to read, and the questions that are asked once they have been read."""
 
     sessions: tuple[Session, ...]
     questions: tuple[Question, ...]
@@ -159,11 +159,11 @@ class Conversation:
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The dialogue in parts, each with the questions that follow it: read, ask, read on.
+        """The dialogue in parts, each with the questions that follow it: read, ask, continue.
 
-        Most data sets ask everything at the end, in one stage. Where `Question.after` falls
-        inside a session, the session is cut there; its parts keep its number and time. What comes
-        after the last question is left out.
+        Most data sets ask everything at the end, in one stage. Where `Question.after` falls inside
+        a session, the session is cut there; its parts keep its number and time. Turns after the
+        last question are left out.
         """
         whole = len(self.turns)
         asked: dict[int, list[Question]] = {}
@@ -178,7 +178,7 @@ class Conversation:
         return tuple(stages)
 
     def _between(self, start: int, stop: int) -> Iterator[Session]:
-        """What the sessions hold of the turns `start` to `stop`."""
+        """Yields the parts of sessions within turns `start` to `stop`."""
         position = 0
         for session in self.sessions:
             turns = session.turns[max(0, start - position) : max(0, stop - position)]

@@ -115,5 +115,5 @@ def predict(
 
 
 def summarise(predictions: Sequence[Prediction]) -> list[dict]:
-    """Scores by category and overall; see `metrics.aggregate`."""
+    """Averages scores by category and overall; see `metrics.aggregate`."""
     return aggregate(prediction.scores for prediction in predictions)

@@ -1,6 +1,6 @@
-"""What a manager made of whole dialogues, beside what their gold operations would have left.
+"""Compares what a manager kept of whole dialogues with what gold operations would have left.
 
-Only generated dialogues have gold operations. Memories are compared by their letters with the noted
+Only generated dialogues have gold operations. Memories are compared letter by letter with the noted
 facts, so a fact in other words counts as missing, and its memory as unlike any fact.
 """
 
@@ -27,7 +27,7 @@ COMPLAINTS = {
 def bank_health(
     records: Iterable[DialogueRecord], conversations: Iterable[Conversation]
 ) -> dict[str, float]:
-    """The counts of `COMPLAINTS`, summed over dialogues, and "facts", those that hold in the end.
+    """Counts `COMPLAINTS`, summed over dialogues, and "facts", those true at the end.
 
     Args:
       records: what happened, from `evals.watch.replay`.

@@ -65,7 +65,7 @@ class Evaluator:
     """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
 
     def __init__(self, options: EvalConfig, pair: AgentPair, models: Models):
-        """Compiles nothing yet; the models give networks and tokenizer, not the parameters."""
+        """Compiles nothing yet; the models provide networks and tokenizer, not parameters."""
         self._options, self._pair = options, pair
         self._tokenizer = models.manager.tokenizer
         self._ingest_turn = make_ingest_turn(pair.manager, models.manager.decoder)
@@ -78,10 +78,10 @@ class Evaluator:
         what: str,
         watched: Callable[[Callable], Callable] = lambda ingest_turn: ingest_turn,
     ) -> Ingestion:
-        """Banks of all speakers of `dialogues` (NumPy), built with the manager's `params`.
+        """Builds all speakers' banks of `dialogues` (NumPy) with the manager's `params`.
 
-        Without parameters they hold every noted fact as it came. `watched` may put something around
-        the function that ingests a turn, see `evals.watch`.
+        Without parameters they hold every noted fact unchanged. `watched` may wrap the function
+        that ingests a turn, see `evals.watch`.
         """
         with progress_bar(1, f"building banks, {what}") as progress:
 
@@ -128,7 +128,7 @@ class Evaluator:
     def replay(
         self, seen: list[Seen], dialogues: list[Conversation], evaluation: Evaluation
     ) -> list[DialogueRecord]:
-        """What `evals.watch.watch` saw while the banks of an evaluation were built, as text."""
+        """Returns as text what `evals.watch.watch` saw while the banks were built."""
         pair, predictions = self._pair, evaluation.predictions
         return replay(
             seen,

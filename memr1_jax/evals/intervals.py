@@ -1,7 +1,7 @@
 """Percentile bootstrap: how sure a mean, or the difference of two rows of a table, is.
 
-Questions of one conversation share its memories, so that drawing questions alone makes intervals
-too narrow; drawing whole conversations makes them honest, where there are enough conversations.
+Questions of one conversation share its memories, so drawing single questions makes intervals too
+narrow; drawing whole conversations makes them honest if there are enough of them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Interval:
     """A mean over questions with its bounds, which are None where nothing can be drawn.
 
     `count` is the number of questions, `groups` that of what was drawn: questions, or
-    conversations. Of fewer than two there is no interval.
+    conversations. Fewer than two give no interval.
     """
 
     mean: float
@@ -31,10 +31,10 @@ class Interval:
 
 
 def by_question(predictions: Iterable, metric: str) -> dict[Key, float]:
-    """Scores of predictions by conversation and question; those without the metric are left out.
+    """Returns scores by conversation and question; predictions without the metric are left out.
 
     Raises:
-      UserError: a question is there twice.
+      UserError: a question occurs twice.
     """
     found = {}
     for prediction in predictions:
@@ -49,7 +49,7 @@ def by_question(predictions: Iterable, metric: str) -> dict[Key, float]:
 
 
 def shared(first: Mapping[Key, float], second: Mapping[Key, float]) -> tuple[dict, dict]:
-    """Both rows, less the questions that only one of them has."""
+    """Returns both rows without the questions that only one of them has."""
     keys = [key for key in first if key in second]
     return {key: first[key] for key in keys}, {key: second[key] for key in keys}
 
@@ -57,7 +57,7 @@ def shared(first: Mapping[Key, float], second: Mapping[Key, float]) -> tuple[dic
 def mean_by_questions(
     scores: Mapping[Key, float], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """The mean score, and its interval when questions are drawn anew with replacement.
+    """Computes the mean score, and its interval when questions are drawn with replacement.
 
     Args:
       scores: one for each question; not empty.
@@ -72,7 +72,7 @@ def mean_by_questions(
 def mean_by_conversations(
     scores: Mapping[Key, float], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """The same mean over questions, with the interval when whole conversations are drawn anew.
+    """Computes the same mean over questions, with whole conversations drawn for the interval.
 
     A conversation brings all its questions with it (cluster bootstrap), so a drawn mean is again
     weighted by questions. Arguments as for `mean_by_questions`.
@@ -85,7 +85,7 @@ def mean_by_conversations(
 def difference_by_questions(
     first: Mapping[Key, float], second: Mapping[Key, float], **options
 ) -> Interval:
-    """Mean of `first` less that of `second`, over the same questions, which are drawn in pairs.
+    """Computes the mean of `first` less that of `second` over the same questions, drawn in pairs.
 
     Args:
       first: one score for each question.
@@ -101,7 +101,7 @@ def difference_by_questions(
 def difference_by_conversations(
     first: Mapping[Key, float], second: Mapping[Key, float], **options
 ) -> Interval:
-    """The same difference, with the interval when whole conversations are drawn anew."""
+    """Computes the same difference, with whole conversations drawn for the interval."""
     return mean_by_conversations(_difference(first, second), **options)
 
 
@@ -124,7 +124,7 @@ def _values(scores):
 
 
 def _interval(sums, counts, draws, seed, level):
-    """Interval of the ratio sums / counts when their `[groups]` entries are drawn together."""
+    """Bootstraps the ratio sums / counts, drawing their `[groups]` entries together."""
     groups, total = len(sums), int(counts.sum())
     mean = float(sums.sum() / total)
     if groups < 2:

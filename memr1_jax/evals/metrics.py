@@ -1,7 +1,7 @@
 """Scores of an answer against its gold, each under the name of its variant.
 
-Papers on LoCoMo mean different things by "F1"; no two of the variants here agree. `normalize_text`
-is SQuAD's rule, which the reward uses too.
+Papers on LoCoMo mean different things by "F1"; no two variants here agree. `normalize_text` is
+SQuAD's rule, which the reward uses too.
 """
 
 import collections
@@ -36,9 +36,9 @@ _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
 def f1_set_of_words(prediction: str, gold: str) -> float:
-    """Return the headline F1 of mem0 (arXiv 2504.19413) and Memory-R1, in [0, 1].
+    """Returns the headline F1 of mem0 (arXiv 2504.19413) and Memory-R1, in [0, 1].
 
-    Lower-cased, `. , ! ?` become spaces, and the sets of words are compared.
+    Texts are lower-cased, `. , ! ?` become spaces, and the sets of words are compared.
     """
     first, second = (
         set(re.sub(r"[.,!?]", " ", text.lower()).split()) for text in (prediction, gold)
@@ -47,7 +47,7 @@ def f1_set_of_words(prediction: str, gold: str) -> float:
 
 
 def bleu1(prediction: str, gold: str) -> float:
-    """Return BLEU-1 as mem0 and Memory-R1 compute it, in [0, 1].
+    """Returns BLEU-1 as mem0 and Memory-R1 compute it, in [0, 1].
 
     NLTK's `sentence_bleu` with smoothing method 1 on lower-cased `word_tokenize` tokens. With
     `preserve_line=True` no sentence splitter needs downloading; this differs only for predictions
@@ -67,9 +67,9 @@ def bleu1(prediction: str, gold: str) -> float:
 
 
 def exact_match(prediction: str, gold: str, plain_marks: bool = False) -> float:
-    """Return 1 if both are equal under SQuAD's normalisation (arXiv 1606.05250), else 0.
+    """Returns 1 if both are equal under SQuAD's normalisation (arXiv 1606.05250), else 0.
 
-    An empty answer scores 0. With `plain_marks` typographic marks equal those of ASCII, as in the
+    An empty answer scores 0. With `plain_marks` typographic marks equal ASCII ones, as in the
     reward.
     """
     first, second = (normalize_text(text, plain_marks) for text in (prediction, gold))
@@ -77,16 +77,16 @@ def exact_match(prediction: str, gold: str, plain_marks: bool = False) -> float:
 
 
 def f1_squad(prediction: str, gold: str, plain_marks: bool = False) -> float:
-    """Return SQuAD's F1 (arXiv 1606.05250), in [0, 1]: multisets of normalised words.
+    """Returns SQuAD's F1 (arXiv 1606.05250), in [0, 1]: multisets of normalised words.
 
-    As for `exact_match`, an empty answer scores 0, and marks may equal those of ASCII.
+    As for `exact_match`, an empty answer scores 0, and marks may equal ASCII ones.
     """
     first, second = (normalize_text(text, plain_marks).split() for text in (prediction, gold))
     return _multiset_f1(first, second)
 
 
 def rouge_l(prediction: str, gold: str) -> tuple[float, float]:
-    """Return recall and F1 of ROUGE-L, both in [0, 1].
+    """Returns recall and F1 of ROUGE-L, both in [0, 1].
 
     The sentence-level form, as the package rouge_score computes it without a stemmer: the longest
     common subsequence of the runs of a-z and 0-9 in the lower-cased texts. The recall divides its
@@ -99,7 +99,7 @@ def rouge_l(prediction: str, gold: str) -> tuple[float, float]:
 
 
 def f1_locomo_official(prediction: str, gold: str, category: int) -> float:
-    """Return the score of LoCoMo's own evaluation (arXiv 2402.17753), in [0, 1].
+    """Returns the score of LoCoMo's own evaluation (arXiv 2402.17753), in [0, 1].
 
     F1 on multisets of Porter stems; the mean over comma-separated parts in category 1; the gold
     up to its first semicolon in category 3; whether the prediction abstains in category 5.
@@ -114,9 +114,9 @@ def f1_locomo_official(prediction: str, gold: str, category: int) -> float:
 
 
 def score(prediction: str, question: Question, plain_marks: bool = False) -> dict[str, float]:
-    """Return every variant in `METRICS` for one answer, and its `category`.
+    """Returns every variant in `METRICS` for one answer, and its `category`.
 
-    With `plain_marks` typographic marks equal those of ASCII in exact match and in SQuAD's F1; the
+    With `plain_marks` typographic marks equal ASCII ones in exact match and in SQuAD's F1; the
     other variants are as published. Category 5 has no gold, so only the official score applies.
     """
     gold, category = question.answer, question.category
@@ -131,7 +131,7 @@ def score(prediction: str, question: Question, plain_marks: bool = False) -> dic
 
 
 def score_msc(prediction: str, gold: str, plain_marks: bool = False) -> dict[str, float]:
-    """Return the scores of one answer to a question of MSC-Self-Instruct, each by its variant.
+    """Returns the scores of one answer to a question of MSC-Self-Instruct, each by its variant.
 
     `rouge_l_recall` is what MemGPT (arXiv 2310.08560) reports, the others are Memory-R1's and
     SQuAD's; `plain_marks` as in `score`.
@@ -148,12 +148,12 @@ def score_msc(prediction: str, gold: str, plain_marks: bool = False) -> dict[str
 
 
 def aggregate(rows: Iterable[Mapping[str, float]], *, adversarial: bool = False) -> list[dict]:
-    """Return the means of rows with a `category`, by category and overall.
+    """Returns the means of rows with a `category`, by category and overall.
 
     Every other key counts as a metric, so a judge's verdict may be added to the rows of `score`.
     Each entry has `category`, `name`, `paper_name`, `count` and the mean of each metric, None where
     a row lacks it. The last entry is the mean over all questions but adversarial ones, so
-    categories weigh in it by their size; its category is None.
+    categories are weighted by their size; its category is None.
 
     Args:
       rows: one for each question.
@@ -180,7 +180,7 @@ def aggregate(rows: Iterable[Mapping[str, float]], *, adversarial: bool = False)
 
 
 def results_table(entries: Iterable[Mapping]) -> "Table":
-    """Return the entries of `aggregate` as a table for the terminal, scores in percent."""
+    """Returns the entries of `aggregate` as a table for the terminal, scores in percent."""
     from rich.table import Table
 
     header, lines = _cells(entries)
@@ -193,7 +193,7 @@ def results_table(entries: Iterable[Mapping]) -> "Table":
 
 
 def results_markdown(entries: Iterable[Mapping]) -> str:
-    """Return the entries of `aggregate` as a Markdown table, scores in percent."""
+    """Returns the entries of `aggregate` as a Markdown table, scores in percent."""
     header, lines = _cells(entries)
     return markdown_table(header, lines, labels=2) + "\n"
 

@@ -145,8 +145,8 @@ def propose(
     if not fitting:
         raise DoesNotFit(
             f"The step does not fit onto {len(devices)} x {chip.name} on any mesh. The best,"
-            f" {least.layout}, needs about {least.memory / GIB:.1f} GiB a chip, of which"
-            f" {least.arguments / GIB:.1f} GiB are arguments; {chip.usable / GIB:.2f} GiB are"
+            f" {least.layout}, needs about {least.memory / GIB:.1f} GiB a chip,"
+            f" {least.arguments / GIB:.1f} GiB of it arguments; {chip.usable / GIB:.2f} GiB are"
             " usable. Use more chips, or adapters with --lora_rank.",
             least,
             chip.usable,

@@ -86,7 +86,7 @@ def with_recipe(
     say(f"--recipe={name} sets {_as_flags(chosen)}.")
     if kept:
         won = {part: values[part] for part in kept}
-        say(f"Given beside it, and so not the recipe's: {_as_flags(won)}.")
+        say(f"Given explicitly, and so not the recipe's: {_as_flags(won)}.")
     if name in ABSENT:
         say(f"Absent from {name} here: {ABSENT[name]}.")
     return with_options(options, recipe="", **chosen)

@@ -269,7 +269,7 @@ class Checkpoints:
         self._manager.reload()  # Orbax has forgotten those that it would have deleted afterwards.
         return UserError(
             f"A checkpoint could not be saved in {self.folder} ({_first_line(error)})."
-            " Make room on the disk or check the rights of the folder, then go on with --resume."
+            " Make room on the disk or check the rights of the folder, then resume with --resume."
         )
 
 

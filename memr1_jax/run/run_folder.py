@@ -167,7 +167,7 @@ class RunFolder:
         version = then.get("version", __version__)
         if version != __version__:
             warnings.warn(
-                f"The run in {self.path} was begun with version {version} of memr1_jax and goes on"
+                f"The run in {self.path} was begun with version {version} of memr1_jax and resumes"
                 f" with version {__version__}, which may compute differently.",
                 stacklevel=2,
             )
@@ -213,7 +213,7 @@ def _change(name: str, was: Mapping[str, str], now: Mapping[str, str]) -> str:
     if was["name"] != now["name"]:
         return f"{name}={now['name']} (was {was['name']})"
     digests = f"sha256 {now['digest'][:12]}, was {was['digest'][:12]}"
-    return f"{name}={now['name']}, the contents of which have changed ({digests})"
+    return f"{name}={now['name']}, whose contents have changed ({digests})"
 
 
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Adding:
                 memories = memories_of(
                     self._agents,
                     {speaker: {slot: own[key] for slot, key in slots.items()}},
-                    {speaker: {slot: shelf.vector(key).copy() for slot, key in slots.items()}},
+                    {speaker: {slot: shelf.vector(key) for slot, key in slots.items()}},
                 )
                 said = [self._messages[place] for place in told]
                 turns = [(speaker, m.content, clock.said(m.event_time)) for m in said]

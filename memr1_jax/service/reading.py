@@ -104,7 +104,7 @@ class Reading:
             raise Refused("query must be a text that is not blank.")
         scope, test = self._asked(filters, ids, show_expired, reference_date)
         least, most = _number(threshold, "threshold"), _count(top_k, limit)
-        found = self._nearest(scope, test, query, as_of, as_of_written)
+        found = self._nearest(scope, test, query, as_of, as_of_written, most)
         results = []
         for (memory, state, _), score in found:
             if len(results) == most or score < least or score <= 0 and not least:
@@ -289,7 +289,7 @@ class Reading:
             else clock.until(as_of_written, "as_of_written"),
         )
 
-    def _nearest(self, scope, test: Test, query: str, as_of, as_of_written):
+    def _nearest(self, scope, test: Test, query: str, as_of, as_of_written, most: int = _MOST):
         """Returns `((id, state, vector), score)` of the memories that pass, best first."""
         agents, _, shelves = self._parts
         wanted = agents.query(clean(query))
@@ -301,7 +301,7 @@ class Reading:
                 (item, float(score)) for item, score in zip(items, vectors @ wanted, strict=True)
             ]
             return sorted(scored, key=lambda item: -item[1])
-        return shelves.best(scope, wanted, test, _MOST)
+        return shelves.best(scope, wanted, test, most)
 
 
 def _count(top_k: Any, limit: Any, default: int = 20) -> int:

@@ -50,18 +50,20 @@ class Shelf:
     ids: list[str] = dataclasses.field(default_factory=list)
     place: dict[str, int] = dataclasses.field(default_factory=dict)
     states: dict[str, State] = dataclasses.field(default_factory=dict)
-    block: np.ndarray | None = None  # [at least n, E]
+    block: np.ndarray | None = None  # [E, at least n], so that a sparse query reads few rows
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
     def vector(self, memory: str) -> np.ndarray:
         """Returns the vector `[E]` of a memory."""
-        return self.block[self.place[memory]]
+        return self.block[:, self.place[memory]].copy()
 
     def scores(self, query: np.ndarray) -> np.ndarray:
         """Returns the inner products `[n]` with a query `[E]`, in the order of `ids`."""
         if not self.ids:
             return np.zeros(0, np.float32)
-        return self.block[: len(self.ids)] @ query
+        used = np.flatnonzero(query)  # of TF-IDF a few, of other embedders all
+        rows = self.block if len(used) == len(query) else self.block[used]
+        return query[used] @ rows[:, : len(self.ids)]
 
     def put(self, states: Mapping[str, State], vectors: np.ndarray) -> None:
         """Writes memories with their vectors `[len(states), E]`."""
@@ -71,7 +73,7 @@ class Shelf:
                 self.place[memory] = len(self.ids)
                 self.ids.append(memory)
             self.states[memory] = state
-            self.block[self.place[memory]] = vector
+            self.block[:, self.place[memory]] = vector
 
     def drop(self, memory: str) -> None:
         """Takes a memory away; the last one takes its row."""
@@ -81,13 +83,13 @@ class Shelf:
         del self.states[memory]
         if last != memory:
             self.ids[place], self.place[last] = last, place
-            self.block[place] = self.block[len(self.ids)]
+            self.block[:, place] = self.block[:, len(self.ids)]
 
     def _grow(self, count: int, width: int) -> None:
-        if self.block is None or count > len(self.block):
-            block = np.zeros((max(64, 2 * count), width), np.float32)
+        if self.block is None or count > self.block.shape[1]:
+            block = np.zeros((width, max(64, 2 * count)), np.float32)
             if self.block is not None:
-                block[: len(self.ids)] = self.block[: len(self.ids)]
+                block[:, : len(self.ids)] = self.block[:, : len(self.ids)]
             self.block = block
 
 
@@ -125,10 +127,10 @@ class Shelves:
             with shelf.lock:
                 scores = shelf.scores(query)
                 taken = 0
-                for place in np.argsort(-scores, kind="stable"):
+                for place in _descending(scores, 4 * most):
                     memory = shelf.ids[place]
                     if test(shelf.states[memory]):
-                        item = (memory, shelf.states[memory], shelf.block[place].copy())
+                        item = (memory, shelf.states[memory], shelf.vector(memory))
                         found.append((item, float(scores[place])))
                         taken += 1
                         if taken == most:
@@ -197,3 +199,13 @@ class Shelves:
         shelf.version = version
         if events:
             shelf.event = events[-1].id
+
+
+def _descending(scores: np.ndarray, first: int) -> Iterator[int]:
+    """Goes through the places of scores `[n]`, best first; for the first ones few are sorted."""
+    left = np.arange(len(scores))
+    if 0 < first < len(scores):
+        best = np.sort(np.argpartition(-scores, first)[:first])
+        yield from best[np.argsort(-scores[best], kind="stable")]
+        left = np.delete(left, best)
+    yield from left[np.argsort(-scores[left], kind="stable")]

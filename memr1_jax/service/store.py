@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from memr1_jax.options import user_path
 from memr1_jax.service import clock, schema
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.records import Entry, Here, Message, Outdated, State
@@ -362,7 +363,7 @@ class Store:
 def _url(place: str) -> str:
     """Makes a URL for SQLAlchemy of a path or a URL."""
     if "://" not in place:
-        path = Path(place).expanduser()
+        path = user_path(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{path}"
     for name in ("postgresql://", "postgres://"):

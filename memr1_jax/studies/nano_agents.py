@@ -86,7 +86,7 @@ class NanoAgentsConfig(OutputConfig):
     """Set the lessons of the nano agents, which are written to the folder `model` of --output."""
 
     output: str = with_default(OutputConfig, "output", "runs/nano_agents")
-    steps: int = option(6000, "Steps, of which each agent takes a third.", within=at_least(1))
+    steps: int = option(6000, "Steps; each agent takes a third of them.", within=at_least(1))
     dialogues: int = option(
         4000, "Generated dialogues with the demonstrations.", within=at_least(1)
     )

@@ -62,7 +62,7 @@ class OptimizerConfig:
     agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
     first: str = option(
         "manager",
-        "Of both agents, which learns first; the other then learns beside it.",
+        "With both agents: which one learns first; the other is frozen and learns afterwards.",
         ("manager", "answer"),
     )
     training_banks: str = option(
@@ -109,8 +109,8 @@ class OptimizerConfig:
     )
     recipe: str = option(
         "",
-        "GRPO: sets all parts of a published method, and prints them. Flags that are given beside"
-        " it, in flag files too, win.",
+        "GRPO: sets all parts of a published method, and prints them. Flags that you"
+        " give, in flag files too, win.",
         ("", *RECIPES),
     )
 
@@ -183,9 +183,7 @@ class RunConfig(OutputConfig):
     checkpoint_every: int = option(
         10, "Steps between checkpoints; the last is always saved.", within=at_least(1)
     )
-    keep: int = option(
-        2, "Newest checkpoints kept; the best stays beside them.", within=at_least(1)
-    )
+    keep: int = option(2, "Newest checkpoints kept; the best is kept as well.", within=at_least(1))
     samples_every: int = option(
         1, "Steps between sampled rollouts written for reading.", within=at_least(1)
     )

@@ -151,7 +151,7 @@ def train(
                 checkpoints.wait()
                 raise Preempted(
                     f"Saved step {step + 1} of {stage.steps} of the {stage.agent} agent and"
-                    " stopped, as asked. Give the same flags and --resume to go on."
+                    " stopped, as asked. Give the same flags and --resume to continue."
                 )
     checkpoints.wait()
     return state

@@ -150,7 +150,7 @@ def _without_facts(options, dialogues):
         if not facts_of_turn(dialogue, position)
     ]
     return {
-        "turns of which no fact is noted": len(silent),
+        "turns without a noted fact": len(silent),
         "questions that belong to these": sum(map(len, silent)),
     }
 

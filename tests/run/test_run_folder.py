@@ -78,7 +78,7 @@ def test_what_was_turned_on_stays_on(tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"--model": Input("tiny", "99" * 32)}, "--model=tiny, the contents of which have changed"),
+        ({"--model": Input("tiny", "99" * 32)}, "--model=tiny, whose contents have changed"),
         ({"--model": Input("big", "99" * 32)}, r"--model=big \(was tiny\)"),
         ({"prompt": Input("compact", "99" * 32)}, "sha256 999999999999, was cdcdcdcdcdcd"),
     ],
@@ -146,7 +146,7 @@ def test_folders_of_older_versions_are_compared_by_their_flags(tmp_path):
 def test_another_version_is_told(tmp_path, monkeypatch):
     _open(tmp_path)
     monkeypatch.setattr(run_folder, "__version__", "99.1")
-    with pytest.warns(UserWarning, match="begun with version .* goes on with version 99.1"):
+    with pytest.warns(UserWarning, match="begun with version .* resumes with version 99.1"):
         _open(tmp_path, resume=True)
 
 

@@ -211,6 +211,8 @@ def test_other_files_and_later_versions_are_refused(tmp_path):
     for place in ("none://x", tmp_path, tmp_path / "file" / "m.db", "://"):
         with pytest.raises(UserError, match="cannot be opened"):
             Store(place)
+    with pytest.raises(UserError, match="unknown user"):
+        Store("~no such user/m.db")
     with pytest.raises(UserError) as told:
         Store("postgresql://ana:secret@/none?host=/none")
     assert "secret" not in str(told.value)

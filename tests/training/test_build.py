@@ -52,4 +52,4 @@ def test_turns_without_a_noted_fact_are_counted_when_data_are_made(capsys):
     assert data.rows == len(whole) - 1
     questions = len(linked_questions(dialogue, tiny.options.link)[silent.turn])
     said = capsys.readouterr().out
-    assert f"1 turns of which no fact is noted, {questions} questions that belong to these" in said
+    assert f"1 turns without a noted fact, {questions} questions that belong to these" in said

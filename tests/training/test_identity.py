@@ -76,14 +76,14 @@ def test_other_weights_or_dialogues_under_the_same_name_are_refused(tmp_path):
     path = model / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=f"--model={model}, the contents of which have changed"):
+    with pytest.raises(UserError, match=f"--model={model}, whose contents have changed"):
         _resume(folder, model=str(model))
     path.write_bytes(whole)
     _resume(folder, model=str(model))
     told = folder / "dialogues.json"
     text = told.read_text()
     told.write_text(text.replace("Hey", "Hi").replace("e", "a", 1))
-    with pytest.raises(UserError, match="dialogues.json, the contents of which have changed"):
+    with pytest.raises(UserError, match="dialogues.json, whose contents have changed"):
         _resume(folder, model=str(model))
     told.unlink()  # then it is generated again
     _resume(folder, model=str(model))

@@ -120,7 +120,7 @@ def endpoint_judge(
     """
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(
-            f"The judge's key holds characters that no key has. Set {KEY_VARIABLES[0]} anew."
+            f"The judge's key holds characters that no key has. Set {KEY_VARIABLES[0]} again."
         )
     client = _Client(chat_address(url), model, key, options, log, clock, random.Random(seed))
     ask = _in_order(client, sleep)

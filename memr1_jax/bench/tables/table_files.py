@@ -15,7 +15,7 @@ from memr1_jax.run.markdown import markdown_table
 NOT_RUN = "not run"
 _ELSEWHERE = (
     "Figures of Memory-R1 (arXiv 2508.19828), with the corrections that the notes name. They were "
-    "made with other fact extractors, embedders and judges: to be read beside ours, not to be "
+    "made with other fact extractors, embedders and judges: to be read next to ours, not to be "
     "ranked with them."
 )
 _PAIRED = (

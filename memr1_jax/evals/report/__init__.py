@@ -1,1 +1,1 @@
-"""The page of a run: what the banks held turn by turn, curves, and before beside after."""
+"""The page of a run: what the banks held turn by turn, curves, and before compared with after."""

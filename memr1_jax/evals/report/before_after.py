@@ -18,7 +18,7 @@ _COUNTS = {
     **{event.key: event.label for event in REPORTED},
     "invalid": "responses that could not be read",
     "responses_cut": "responses that were cut off",
-    "salvaged": "broken responses of which something was kept",
+    "salvaged": "broken responses that were kept in part",
     "skipped": "entries without a usable event, id or text",
     "unknown": "ids that were not shown",
     "gone": "ids that the same response had deleted",
@@ -37,8 +37,8 @@ _ALWAYS = ("turns", *(event.key for event in REPORTED), "invalid")  # the others
 class Cell:
     """A metric in each evaluation, in percent; None where it does not apply.
 
-    `change` is that from the first to the last over the questions that both asked, None where there
-    are none; `interval` is its 95 percent interval over the same questions, if there are several.
+    `change` is from the first to the last over the questions that both asked, None where there are
+    none; `interval` is its 95 percent interval over the same questions, if there are several.
     """
 
     values: tuple[float | None, ...]
@@ -60,8 +60,7 @@ class Row:
 class Comparison:
     """Scores by category, in the columns `metrics`, and the manager's counts by evaluation.
 
-    `note` says in what the first and the last evaluation differ besides their scores, if in
-    anything.
+    `note` says how the first and the last evaluation differ apart from their scores, if they do.
     """
 
     metrics: tuple[str, ...]
@@ -71,7 +70,7 @@ class Comparison:
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
-    """Puts evaluations side by side, in their order; changes are over the same questions alone."""
+    """Puts evaluations side by side, in their order; changes are over the same questions only."""
     found = list(evaluations.values())
     entries = [{entry["category"]: entry for entry in one.summary} for one in found]
     categories = list(dict.fromkeys(category for entry in entries for category in entry))
@@ -97,14 +96,14 @@ def _note(found):
         return ""
     same = len(first & last)
     return (
-        f"The evaluations did not ask the same questions: {len(first)} and {len(last)}, of which"
+        f"The evaluations did not ask the same questions: {len(first)} and {len(last)};"
         f" {same} are the same. Each score is over its own questions; "
         + ("changes and intervals are over the same ones alone." if same else "none has a change.")
     )
 
 
 def _key(prediction):
-    """What makes a question the same one; generated dialogues of other seeds share their ids."""
+    """Identifies a question; ids alone recur in dialogues generated with other seeds."""
     return prediction.conversation, prediction.index, prediction.question, prediction.gold
 
 
@@ -123,7 +122,7 @@ def _cell(found, present, category, name):
 
 
 def _scores(evaluation, category, name):
-    """A metric of each question of a category; None: of all but adversarial ones."""
+    """Returns a metric of each question of a category; None: of all but adversarial ones."""
     return {
         _key(p): p.scores[name]
         for p in evaluation.predictions

@@ -27,7 +27,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Lines over the training steps, or with `stacked` areas that lie on each other.
+    """Lines over the training steps, or with `stacked` areas on top of each other.
 
     Stacked lines have the same steps. `from_zero` keeps 0 in the picture where no value is below.
     """
@@ -133,9 +133,9 @@ def draw(chart: Chart) -> Drawing:
 
 
 def describe(chart: Chart) -> str:
-    """The chart in words, for those who do not see it: each line's first and last fifth."""
+    """Describes the chart for those who cannot see it: each line's first and last fifth."""
     parts = []
-    raw = [line for line in chart.lines if line.dots]  # of which other lines are means
+    raw = [line for line in chart.lines if line.dots]  # other lines are their means
     for line in raw or chart.lines:
         few = max(1, len(line.values) // 5)
         first, last = sum(line.values[:few]) / few, sum(line.values[-few:]) / few
@@ -148,11 +148,11 @@ def describe(chart: Chart) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers, evenly spaced, from at or below `low` to at or above `high`.
+    """Returns evenly spaced round numbers from at or below `low` to at or above `high`.
 
     At most about `most` of them; their distance is 1, 2 or 5 times a power of ten.
     """
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all the same, but for rounding
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all the same except for rounding
         high = low + (abs(low) or 1.0)
     raw = (high - low) / max(most - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
@@ -168,7 +168,7 @@ def _bounds(low, high, from_zero):
 
 
 def _thinned(line: Line) -> Line:
-    """At most `_MOST` points: the means of equally many values, each at its last step."""
+    """Returns at most `_MOST` points: means of equally many values, each at its last step."""
     size = -(-len(line.values) // _MOST)
     if size <= 1:
         return line

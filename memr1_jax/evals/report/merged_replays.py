@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-OUTPUT_SHOWN = 2_000  # characters of a response; the whole of it is in the replay's file
+OUTPUT_SHOWN = 2_000  # characters of a response; all of it is in the replay's file
 _BUDGET = 2_500_000  # characters of turns on a page
 _GRAVITY = ("removed", "changed", "added")
 
@@ -37,7 +37,7 @@ def merge_replays(replays: Mapping[str, Sequence[dict]], budget: int = _BUDGET) 
 def _merge(versions: Mapping[str, dict], budget: int) -> dict[str, Any]:
     first = next(iter(versions.values()))
     keys = [_place(turn) for turn in first["turns"]]
-    # Other turns would mean other data, of which nothing can be laid side by side.
+    # Other turns would mean other data, which cannot be laid side by side.
     versions = {
         name: dialogue
         for name, dialogue in versions.items()
@@ -112,7 +112,7 @@ def _version(name, moment):
 
 
 def _asked(index, questions):
-    """A question with the answer of every version."""
+    """Returns a question with the answer of every version."""
     some = next(found[index] for found in questions.values() if index in found)
     answers = [
         {"name": name, "answer": found[index]["answer"], "right": found[index]["right"]}

@@ -16,7 +16,7 @@ Memories = dict[int, str]  # the live memories of a bank by slot
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation as it was read of a response, and what became of it.
+    """An operation as read from a response, and what became of it.
 
     `outcome` is "applied", "unknown" (its id was not shown), "gone" (the same response deleted that
     memory before) or "refused" (the bank was full). `slot` is where it was applied.
@@ -56,7 +56,7 @@ class TurnRecord:
     `output` and all that follows from it keep their defaults where no manager was asked. `salvaged`
     says that entries were kept though others were broken, `skipped` counts entries without a usable
     event, id or text, `dropped` operations beyond those that are read. `questions` are the indices
-    of those whose last evidence this turn is.
+    of those with this turn as their last evidence.
     """
 
     speaker: str
@@ -110,10 +110,10 @@ def outcomes(
     alive: set[int],
     capacity: int,
 ) -> tuple[Operation, ...]:
-    """What becomes of operations `(event, id, text)` in order; the rules of `memory.bank`.
+    """Returns what becomes of operations `(event, id, text)` by the rules of `memory.bank`.
 
     Args:
-      operations: as `scan_operations_reference` reads them.
+      operations: in order, as `scan_operations_reference` reads them.
       slots: those of the shown memories, by id.
       alive: the slots in use before. An id names the memory that its slot held then; once that is
         deleted it names nothing, even where an ADD has filled the slot again.
@@ -143,7 +143,7 @@ def outcomes(
 def differences(
     before: Memories, after: Memories, operations: Sequence[Operation] = ()
 ) -> tuple[Change, ...]:
-    """How the bank differs, by slot; a slot that was freed and filled again counts as both."""
+    """Lists how the bank differs by slot; a slot freed and filled again counts as both."""
     freed = {operation.slot for operation in operations if operation.event == Event.DELETE.name}
     changes = []
     for slot in sorted(before | after):
@@ -168,7 +168,7 @@ def write_replay(folder: str | os.PathLike, name: str, dialogues: Sequence[Dialo
 
 
 def read_replay(folder: str | os.PathLike, name: str) -> list[dict]:
-    """What `write_replay` wrote, as plain dictionaries; empty where there is no such file.
+    """Reads what `write_replay` wrote, as plain dictionaries; empty without such a file.
 
     Raises:
       UserError: the file is damaged.
@@ -187,7 +187,7 @@ def read_replay(folder: str | os.PathLike, name: str) -> list[dict]:
 
 
 def _check(dialogue: DialogueRecord) -> None:
-    """Raise ValueError where a turn names a speaker or a question that is not there."""
+    """Raises ValueError where a turn names a missing speaker or question."""
     questions = {question.index for question in dialogue.questions}
     for turn in dialogue.turns:
         if turn.speaker not in dialogue.speakers or not questions.issuperset(turn.questions):

@@ -18,7 +18,7 @@ def write_evaluation(
 ) -> None:
     """Writes `predictions_<name>.jsonl`, `evaluation_<name>.md` and `evaluation_<name>.json`.
 
-    The last one comes last: where it stands, the others are complete.
+    The last one is written last: where it exists, the others are complete.
     """
     folder = Path(folder)
     write_json_lines(
@@ -37,12 +37,12 @@ def write_evaluation(
 
 
 def remove_evaluation(folder: str | os.PathLike, name: str) -> None:
-    """Remove the file that says that an evaluation is complete; the others are written over."""
+    """Removes the file that says an evaluation is complete; the others are overwritten."""
     (Path(folder) / f"evaluation_{name}.json").unlink(missing_ok=True)
 
 
 def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
-    """Read what `write_evaluation` wrote, or None where it did not finish.
+    """Reads what `write_evaluation` wrote, or None where it did not finish.
 
     Raises:
       UserError: a file is damaged.
@@ -66,5 +66,5 @@ def read_evaluation(folder: str | os.PathLike, name: str) -> Evaluation | None:
 
 
 def _numbers(scores: list[dict]) -> list[dict]:
-    """The figures of all categories, without the categories' names."""
+    """Returns the figures of all categories, without the categories' names."""
     return [{k: x for k, x in entry.items() if not isinstance(x, str)} for entry in scores]

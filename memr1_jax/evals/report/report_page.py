@@ -1,7 +1,7 @@
-"""`report.html`: what a run did, as one page that opens without a network.
+"""`report.html`: a run on one page that opens without a network.
 
-The page is made from the files of the run folder alone, so it can be made again at any time. What
-models wrote is escaped, and the page's own policy forbids any script but its own.
+The page is made only from the files of the run folder, so it can be made again at any time. Text
+that models wrote is escaped, and the page's own policy forbids any script but its own.
 """
 
 import base64
@@ -30,7 +30,7 @@ from memr1_jax.text.events import Event
 AGENTS = {"manager": "Memory Manager", "answer": "Answer Agent"}
 _WHEN = {"before": "Before training", "after": "After training"}
 _PAGE = "page"
-_SUMMARY = (  # flags that say in a line what the run was
+_SUMMARY = (  # flags that describe the run in a line
     *("algorithm", "agent", "model", "answer_model", "data", "reward", "kl_weight", "batch"),
     *("group", "learning_rate", "bank_builder", "eval_split", "seed"),
 )
@@ -68,7 +68,7 @@ def write_report_page(folder: str | os.PathLike) -> Path:
 
 
 def report_page(folder: Path) -> str:
-    """The page of a run folder as HTML; UserError as in `write_report_page`."""
+    """Renders the page of a run folder as HTML; UserError as in `write_report_page`."""
     metrics = folder / "metrics.jsonl"
     records = read_metrics(metrics) if metrics.is_file() else []
     names = _evaluations(folder)
@@ -96,7 +96,7 @@ def report_page(folder: Path) -> str:
 
 
 def _evaluations(folder: Path) -> list[str]:
-    """Names of the evaluations in a folder: before, after, then others by name."""
+    """Lists the evaluations in a folder: before, after, then others by name."""
     prefix = "evaluation_"
     found = sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.json"))
     return sorted(found, key=lambda name: list(_WHEN).index(name) if name in _WHEN else len(_WHEN))
@@ -124,7 +124,7 @@ def _trainings(records: Sequence[Mapping[str, Any]]) -> list[Training]:
 
 
 def _headline(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, int, float]]:
-    """Exact match of each evaluation in percent, with the number of questions."""
+    """Lists exact match of each evaluation in percent, with the number of questions."""
     return [
         (name, len(one.predictions), 100 * one.overall["exact_match"])
         for name, one in evaluations.items()
@@ -159,7 +159,7 @@ def _render(**context) -> str:
 
 
 def _event_styles() -> str:
-    """Write the styles of the operations: their colours on light and dark paper, and classes."""
+    """Writes the styles of the operations: their colours on light and dark paper, and classes."""
     light, dark = (
         " ".join(f"--{event.key}: {event.colours[paper]};" for event in Event) for paper in (0, 1)
     )
@@ -174,6 +174,6 @@ def _event_styles() -> str:
 
 
 def _digest(text: str) -> str:
-    """The source expression of a content security policy that allows just this inline text."""
+    """Returns the content security policy source that allows only this inline text."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -34,7 +34,7 @@ def agent_charts(
     records: Sequence[Mapping[str, Any]],
     validation: Sequence[Mapping[str, Any]] = (),
 ) -> list[Chart]:
-    """The charts of one agent's training steps; a metric that was never logged has none.
+    """Makes the charts of one agent's training steps; a metric that was never logged has none.
 
     Args:
       agent: "manager" or "answer".
@@ -51,7 +51,7 @@ def agent_charts(
             if held_out:
                 lines += (Line("validation", held_out, rewards),)
             charts.append(Chart(title, unit, lines, from_zero=from_zero))
-    # Beside the length of the responses: what was in them.
+    # In addition to the length of the responses: what was in them.
     place = next((i + 1 for i, chart in enumerate(charts) if chart.unit == "tokens"), len(charts))
     charts[place:place] = filter(None, (_operation_mix(records), _faults(agent, records)))
     return charts
@@ -69,7 +69,7 @@ def _with_mean(steps, values):
 
 
 def _operation_mix(records):
-    """Return the shares of the operations; steps without any operation are left out."""
+    """Returns the shares of the operations; steps without any operation are left out."""
     steps, shares = [], []
     for record in records:
         counts = [record.get(event.key, math.nan) for event in REPORTED]

@@ -12,7 +12,7 @@ _METRICS = ("f1_set_of_words", "bleu1_method1", "exact_match")
 
 
 def summary(folder: str | os.PathLike) -> list[tuple[str, float, float]]:
-    """Reads from a run folder what was measured, before and after; rows of `COLUMNS`.
+    """Reads what was measured before and after from a run folder; rows of `COLUMNS`.
 
     Raises:
       UserError: a file is damaged.

@@ -1,7 +1,7 @@
-"""Watches the manager at work on whole dialogues, and makes text of what its arrays held.
+"""Watches the manager at work on whole dialogues, and turns what its arrays held into text.
 
-`watch` stands between `agents.ingest.ingest` and the compiled turn; `replay` joins what it
-kept with the answers that were given in the end.
+`watch` stands between `agents.ingest.ingest` and the compiled turn; `replay` joins what it kept
+with the final answers.
 
 Axis letters: N watched streams, M slots of a bank, W tokens of a memory, R response length.
 """
@@ -61,11 +61,11 @@ class Seen(NamedTuple):
 
 
 def watch(ingest_turn: Callable, dialogues: int, seen: list[Seen]) -> Callable:
-    """`ingest_turn` that also appends to `seen` what happened in the first `dialogues` dialogues.
+    """Wraps `ingest_turn` to append to `seen` what happened in the first `dialogues` dialogues.
 
     Args:
       ingest_turn: what `ingest` takes; it may donate the banks.
-      dialogues: how many are kept; with 0 nothing is, and nothing is slower.
+      dialogues: how many are kept; with 0 nothing is kept or slowed down.
       seen: an empty list for each call of `ingest`.
     """
     if dialogues <= 0:
@@ -94,15 +94,15 @@ def replay(
     encoder: Encoder,
     tokenizer: Any,
 ) -> list[DialogueRecord]:
-    """The watched dialogues as text.
+    """Turns the watched dialogues into text.
 
     Args:
       seen: from `watch`, all turns.
       conversations: those that were ingested, in the same order.
       predictions: answers from the finished banks.
-      manager: that which acted, for the number of operations that it may make.
+      manager: the one that acted, for the number of operations that it may make.
       tools: see `Tools`.
-      encoder: that of the ingestion.
+      encoder: the one used for ingestion.
       tokenizer: turns tokens into text.
     """
     if not seen:
@@ -163,7 +163,7 @@ def replay(
 
 
 def _memories(decode: Callable, contents: Contents, row: int) -> Memories:
-    """The texts of one bank by slot."""
+    """Returns the texts of one bank by slot."""
     tokens, length = contents.tokens[row], contents.length[row]
     return {
         int(slot): decode(tuple(tokens[slot, : length[slot]].tolist()))
@@ -179,7 +179,7 @@ def _written(
     before: Memories,
     capacity: int,
 ) -> dict:
-    """What a `TurnRecord` says of a response, given to a bank that held `before`."""
+    """Returns what a `TurnRecord` says of a response to a bank that held `before`."""
     slots = [int(slot) for slot in response.slots[: response.shown]]
     scan = scan_operations_reference(spell(response), manager.operations, manager.salvage)
     return {
@@ -205,14 +205,14 @@ def _response(turn: Turn) -> Response:
 
 
 def _spelling(table, response: Response, most: int) -> bytes:
-    """The bytes of a response that are read; special tokens spell nothing."""
+    """Returns the bytes of a response that are read; special tokens spell nothing."""
     spelled, length = table
     tokens = response.tokens[: response.length]
     return b"".join(spelled[token, : length[token]].tobytes() for token in tokens)[:most]
 
 
 def _raw_text(tokenizer, manager: MemoryManager, response: Response) -> str:
-    """The response as text, special tokens included, without the one that ends it."""
+    """Decodes the response with special tokens, but without the one that ends it."""
     tokens = response.tokens[: response.length].tolist()
     if tokens and tokens[-1] in manager.stop_tokens:
         tokens = tokens[:-1]
@@ -222,9 +222,9 @@ def _raw_text(tokenizer, manager: MemoryManager, response: Response) -> str:
 def _with_questions(
     turns: list[TurnRecord], questions: Sequence[Question]
 ) -> tuple[TurnRecord, ...]:
-    """The turns with the questions whose last evidence they are.
+    """Adds to each turn the questions whose last evidence it is.
 
-    Where several records stand for one turn it is the last of the bank of the one who spoke.
+    If a turn has several records, the last one of the speaker's own bank gets them.
     """
     place: dict[str, int] = {}
     for index, record in enumerate(turns):

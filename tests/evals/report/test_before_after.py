@@ -60,7 +60,7 @@ def test_changes_are_over_the_same_questions_alone():
     assert cell.values == pytest.approx((100 * 2 / 36, 80.0))
     assert cell.change == pytest.approx(40.0)
     assert cell.interval[0] <= cell.change <= cell.interval[1]
-    assert "36 and 5, of which 5 are the same" in found.note
+    assert "36 and 5; 5 are the same" in found.note
     assert compare({"before": after, "after": after}).note == ""
 
 
@@ -69,7 +69,7 @@ def test_questions_of_other_dialogues_are_not_paired():
     second = _asked([(0, "Q"), (1, "R")], [1.0, 1.0])
     found = compare({"before": first, "after": second})
     assert (found.rows[-1].cells[0].change, found.rows[-1].cells[0].interval) == (None, None)
-    assert "of which 0 are the same" in found.note and "none has a change" in found.note
+    assert "; 0 are the same" in found.note and "none has a change" in found.note
 
 
 def test_one_evaluation_has_no_change():

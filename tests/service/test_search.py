@@ -1,0 +1,44 @@
+"""Search over one block: the same as comparing with every memory."""
+
+import numpy as np
+import pytest
+
+from memr1_jax.service.scope import Scope
+from memr1_jax.service.search import Shelf, Shelves
+
+
+class Versions:
+    """A database in which nothing changes."""
+
+    def versions(self, scope):
+        return {scope: 1}
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("most", [0, 1, 3, 50, 1000])
+def test_the_best_are_those_of_a_plain_comparison(sparse, most):
+    rng = np.random.default_rng(0)
+    vectors = rng.integers(-2, 3, (200, 8)).astype(np.float32)  # with equal scores among them
+    query = np.array([1, 0, 0, 2, 0, 0, 0, 0] if sparse else range(1, 9), np.float32)
+    shelf = Shelf(Scope.of("ana"), 1, 1)
+    states = {f"m{i}": {"n": i} for i in range(200)}
+    shelf.put(dict(list(states.items())[:100]), vectors[:100])
+    shelf.put(dict(list(states.items())[100:]), vectors[100:])
+    for gone in (0, 57, 199):
+        shelf.drop(f"m{gone}")
+        shelf.drop(f"m{gone}")
+    shelves = Shelves(Versions(), None)
+    shelves._shelves[shelf.scope] = shelf
+
+    def even(state):
+        return state["n"] % 2 == 0
+
+    found = shelves.best(shelf.scope, query, even, most)
+    left = [n for n in range(200) if even({"n": n}) and n not in (0, 57, 199)]
+    scores = sorted((float(vectors[n] @ query) for n in left), reverse=True)
+    if most:
+        assert [score for _, score in found] == scores[:most]
+    assert len({item[0] for item, _ in found}) == len(found)
+    for (memory, state, vector), score in found:
+        assert memory == f"m{state['n']}" and score == vectors[state["n"]] @ query
+        np.testing.assert_array_equal(vector, vectors[state["n"]])
