@@ -3,7 +3,7 @@
     python examples/memory_r1_in_one_file.py
 
 The Answer Agent learns first, on banks as they should be; then the Memory Manager learns through
-it: what it writes is worth what the Answer Agent can make of it. The bank, retrieval, the reading
+it: memories are worth what the Answer Agent can make of them. The bank, retrieval, the reading
 of JSON and the sampler are the library's; the algorithm stands here. It takes a few minutes on
 two CPU cores.
 

@@ -81,7 +81,7 @@ def imitation_update(
 ) -> tuple[TrainState, dict[str, Mean]]:
     """Makes the kept responses more likely; takes what `rl.update.update` takes.
 
-    What is not kept is masked, so that shapes stay. A mini-batch where nothing is kept has
+    The others are masked, so that shapes stay. A mini-batch where nothing is kept has
     gradient 0; the optimiser still steps, with its weight decay and its moments.
 
     Args:

@@ -144,7 +144,7 @@ class PolicyBatch:
     """Experience and what else the policy's loss needs; leaves `[B, ...]`.
 
     `mask` `[B, G, R]`; `advantages` `[B, G, R]` or `[B, G, 1]`; `old_logp` `[B, G, R]` from before
-    the update, unused where a single step follows: its own then take their place, so that the
+    the update, unused where a single step follows: its own then replace them, so that the
     ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
     """
 

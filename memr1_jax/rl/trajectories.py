@@ -1,7 +1,7 @@
 """Trajectories of several steps: their steps are rows of an update, their rewards form the groups.
 
-A trajectory's prompts differ after its first step, so each step is a row with a single sample; what
-is compared are the rewards of the G trajectories from one root (Memory-R1, Algorithm 5). Without
+A trajectory's prompts differ after its first step, so each step is a row with a single sample; the
+rewards of the G trajectories from one root are compared (Memory-R1, Algorithm 5). Without
 trajectories a row's samples are its group, and each of them is a trajectory of one step.
 
 Axis letters: B roots, G trajectories of a root, T steps; X rows with g samples each: B G T rows of

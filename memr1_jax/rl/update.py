@@ -180,7 +180,7 @@ def sample_advantages(
 ) -> tuple[jax.Array, dict[str, Mean]]:
     """Compares the samples of each group, or its trajectories, by outcome and penalty.
 
-    What a response earned counts in its group whether or not the loss leaves the response out.
+    The reward of a response counts in its group whether or not the loss leaves the response out.
 
     Returns:
       Advantages `[B, G]`, and metrics of the penalty.

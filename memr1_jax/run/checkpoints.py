@@ -109,7 +109,7 @@ class Checkpoints:
         return steps[0] if steps else None
 
     def best_step(self) -> int | None:
-        """Returns the complete step with the highest score, the newest of equals, or None."""
+        """Returns the best-scored complete checkpoint's step, the newest of equals, or None."""
         return self._best_of(self._steps())
 
     def restore(self, example: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:

@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 def download(url: str, path: Path, sha256: str, description: str, advice: str) -> None:
     """Fetches `url` to `path`, which never holds a partial or wrong file.
 
-    An existing file is left as it is. What has arrived stays in `<path>.part` for the next call,
+    An existing file is left as it is. Bytes that arrived stay in `<path>.part` for the next call,
     which asks for the rest with a Range request (RFC 9110, section 14) and starts over where the
     server cannot serve that. A lock on that file (flock, so POSIX systems only) makes a second
     process wait for the first and then find its result.
@@ -84,7 +84,7 @@ def from_hub(
 ) -> Path:
     """Returns the folder with those files of a Hugging Face repository that match the patterns.
 
-    What is cached is found without a network.
+    Cached files are found without a network.
 
     Args:
       repository: as owner/name.

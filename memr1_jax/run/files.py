@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from memr1_jax.errors import UserError
 from memr1_jax.options import user_path
 
-# Not what is found by a digest of all that it depends on: replies, verdicts, compiled programs.
+# No caches, found by a digest of all they depend on: replies, verdicts, compiled programs.
 RUN_MARKS = (
     *("metrics.jsonl", "checkpoints/*", "training_banks.safetensors"),
     *("evaluation_*.json", "predictions_*.jsonl", "export/*", "rows/*", "results.json"),

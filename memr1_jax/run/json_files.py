@@ -1,6 +1,6 @@
 r"""Reads and writes JSON: one parser and one writer of JSON lines for the whole project.
 
-Whatever is wrong with a file becomes a sentence that names the file and the line. Lines of JSON
+Errors in a file become sentences that name the file and the line. Lines of JSON
 lines end at "\n" alone: U+2028, U+2029 and U+0085, which `str.splitlines` takes for line ends, may
 stand inside a text. Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
 """

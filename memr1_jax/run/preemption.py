@@ -1,4 +1,4 @@
-"""A run that is asked to end: signals become a wish that the loop reads after each step.
+"""A run that is asked to end: signals set a flag that the loop reads after each step.
 
 A preempted TPU gets SIGTERM and some thirty seconds. The signal changes nothing but a flag, so the
 step under way ends as it would have, and the run can save what it has:

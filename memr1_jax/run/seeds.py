@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Returns the mean of `values` `[S]` and half its 95 percent interval's width (Student's t).
+    """Computes mean and half-width of the 95 percent interval of `values` `[S]` (Student's t).
 
     A single value has no interval: None.
     """

@@ -10,13 +10,13 @@ Two tables need more than a flag:
   forbid them would also leave its form. Both variants therefore start with the same short lesson
   (`--sft_steps`): demonstrations of the same questions with the same flaws as the nano model's last
   ones, with the memories for one and the answer alone for the other. Then both learn by the same
-  RL. What remains unequal is that the one with memories was taught its form before; the rows after
+  RL. One difference remains: the one with memories was taught its form before; the rows after
   the lesson say how much that is.
 - **Horizon.** Equal compute is an equal number of responses that the manager samples, and of
   updates. Each step takes as many turns of dialogue, `TURNS`, in every scheme: as single turns, or
   as TURNS / T episodes of T turns. Each turn is sampled `--horizon_group`
   times, by branches or by as many trajectories through it. Turns without a question count too.
-  What the frozen Answer Agent reads for the reward does not count; seconds a step show it.
+  Reading by the frozen Answer Agent for the reward does not count; seconds a step show it.
 
 Axis letters: T turns of an episode.
 """

@@ -25,7 +25,7 @@ _FREE = ("tables", "seeds", "judge_model")
 def ablate(options: AblationsConfig) -> dict[str, Any]:
     """Runs the cells of the chosen tables with every seed, measures and reports.
 
-    What an earlier call has finished in the folder is not repeated; further tables and seeds may be
+    Runs that an earlier call finished in the folder are not repeated; more tables and seeds may be
     asked for. The folder then holds the dialogues, a run folder `<cell>_<seed>/` each with its
     `measured.json`, and `results.json`, `results.md` and a picture of each table.
 

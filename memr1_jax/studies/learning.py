@@ -69,7 +69,7 @@ class LearningConfig(OutputConfig):
 def learn(options: LearningConfig) -> dict[str, Any]:
     """Runs both algorithms with every seed, measures and reports.
 
-    What an earlier call has finished in the folder is not repeated. The folder then holds
+    Runs that an earlier call finished in the folder are not repeated. The folder then holds
     `dialogues.json`, a run folder `<algorithm>_<seed>/` each with its `measured.json`, and
     `results.json`, `results.md` and `reward.png`.
 

@@ -78,7 +78,7 @@ class HeldOutDialogues:
         self._shown, _ = manager_demonstrations(
             pair.manager, pair.tools, pair.encoder, models.manager.tokenizer, dialogues
         )
-        # Whatever was rewarded in training, an exact match is what counts here.
+        # Only an exact match counts here, whatever was rewarded in training.
         policy = make_policy(options, pair, models, "manager")
         policy = dataclasses.replace(policy, reward=EXACT_MATCH.reward, judge=None)
         self._exact_match = greedy_reward(policy, batch=_BATCH)

@@ -4,7 +4,7 @@ Memory-R1 starts from instruction-tuned models of billions of parameters. The na
 for them where there are two CPU cores and no download. It is taught by demonstrations of generated
 dialogues, in two phases. The first shows right demonstrations. The second, short one shows flawed
 ones: a stated share of memory operations is wrong, and a stated share of answers repeats a whole
-memory. What it then does wrong is what reinforcement learning from outcomes has to find out.
+memory. Reinforcement learning from outcomes then has to find these faults.
 
 Axis letters: N demonstrations, P prompt length, R response length, B demonstrations in a batch.
 """

@@ -77,7 +77,7 @@ def nano_options(**changes: Any) -> ExperimentConfig:
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
     """Holds the folder of a study until this process ends.
 
-    What one run compiles there serves the next.
+    Programs that one run compiles there serve the next.
 
     Args:
       options: of the study, with `output`, `overwrite` and `model`.

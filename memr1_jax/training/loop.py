@@ -75,7 +75,7 @@ def train(
 ) -> TrainState:
     """Runs the steps that are left, with a progress bar; logs, samples and checkpoints on the way.
 
-    A checkpoint's score is what `validate` says, which is logged as the reward of the phase
+    A checkpoint's score comes from `validate` and is logged as the reward of the phase
     "validation"; without it the mean reward of the steps since the one before it, or where nothing
     is rewarded, less the mean loss.
 

@@ -124,7 +124,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
 
     Algorithms differ in `update` alone, which takes what `rl.update.update` takes, with its own
     options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
-    `[B]` marks padding. The state is donated. What a step samples depends on the state's key and
+    `[B]` marks padding. The state is donated. Samples of a step depend on the state's key and
     step alone, so that a resumed run draws what the uninterrupted one would have drawn.
     """
 
