@@ -1,6 +1,6 @@
-"""What an exported agent needs besides its weights: sizes, prompts and word statistics.
+"""Files of an exported agent other than its weights: sizes, prompts and word statistics.
 
-An exported folder is an ordinary Hugging Face model with two files more: `memr1_jax.json` holds the
+An exported folder is an ordinary Hugging Face model with two more files: `memr1_jax.json` holds the
 options of the agents as they were trained, `retrieval.safetensors` the embedder.
 """
 
@@ -20,8 +20,8 @@ from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import loads
 from memr1_jax.run.records import typed
 
-# Where the facts come from that a manager is shown: what the data noted, each turn or each sentence
-# as it stands, or what the model itself extracts from a turn.
+# Sources of the facts that a manager is shown: those noted in the data, each turn or each sentence
+# as it stands, or those that the model itself extracts from a turn.
 FACTS = ("noted", "turns", "sentences", "extracted")
 # Those of the machine and of the start.
 _NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat")
@@ -81,13 +81,13 @@ def with_model_settings(
 ) -> Record:
     """Takes prompts and sizes from the model's folder, but for those that were given.
 
-    `model_settings` is then false: what a run does and records is what the options say.
+    `model_settings` is then false: a run does and records exactly what the options say.
 
     Args:
       options: any options; those without a model, or of one whose folder has no settings, are
         returned as they are.
       given: flags that win; None: those that are not at their default.
-      say: is told what was taken.
+      say: called with a line on what was taken.
 
     Raises:
       UserError: the settings are damaged.

@@ -32,12 +32,12 @@ class Models:
     judge: Model | None
 
     def of(self, agent: str) -> Model:
-        """The model of "manager" or "answer"."""
+        """Returns the model of "manager" or "answer"."""
         return self.manager if agent == "manager" else self.answerer
 
 
 def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
-    """The models of the manager, of the Answer Agent and, where it gives the reward, of the judge.
+    """Loads the models of the manager, the Answer Agent and, if it gives the reward, the judge.
 
     Raises:
       UserError: their tokenizers differ; memories and answers travel between them as tokens.
@@ -146,7 +146,7 @@ def build_agent_pair(
 def build_embedder(
     options: AgentConfig, model: Model, conversations: list[Conversation]
 ) -> Embedder:
-    """The embedder that `options.embedder` names, with NumPy leaves."""
+    """Builds the embedder that `options.embedder` names, with NumPy leaves."""
     vocab = model.config.vocab_size
     texts = [turn.text for conversation in conversations for turn in conversation.turns]
     tfidf = build_tfidf(model.tokenizer, vocab, texts, options.features)
@@ -164,7 +164,7 @@ def build_embedder(
 
 
 def _room(options, model, template, response_length):
-    """Tokens of a prompt beside the instruction."""
+    """Counts the tokens that the instruction leaves for the rest of the prompt."""
     room = options.max_prompt_length - len(template.instruction)
     needed = template.fixed_length + 2 * options.memory_width
     if room < needed:

@@ -23,7 +23,7 @@ from memr1_jax.text.match import contains, exact_match, token_f1
 from memr1_jax.text.normalize import Words, words_of_bytes
 from memr1_jax.text.segments import Packed
 
-BYTES_PER_TOKEN = 8  # room for the bytes of a response, on average; what is beyond is not read
+BYTES_PER_TOKEN = 8  # room for the bytes of a response, on average; the rest is not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ jax.tree_util.register_dataclass(Retrieval)
 
 
 def retrieve_memories(agent: AnswerAgent, tools: Tools, bank: MemoryBank, query: Query):
-    """The memories of one bank that are nearest to the question, as a `Retrieval`."""
+    """Retrieves the memories of one bank nearest to the question, as a `Retrieval`."""
     found = retrieve(bank, embed(tools.embedder, query.tokens, query.length), agent.memories)
     slot = jnp.minimum(found.slot, bank.alive.shape[-1] - 1)
     return Retrieval(
@@ -78,7 +78,7 @@ def answer_prompt(
     query: Query,
     escapes: Escapes | None = None,
 ) -> Packed:
-    """The prompt `[P]` for one question, given both speakers' memories.
+    """Writes the prompt `[P]` for one question, given both speakers' memories.
 
     When space is short the memories with the lowest scores go first, whoever they belong to.
     `escapes` are for prompt files that show memories as JSON.

@@ -18,7 +18,7 @@ _SPEAKERS = ("first", "second")
 def write_banks(path: str | os.PathLike, ingestion: Ingestion, origin: str) -> None:
     """Writes both speakers' banks as one safetensors file, whole or not at all.
 
-    `origin` tells what made them; `read_banks` asks for the same.
+    `origin` tells their source; `read_banks` asks for the same.
     """
     from safetensors.numpy import save
 

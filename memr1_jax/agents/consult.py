@@ -1,4 +1,4 @@
-"""What the frozen Answer Agent answers from a manager's banks, and what an answer is worth.
+"""Answers of the frozen Answer Agent from a manager's banks, and their worth.
 
 It answers a prompt for every sample and question, many more than the manager has itself, so the
 prompts can be answered a part at a time.
@@ -66,7 +66,7 @@ class Reading:
 
     verdict: Verdict
     answer: Block
-    outcome: jax.Array  # float32; of a judge it comes later, see `answer_worth`
+    outcome: jax.Array  # float32; a judge's comes later, see `answer_worth`
 
 
 def read_answer(
@@ -115,16 +115,16 @@ def consult(
     edited: MemoryBank,
     report: Report,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Greedy answers from every edited bank, marked: outcomes and metrics, all `[B, G, n]`.
+    """Marks greedy answers from every edited bank: outcomes and metrics, all `[B, G, n]`.
 
     Args:
       answerer: sizes and network.
       params: the network's parameters.
       marking: how answers are marked.
       tools: see `Tools`.
-      batch: the questions `[B, n]` of which those are asked that it says, and whose answers are
-        empty otherwise; the other speakers' banks, and who is who.
-      edited: the banks `[B, G, M, ...]` to search in the place of `batch.own`.
+      batch: the questions `[B, n]`, which of them are asked (answers to the others are
+        empty); the other speakers' banks, and who is who.
+      edited: the banks `[B, G, M, ...]` to search in place of `batch.own`.
       report: of the responses that edited them, leaves `[B, G]`.
     """
     agent = answerer.agent
@@ -161,7 +161,7 @@ def consult(
 
 
 def _prompts(agent, tools, batch, edited):
-    """The prompts `[B, G, n, P]`."""
+    """Writes the prompts `[B, G, n, P]`."""
 
     def prompt_of(own, other, speaker, scene, query):
         mine, theirs = (retrieve_memories(agent, tools, bank, query) for bank in (own, other))
@@ -175,7 +175,7 @@ def _prompts(agent, tools, batch, edited):
 
 
 def in_parts(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
-    """`function` of leaves `[N, ...]`, computed for `size` rows at a time; 0: for all at once.
+    """Applies `function` to leaves `[N, ...]`, `size` rows at a time; 0: all at once.
 
     The parts run one after another, so that only one of them takes memory. Row i is in part i
     modulo their number: a mesh, which splits the rows in runs, has a share of every part.

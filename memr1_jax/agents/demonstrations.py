@@ -37,7 +37,7 @@ from memr1_jax.text.plain import one_line, plain_encoder
 
 MOST_MEMORIES = 3  # that a distilled answer repeats
 _BATCH = 64  # rows whose prompts are made at once
-_NO_QUESTION = Question("", "", 0, (), 0)  # fills the place of questions that nobody reads
+_NO_QUESTION = Question("", "", 0, (), 0)  # stands in for questions that are not read
 
 
 @struct.dataclass
@@ -58,7 +58,7 @@ class Demonstrations:
         return self.row.shape[0]
 
     def select(self, rows: jax.Array, valid: jax.Array) -> tuple[AnswerBatch | ManagerBatch, Block]:
-        """The batch of demonstrations `rows` `[B]`, and the responses as a block `[B, 1, R]`."""
+        """Picks the demonstrations `rows` `[B]`, with responses as a block `[B, 1, R]`."""
         response = Block(self.tokens[rows][:, None], self.length[rows][:, None])
         return self.data.select(self.row[rows], valid), response
 
@@ -74,7 +74,7 @@ def manager_demonstrations(
     corrupt: float = 0.0,
     seed: int = 0,
 ) -> tuple[Demonstrations, dict[str, int]]:
-    """The gold operations of every turn that brings facts, in the schema of the prompt.
+    """Writes the gold operations of every turn that brings facts, in the prompt's schema.
 
     An operation names its memory by the id that the prompt shows it under. If the memory is not
     shown, UPDATE becomes ADD and DELETE becomes NONE. In the full schema all shown memories are
@@ -88,7 +88,7 @@ def manager_demonstrations(
       conversations: generated dialogues.
       window: how many turns before a turn fill the bank; None means all of them.
       corrupt: probability that an operation is taught wrong, to get a start from which there is
-        something to learn: NONE in the place of ADD, and ADD of the fact in the place of UPDATE,
+        something to learn: NONE in place of ADD, and ADD of the fact in place of UPDATE,
         DELETE and NONE. Drawn for each fact by itself, from the seed, conversation and fact alone.
       seed: of these draws.
 
@@ -135,7 +135,7 @@ def manager_demonstrations(
 
 
 def check_demonstrable(conversations: Sequence[Conversation]) -> None:
-    """Raise UserError where a dialogue has no gold operations to demonstrate to the manager."""
+    """Raises UserError where a dialogue has no gold operations to show to the manager."""
     if any(not conversation.operations for conversation in conversations):
         raise UserError(
             "These dialogues do not say which memory operations are right, so there is nothing to"
@@ -155,7 +155,7 @@ def answer_demonstrations(
     verbose: float = 0.0,
     seed: int = 0,
 ) -> tuple[Demonstrations, dict[str, int]]:
-    """The distilled answer to every question: the memories that hold the evidence, then the gold.
+    """Distils the answer to every question: the memories that hold the evidence, then the gold.
 
     Those are the shown memories that were written at an evidence turn of the question, at most
     `MOST_MEMORIES`, best first. A question without any is left out: its answer could only be
@@ -168,7 +168,7 @@ def answer_demonstrations(
       tokenizer: the model's, of `transformers`.
       conversations: dialogues with questions.
       banks: the two speakers' banks `[C, ...]`.
-      verbose: probability that the best memory is taught as the answer in the place of the gold
+      verbose: probability that the best memory is taught as the answer in place of the gold
         one, to get a start from which there is something to learn. Drawn for each question by
         itself, from the seed, conversation and question alone.
       seed: of these draws.
@@ -212,7 +212,7 @@ def answer_demonstrations(
 def _gold_turns(
     conversation: Conversation, most: int, window: int | None
 ) -> list[tuple[ManagerTuple, tuple[GoldOperation, ...]]]:
-    """Every turn that brings facts about its speaker, the first `most`, with their operations."""
+    """Lists the turns with facts about their speaker, with the first `most` operations each."""
     arriving: dict[int, list[GoldOperation]] = {}
     for operation in conversation.operations:
         fact = conversation.facts[operation.fact]
@@ -243,7 +243,7 @@ def _written(
     seen: Callable[[Fact], str],
     counts: dict[str, int],
 ) -> Written:
-    """A gold operation under the ids of the prompt, which lists the facts `listed`."""
+    """Writes a gold operation under the ids of the prompt, which lists the facts `listed`."""
     event, place = operation.event, -1
     if event.names_memory:
         old = conversation.facts[operation.replaces]
@@ -259,7 +259,7 @@ def _written(
 
 
 def _demonstrations(agent, name, tokenizer, data, targets, counts):
-    """Targets as token rows; None, and what is longer than R, is left out."""
+    """Tokenises targets as rows; leaves out None and targets longer than R."""
     ends = (turn_end(tokenizer), tokenizer.eos_token_id, *agent.stop_tokens)
     stop = next(token for token in ends if token in agent.stop_tokens)
     encode = plain_encoder(tokenizer)
@@ -288,7 +288,7 @@ def _demonstrations(agent, name, tokenizer, data, targets, counts):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _slots_shown(manager, tools, data, rows):
-    """The slots that the ids of each prompt stand for, and how many there are."""
+    """Returns the slots that the ids of each prompt stand for, and their number."""
     prompts = manager_prompts(manager, tools, data.select(rows, jnp.ones(rows.shape, bool)))
     return prompts.slots, prompts.shown
 
@@ -313,11 +313,11 @@ def memories_shown(agent, tools, data, rows):
 
 
 def by_batches(function: Callable[[np.ndarray], Any], rows: int) -> Any:
-    """`function` of all row numbers, in batches of one shape, as NumPy arrays `[rows, ...]`."""
+    """Applies `function` to all row numbers in batches of one shape: NumPy `[rows, ...]`."""
     parts = [jax.device_get(function(index)) for index, _ in row_batches(rows, _BATCH)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
 
 
 def _decode(tokenizer, tokens):
-    """A memory or fact as the prompts show it, without the space in front."""
+    """Decodes a memory or fact as the prompts show it, less the space in front."""
     return tokenizer.decode(tokens, clean_up_tokenization_spaces=False).strip()

@@ -1,14 +1,14 @@
 """A rollout of the Memory Manager over whole episodes: a scan over turns, both banks its carry.
 
-What the manager writes at one turn is what it is shown at the next. Two schemes say which of its
-operations earn what:
+At each turn the manager is shown what it wrote before. Two schemes say how its operations
+are rewarded:
 
 - `terminal`: G trajectories of each episode, each with banks of its own. The frozen Answer Agent
   answers the questions at the end from them, and all operations of a trajectory share this reward
   (Memory-R1, Algorithm 5).
 - `branches`: one trunk of each episode. At every turn G samples start from one snapshot of its
   banks, and each is rewarded by the questions that the turn bears on and by those of the end that
-  can be answered by then; the trunk goes on with one of them. Rerollouts from a shared snapshot are
+  can be answered by then; the trunk follows one of them. Rerollouts from a shared snapshot are
   also how Memory-R2 assigns credit (arXiv 2605.21768).
 
 Axis letters: B episodes, G samples or trajectories, T turns of an episode, P prompt length,
@@ -95,7 +95,7 @@ class HorizonOptions:
 
 @struct.dataclass
 class Unrolled:
-    """A rollout, both speakers' banks after it, and the branch that went on after each turn.
+    """A rollout, both speakers' banks after it, and the branch kept after each turn.
 
     Leaves of `banks` are `[B, M, ...]`, of trajectories `[B G, M, ...]`; `chosen` `[B, T]`, None
     for trajectories.
@@ -125,7 +125,7 @@ def episode_rollout(
 
     Takes what `manager_rollout` takes, with episodes in place of turns. The rollout has a row for
     every turn, that of a turn that an episode does not have being padding: with branches
-    `[B T, G]`, of which turns without any question teach nothing; with one reward at the end
+    `[B T, G]`, where turns without any question teach nothing; with one reward at the end
     `[B G T, 1]`, the steps of `Trajectories`. With a single turn its samples are those of
     `manager_rollout`.
     """
@@ -150,7 +150,7 @@ def episode_rollout(
 
 
 def _trajectories(edit, ask, reward, batch, group):
-    """G trajectories of each episode, all as rows of one batch, with a reward at their end."""
+    """Runs G trajectories of each episode as rows of one batch, with a reward at the end."""
     batch = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), batch)
 
     def turn(banks, item):
@@ -192,7 +192,7 @@ def _trajectories(edit, ask, reward, batch, group):
 
 
 def _branches(horizon, edit, ask, reward, batch, group, key):
-    """A trunk of each episode, and G branches of it at every turn."""
+    """Runs a trunk of each episode, and G branches of it at every turn."""
     turns = jnp.arange(batch.turns.present.shape[1])
     last = jnp.max(jnp.where(batch.turns.present, turns, -1), axis=1)
 
@@ -245,7 +245,7 @@ def choose_branch(trunk: str, rewards: jax.Array, key: jax.Array) -> jax.Array:
 def branch_outcome(
     sets: dict[str, tuple[float, Query, jax.Array]], scores: jax.Array, valid: jax.Array
 ) -> tuple[dict[str, tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
-    """The outcomes of branches from several sets of questions.
+    """Combines the outcomes of branches over several sets of questions.
 
     Args:
       sets: by name the weight, the questions `[B, n]`, and which of them are asked `[B, n]`.
@@ -268,18 +268,18 @@ def branch_outcome(
 
 
 def _over_turns(turns: EpisodeTurns):
-    """Number and content of each turn, as a scan wants them."""
+    """Returns number and content of each turn, as a scan wants them."""
     count = turns.present.shape[1]
     return jnp.arange(count), jax.tree.map(lambda x: x.swapaxes(0, 1), turns)
 
 
 def _by_episode(tree):
-    """`[T, B, ...]` as `[B, T, ...]`."""
+    """Turns `[T, B, ...]` into `[B, T, ...]`."""
     return jax.tree.map(lambda x: x.swapaxes(0, 1), tree)
 
 
 def _flat(tree):
-    """`[B, T, ...]` as rows `[B T, ...]`."""
+    """Flattens `[B, T, ...]` into rows `[B T, ...]`."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
@@ -288,7 +288,7 @@ def _sum_over_turns(metrics):
 
 
 def _at_turn(batch: EpisodeBatch, banks: Banks, here: EpisodeTurns) -> ManagerBatch:
-    """One turn of each episode; one that an episode does not have is padding."""
+    """Picks one turn of each episode; one that an episode lacks is padding."""
     first, second = banks
     own = _where(here.speaker == 0, first, second)
     other = _where(here.speaker == 0, second, first)
@@ -299,7 +299,7 @@ def _at_turn(batch: EpisodeBatch, banks: Banks, here: EpisodeTurns) -> ManagerBa
 
 
 def _go_on(banks: Banks, turn: ManagerBatch, edited: MemoryBank) -> Banks:
-    """Both banks after a turn: the speaker's own as it was edited."""
+    """Returns both banks after a turn: the speaker's own as it was edited."""
     return tuple(
         _where(turn.valid & (turn.speaker == speaker), edited, bank)
         for speaker, bank in enumerate(banks)
@@ -307,7 +307,7 @@ def _go_on(banks: Banks, turn: ManagerBatch, edited: MemoryBank) -> Banks:
 
 
 def _where(rows, yes, no):
-    """Per row `[B]` one of two pytrees of leaves `[B, ...]`."""
+    """Picks for each row `[B]` one of two pytrees of leaves `[B, ...]`."""
     return jax.tree.map(
         lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), yes, no
     )

@@ -73,7 +73,7 @@ def make_extract(extractor: FactExtractor, decoder: Decoder) -> Callable[..., Sa
 
 
 def write_facts(facts: Sequence[str]) -> str:
-    """Spells facts the way `read_facts` reads them: one line each, or NONE."""
+    """Spells facts as `read_facts` reads them: one line each, or NONE."""
     return "\n".join(_MARK + " ".join(fact.split()) for fact in facts) or NOTHING
 
 

@@ -150,7 +150,7 @@ def _add_facts(tools: Tools, banks: MemoryBank, facts: Facts):
 
 
 def add_everything(params, tools, banks, facts, active):
-    """In the place of a manager: stores every fact as it comes (Mem0 2.0's way)."""
+    """Stores every fact as it comes, in place of a manager (as Mem0 2.0 does)."""
     del params, active  # a stream that has ended brings no facts
     return _add_facts(tools, banks, facts), None
 

@@ -38,14 +38,14 @@ class Judge:
 def create_judge(
     template: Template, decoder: Decoder, tokenizer, *, answer_width: int = 64
 ) -> Judge:
-    """A judge with the prompt `template`, for the network `decoder`.
+    """Creates a judge with the prompt `template`, for the network `decoder`.
 
     Args:
       template: a prompt that asks for yes or no as the first word.
       decoder: the judge's network.
       tokenizer: its `transformers` tokenizer, which is that of the agents.
-      answer_width: tokens of an answer that are read; a wordy answer should fit, for what the
-        judge does not see costs nothing.
+      answer_width: tokens of an answer that are read; a wordy answer should fit, since
+        text that the judge does not see costs nothing.
 
     Raises:
       UserError: the tokenizer has no token for yes, or none for no.
@@ -67,7 +67,7 @@ def _spellings(tokenizer, word):
 
 
 def answer_block(tools: Tools, tokens: jax.Array, length: jax.Array) -> Block:
-    """The answer in one response `[R]`, as tokens at the front of a row `[R]`.
+    """Returns the answer in one response `[R]`, as tokens at the front of a row `[R]`.
 
     Whole tokens: the first and the last may bring a space or a mark that the answer itself lacks.
     Tokens that spell nothing are left out, so that no answer can end the judge's message, and those
@@ -92,7 +92,7 @@ def answer_block(tools: Tools, tokens: jax.Array, length: jax.Array) -> Block:
 def judge_log_odds(
     judge: Judge, params: dict, tools: Tools, question: Block, gold: Block, answer: Block
 ) -> jax.Array:
-    """Log-odds `[*rows]` that the judge's first word is yes, log p(yes) - log p(no).
+    """Returns log-odds `[*rows]` that the judge's first word is yes, log p(yes) - log p(no).
 
     Spellings of a word count together. One prefill; the instruction is shared by all rows.
 
@@ -102,7 +102,7 @@ def judge_log_odds(
       tools: see `Tools`.
       question: `[*rows, W]` in the form after a colon, with a leading space; rows broadcast.
       gold: the same of the gold answer.
-      answer: `[*rows, W]`, see `answer_block`; what is beyond `judge.answer_width` is not read.
+      answer: `[*rows, W]`, see `answer_block`; tokens beyond `judge.answer_width` are not read.
     """
     prompt = judge_prompt(judge, tools, question, gold, answer)
     blocks = (judge.template.instruction_block, prompt)
@@ -117,9 +117,9 @@ def judge_log_odds(
 
 
 def judge_prompt(judge: Judge, tools: Tools, question: Block, gold: Block, answer: Block) -> Block:
-    """The prompt `[*rows, P]` under the instruction; see `judge_log_odds`.
+    """Writes the prompt `[*rows, P]` under the instruction; see `judge_log_odds`.
 
-    P is what the texts may need at most, so that nothing is cut but a long answer.
+    P is the most that the texts may need, so that only a long answer is cut.
     """
     width = min(judge.answer_width, answer.tokens.shape[-1])
     widths = (question.tokens.shape[-1], gold.tokens.shape[-1], width)

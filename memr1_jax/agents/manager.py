@@ -21,7 +21,7 @@ from memr1_jax.text.events import Event
 from memr1_jax.text.grammar import LONGEST_TOKEN, Grammar, advance, allowed
 from memr1_jax.text.json_scanner import scan_operations
 
-BYTES_PER_TOKEN = 8  # room for the bytes of a free response; what is beyond is not read, counted
+BYTES_PER_TOKEN = 8  # room for the bytes of a free response; the rest is not read, but counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,12 @@ class MemoryManager:
     operations: int  # O, read of one response
     neighbours: int = 5  # similar memories retrieved for each fact
     shown: int = 20  # memories shown at most
-    salvage: bool = False  # whether what was whole of a broken response counts
+    salvage: bool = False  # whether the intact part of a broken response counts
 
 
 @struct.dataclass
 class ManagerPrompt:
-    """A prompt `[P]`, and the slots that its memory ids stand for, of which `shown` are real."""
+    """A prompt `[P]`, and the slots that its memory ids stand for; the first `shown` are real."""
 
     tokens: jax.Array
     length: jax.Array
@@ -52,7 +52,7 @@ class ManagerPrompt:
 
 @struct.dataclass
 class Report:
-    """Counts of one response, float32 scalars: what was written and what could be done with it."""
+    """Counts of one response, float32 scalars: what was written and what could be applied."""
 
     add: jax.Array
     update: jax.Array
@@ -72,7 +72,7 @@ class Report:
 def manager_prompt(
     manager: MemoryManager, tools: Tools, bank: MemoryBank, facts: Facts
 ) -> ManagerPrompt:
-    """The prompt for the facts of one turn: similar memories, numbered from 0, and the facts.
+    """Writes the prompt for the facts of one turn: similar memories, numbered from 0, and facts.
 
     The neighbours of all facts are merged, best first. When space is short the least similar go,
     so that the ids that remain are still 0, 1, ...
@@ -117,7 +117,7 @@ def grammar_constraint(grammar: Grammar, shown: jax.Array, rows: tuple[int, ...]
 
 
 def bytes_read(tools: Tools, tokens: int) -> int:
-    """How many bytes are read of a response that has room for `tokens` tokens."""
+    """Returns how many bytes are read of a response with room for `tokens` tokens."""
     # A constrained response is read whole, whatever its tokens.
     return tokens * (BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN)
 
@@ -134,7 +134,7 @@ def apply_response(
     """Reads one response `[R]` and applies its operations to a copy of the bank.
 
     Ids are mapped back to slots; one that was not shown points nowhere and is counted. Output that
-    cannot be read is no operation and is counted.
+    cannot be read does nothing and is counted.
     """
     capacity, width = bank.tokens.shape
     scanned = scan_operations(

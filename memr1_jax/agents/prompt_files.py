@@ -1,4 +1,4 @@
-"""Read prompt files: what they say they are, and their text.
+"""Reads prompt files: what they say they are, and their text.
 
 A prompt file is a head and a list of sections. The head is a few lines `key: value`, see
 `PromptHead`. `[system]`, `[user]` and `[assistant]` are messages for the model's own chat template;
@@ -39,7 +39,7 @@ _TEXTS = {
     "facts": {"speaker", "turn"},
 }
 _OPTIONAL = {"facts": {"time"}}  # texts that a prompt may leave out
-# The keys of a head beside the role, and their values where these are known.
+# The keys of a head besides the role, and their values where these are known.
 _KEYS = {
     "manager": {"schema": ("compact", "full")},
     "answer": {"selection": ("line", "lists", "none"), "plain": None},
@@ -204,7 +204,7 @@ def plain_prompt(name: str) -> str:
 
 
 def fill_text(text: str, slots: Mapping[str, str]) -> str:
-    """Puts texts in the place of the marks `{name}`."""
+    """Replaces the marks `{name}` by texts."""
     return SLOT.sub(lambda mark: slots[mark[1]], text)
 
 

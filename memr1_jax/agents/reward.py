@@ -1,4 +1,4 @@
-"""What a response earns: the outcome, and on request its form and the size of the bank.
+"""Rewards of responses: the outcome, and on request its form and the size of the bank.
 
 An outcome is a pure JAX function of one answer, traced into the compiled step:
 
@@ -71,7 +71,7 @@ class RewardOptions:
     function: Outcome | None = dataclasses.field(default=None, repr=False)  # what `outcome` names
 
     def __post_init__(self):
-        """Refuses an outcome that nobody computes; one of the user's own is imported and tried."""
+        """Refuses an unknown outcome; one of the user's own is imported and tried."""
         if self.outcome in OUTCOMES:
             function = OUTCOMES[self.outcome]
         elif self.function is not None and name_of(self.function) == self.outcome:
@@ -171,7 +171,7 @@ def no_report() -> Report:
 def answer_reward(
     reward: RewardOptions, outcome: jax.Array, verdict: Verdict
 ) -> dict[str, jax.Array]:
-    """The weighted parts of an answer's reward, which add up to it.
+    """Returns the weighted parts of an answer's reward, which add up to it.
 
     The form is right where the answer was marked as asked for.
 
@@ -189,7 +189,7 @@ def answer_reward(
 def manager_reward(
     reward: RewardOptions, outcome: jax.Array, report: Report, memories: jax.Array, capacity: int
 ) -> dict[str, jax.Array]:
-    """The weighted parts of a manager's reward, which add up to it.
+    """Returns the weighted parts of a manager's reward, which add up to it.
 
     The form is right where the output was readable as a whole. The size is the share of the bank
     that is filled beyond the free memories.
@@ -216,7 +216,7 @@ def episode_reward(
     memories: jax.Array,
     capacity: int,
 ) -> dict[str, jax.Array]:
-    """The weighted parts of a whole episode's reward, which add up to it.
+    """Returns the weighted parts of a whole episode's reward, which add up to it.
 
     Form and size as for one response: means over the turns, and over both speakers' banks.
 

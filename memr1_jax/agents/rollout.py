@@ -40,7 +40,7 @@ from memr1_jax.text.segments import Packed
 
 @struct.dataclass
 class Rollout:
-    """What an update needs, and what a reader wants to see.
+    """Holds what an update needs and what a reader wants to see.
 
     `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`, 0 in padding; `valid` `[B]`;
     `shown` `[B]`, the number of memory ids in a manager's prompt; `trajectories` where rows are
@@ -118,7 +118,7 @@ def answer_rollout(
 
 @struct.dataclass
 class Edits:
-    """What the manager did at a turn of each of B dialogues.
+    """The manager's work at one turn of each of B dialogues.
 
     `samples` `[B, G, R]`; `banks` `[B, G, M, ...]` after the edits; `report` leaves `[B, G]`.
     """
@@ -134,12 +134,12 @@ class Edits:
         return Block(self.prompts.tokens, self.prompts.length)
 
     def reward_parts(self, reward: RewardOptions, outcome: jax.Array) -> dict[str, jax.Array]:
-        """The parts of the rewards `[B, G]` of edits with these outcomes `[B, G]`."""
+        """Returns the parts of the rewards `[B, G]` of edits with outcomes `[B, G]`."""
         memories, capacity = bank_size(self.banks), self.banks.alive.shape[-1]
         return manager_reward(reward, outcome, self.report, memories, capacity)
 
     def metrics(self, active: jax.Array) -> dict[str, Mean]:
-        """Metrics of the rows that are `active` `[B]`."""
+        """Returns metrics of the rows that are `active` `[B]`."""
         metrics = fields(self.report) | {"bank_size": bank_size(self.banks)}
         metrics = masked_means(metrics, active[:, None])
         metrics["memories_shown"] = masked_mean(self.prompts.shown, active)
@@ -224,13 +224,13 @@ def manager_rollout(
 
 
 def mean_of_asked(scores: jax.Array, asked: jax.Array) -> jax.Array:
-    """Means `[B, G]` of scores `[B, G, n]` over the questions `asked` `[B, n]`, 0 over none."""
+    """Averages scores `[B, G, n]` over the questions `asked` `[B, n]`: `[B, G]`, 0 over none."""
     asked = asked[:, None]
     return jnp.where(asked, scores, 0.0).sum(-1) / jnp.maximum(asked.sum(-1), 1)
 
 
 def manager_constraint(tools: Tools, shown: jax.Array, rows: tuple[int, ...]):
-    """The grammar of `tools` as a constraint on `[*rows]`, or None where decoding is free."""
+    """Returns the grammar of `tools` as a constraint on `[*rows]`, None where decoding is free."""
     if tools.grammar is None:
         return None
     shown = jnp.broadcast_to(shown[:, None], rows)

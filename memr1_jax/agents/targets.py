@@ -1,4 +1,4 @@
-"""What an agent should write, as text: operations in both schemas, and distilled answers."""
+"""Target responses of the agents as text: operations in both schemas, distilled answers."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Written(NamedTuple):
 
 
 def compact_response(operations: Sequence[Written]) -> str:
-    """The operations in the compact schema: one JSON object a line."""
+    """Writes the operations in the compact schema: one JSON object a line."""
     lines = []
     for event, place, text in operations:
         fields: dict[str, str | int] = {"op": event.name}
@@ -31,7 +31,7 @@ def compact_response(operations: Sequence[Written]) -> str:
 def full_response(
     operations: Sequence[Written], memories: Sequence[str], *, old_memory: bool
 ) -> str:
-    """The operations in the full schema: all shown memories, changed or not, then the new ones.
+    """Writes operations in the full schema: all shown memories, changed or not, then new ones.
 
     With `old_memory` an UPDATE also repeats the former text, as the prompt asks.
     """
@@ -51,7 +51,7 @@ def full_response(
 
 
 def distilled_answer(selection: str, memories: Sequence[tuple[int, str, str]], gold: str) -> str:
-    """Selected memories (speaker 0 or 1, time stamp, text) and the answer.
+    """Writes selected memories (speaker 0 or 1, time stamp, text) and the answer.
 
     `selection` is that of the prompt (`PromptHead`): the texts on one "line", "lists" of both
     speakers, or "none" for the answer alone.

@@ -108,7 +108,7 @@ def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) ->
 
 
 def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> str:
-    """Messages `(role, text)` in the model's own chat format, up to where its response begins.
+    """Renders messages `(role, text)` in the model's chat format, up to where it responds.
 
     Raises:
       UserError: the chat template refuses or drops a part of the prompt `name`.
@@ -195,7 +195,7 @@ def fill(template: Template, slots: dict[str, Items], capacity: int) -> Packed:
 
 
 def single(tokens: jax.Array, length: jax.Array) -> Items:
-    """One required text `[W]` as the content of a slot."""
+    """Wraps one required text `[W]` as the content of a slot."""
     return Items(tokens[None], jnp.reshape(length, 1), jnp.zeros(1, jnp.int32))
 
 
@@ -204,7 +204,7 @@ def _fixed(tokens, length):
 
 
 def _padded(rows):
-    """Tuples of token ids as tokens `[n, W]` and lengths `[n]`."""
+    """Pads tuples of token ids to tokens `[n, W]` and lengths `[n]`."""
     tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for index, row in enumerate(rows):
         tokens[index, : len(row)] = row

@@ -1,4 +1,4 @@
-"""What both agents need besides weights: the tokenizer and the embedder as arrays.
+"""Arrays that both agents need besides weights: the tokenizer and the embedder.
 
 Axis letters: V vocabulary, W tokens of a memory.
 """
@@ -35,7 +35,7 @@ class Tools:
 
 
 def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None = None) -> Tools:
-    """Tools on the device, from the byte table of a tokenizer (NumPy) and an embedder."""
+    """Creates tools on the device from a tokenizer's byte table (NumPy) and an embedder."""
     tools = Tools(
         embedder=embedder,
         byte_table=table,
@@ -49,7 +49,7 @@ def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None =
 
 
 def _opening_tokens(table: ByteTable) -> np.ndarray:
-    """For each token, the token with one more space in front, or itself where there is none.
+    """Finds for each token the one with one more space in front, itself where there is none.
 
     Memories are kept in the form that they have after a colon or a dash, with a leading space; the
     text that a manager writes begins right after a quote.

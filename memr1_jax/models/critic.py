@@ -1,4 +1,4 @@
-"""The critic: the decoder with a scalar head that foretells the outcome at each response token.
+"""The critic: the decoder with a scalar head that predicts the outcome at each response token.
 
 Its parameters are `{"decoder": ..., "value_head": {"kernel": [D], "bias": []}}`, where the decoder
 has no output head: a critic makes no logits.
@@ -16,13 +16,13 @@ from memr1_jax.models.logprobs import shift_hidden
 
 
 def init_critic(params: dict, key: jax.Array, width: int) -> dict:
-    """A critic that starts from a policy's decoder, with a small random head (std 1 / D).
+    """Makes a critic from a policy's decoder, with a small random head (std 1 / D).
 
     Final hidden states have entries of about 1, so the first values have a size of 1 / sqrt(D): the
     first advantages are almost those of the rewards alone.
 
     Args:
-        params: what is trained of the policy; copied, so that either network's may be donated.
+        params: the policy's trained part; copied, so that either network's may be donated.
         key: for the head.
         width: D.
     """
@@ -32,13 +32,13 @@ def init_critic(params: dict, key: jax.Array, width: int) -> dict:
 
 
 def response_values(decoder: Decoder, params: dict, blocks: tuple[Block, ...]) -> jax.Array:
-    """Value `[B, G, R]` (float32) of each response token, read at the position before it.
+    """Returns the value `[B, G, R]` (float32) of each response token, read one position before.
 
     The value of the first token is read at the end of the prompt: it knows the state, not the
     token (as in verl).
 
     Args:
-        decoder: the policy's network; of its output head nothing is used.
+        decoder: the policy's network; its output head is not used.
         params: of the critic.
         blocks: the chain; the last two are prompt `[B, P]` and response `[B, G, R]`.
     """

@@ -6,7 +6,7 @@ A block's tokens see their own block (causally) and every block above it, under 
 The instruction is computed once a batch, the prompt once a group, and only responses G times, in
 the rollout and in training alike, with exactly the gradients of the repeated form.
 
-Blocks are right padded. What is padding follows from lengths, never from token ids, and a token's
+Blocks are right padded. Lengths tell what is padding, never token ids, and a token's
 position is the summed length of the blocks above plus its index.
 
 Axis letters: B prompts, G samples a prompt, T length, S key length, N query heads, K key/value
@@ -41,7 +41,7 @@ REMAT_POLICIES = {
 
 @struct.dataclass
 class Block:
-    """Tokens `[*lead, T]`, of which the first `length` `[*lead]` of each row are real."""
+    """Tokens `[*lead, T]`; the first `length` `[*lead]` of each row are real."""
 
     tokens: jax.Array
     length: jax.Array
@@ -70,7 +70,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """`[..., *inputs]` to `[..., *outputs]`."""
+        """Maps `[..., *inputs]` to `[..., *outputs]`."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (*self.inputs, *self.outputs))
         y = product(x, kernel.astype(self.dtype), len(self.inputs))
         if self.use_bias:
@@ -94,7 +94,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """`[..., D]` to the same shape."""
+        """Maps `[..., D]` to the same shape."""
         scale = self.param("scale", nn.initializers.ones_init(), (self.width,))
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         self.output = make((config.num_heads, size), width, False)
 
     def project(self, x, rope):
-        """Rotated queries `[*lead, T, N, H]`, and keys and values `[*lead, K, T, H]`."""
+        """Computes rotated queries `[*lead, T, N, H]`, keys and values `[*lead, K, T, H]`."""
         key = jnp.swapaxes(apply_rope(self.key(x), *rope), -2, -3)
         value = jnp.swapaxes(self.value(x), -2, -3)
         query = apply_rope(self.query(x), *rope)
@@ -140,7 +140,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """`[..., D]` to the same shape."""
+        """Maps `[..., D]` to the same shape."""
         width, hidden = (self.config.model_width,), (self.config.mlp_width,)
         make = functools.partial(Projection, use_bias=False, dtype=self.dtype)
         gate = make(width, hidden, name="gate")(x)
@@ -205,7 +205,7 @@ class Layer(nn.Module):
 
 @struct.dataclass
 class Geometry:
-    """What all layers share: rotations and lengths of the new blocks, lengths of those above."""
+    """Shared by all layers: rotations and lengths of the new blocks, lengths of those above."""
 
     ropes: tuple
     lengths: tuple
@@ -213,26 +213,26 @@ class Geometry:
 
 
 def _rows(hidden):
-    """The axis of prompts in `[*lead, T, D]`; an instruction has none."""
+    """Returns the axis of prompts in `[*lead, T, D]`; an instruction has none."""
     return 0 if hidden.ndim > 2 else None
 
 
 def _whole(hidden):
-    """`[*lead, T, D]` as the projections need it: all tokens on each device of the tensor axis."""
+    """Puts all tokens of `[*lead, T, D]` on each device of the tensor axis, for projections."""
     return split(hidden, rows=_rows(hidden))
 
 
 def _resting(hidden):
-    """`[*lead, T, D]` as it rests between the halves of a layer, and is kept for the backward pass.
+    """Lays `[*lead, T, D]` as it rests between halves of a layer and for the backward pass.
 
-    What the tensor axis adds up is scattered over tokens there (sequence parallelism, arXiv
+    Sums over the tensor axis are scattered over tokens there (sequence parallelism, arXiv
     2205.05198): as much communication, and activations are held once.
     """
     return split(hidden, rows=_rows(hidden), heads=-2)
 
 
 def _carried(hidden):
-    """Hidden states as a scan carries them that is differentiated, which stacks what it carries.
+    """Casts hidden states for the carry of a differentiated scan, which stacks what it carries.
 
     On CPUs in float32, for the reason of `models/bits.py`; bits would have no gradient.
     """
@@ -259,7 +259,7 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self):
-        """The table itself."""
+        """Returns the table itself."""
         return self.param("embedding", nn.initializers.normal(0.02), self.shape)
 
 
@@ -282,14 +282,14 @@ class Decoder(nn.Module):
         if not config.tie_embeddings:
             self.head = Table(shape)
         if self.has_variable("params", "layers"):
-            # Read, not declared: adapters stand beside what the initialiser would make.
+            # Read, not declared: adapters come on top of what the initialiser makes.
             self.layers = self.get_variable("params", "layers")
         else:
             self.layers = self.param("layers", self._init_layers)
         self.final_norm = RMSNorm(config.model_width, config.rms_epsilon, self.dtype)
 
     def _init_layers(self, key):
-        """Parameters of all layers, stacked on a leading L axis."""
+        """Makes the parameters of all layers, stacked on a leading L axis."""
         x = jnp.zeros((1, self.config.model_width), self.dtype)
         geometry = _geometry(self.config, (Block(jnp.zeros(1, jnp.int32), jnp.ones((), int)),), ())
         init = functools.partial(self._layer().init, hidden=(x,), past=(), geometry=geometry)
@@ -305,7 +305,7 @@ class Decoder(nn.Module):
         return self._layer().apply({"params": params}, *inputs, **options)
 
     def __call__(self, blocks: tuple[Block, ...]) -> tuple[jax.Array, ...]:
-        """Final hidden states `[*lead, T, D]` of every block of a chain; for training."""
+        """Returns final hidden states `[*lead, T, D]` of every block of a chain; for training."""
         geometry = _geometry(self.config, blocks, ())
 
         def run(hidden, params):
@@ -322,7 +322,7 @@ class Decoder(nn.Module):
     def prefill(
         self, blocks: tuple[Block, ...], past: tuple[Context, ...] = ()
     ) -> tuple[jax.Array, tuple[Context, ...]]:
-        """Last real hidden state `[*lead, D]` of the last block, and all blocks as contexts.
+        """Returns the last real hidden state `[*lead, D]`, and all blocks as contexts.
 
         `past` holds blocks above that were computed before; they lead the returned contexts.
         """
@@ -351,7 +351,7 @@ class Decoder(nn.Module):
         cache: tuple[jax.Array, jax.Array],
         step: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Hidden state `[*lead, D]` after one more token `[*lead]` at index `step` of the response.
+        """Returns the hidden state `[*lead, D]` after a token `[*lead]` at `step` of the response.
 
         `cache` comes from `empty_cache` and is returned with the token's keys and values.
         """
@@ -371,7 +371,7 @@ class Decoder(nn.Module):
         return self.final_norm(x)[..., 0, :], cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Float32 logits `[..., V]` of final hidden states `[..., D]`."""
+        """Returns float32 logits `[..., V]` of final hidden states `[..., D]`."""
         table = self.embed() if self.config.tie_embeddings else self.head()
         return row_scores(hidden, table.astype(self.dtype))
 
@@ -382,14 +382,14 @@ class Decoder(nn.Module):
 
 
 def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype) -> tuple:
-    """Zeroed response keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
+    """Makes zeroed keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
     key, value = (split(jnp.zeros(shape, dtype), rows=1, heads=-3) for _ in range(2))
     return as_bits((key, value))
 
 
 def _geometry(config, blocks, past, offset=0):
-    """Rotations for positions that count on from the lengths of all blocks above."""
+    """Computes rotations for positions counted from the lengths of all blocks above."""
     ropes, above = [], [context.length for context in past]
     for block in blocks:
         lead = block.length.ndim
@@ -411,6 +411,6 @@ def _extend(length, ndim):
 
 
 def init_params(config: DecoderConfig, key: jax.Array) -> dict:
-    """Random float32 parameters, a plain nested dict."""
+    """Makes random float32 parameters, a plain nested dict."""
     block = Block(jnp.zeros(1, jnp.int32), jnp.ones((), jnp.int32))
     return Decoder(config, remat="none").init(key, (block,))["params"]

@@ -18,7 +18,7 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """What fixes the decoder's parameters and arithmetic; hashable, so static under `jit`."""
+    """Fixes the decoder's parameters and arithmetic; hashable, so static under `jit`."""
 
     vocab_size: int  # V
     num_layers: int  # L

@@ -1,4 +1,4 @@
-"""Weights that are not numbers are not used: nothing is exported or evaluated with them."""
+"""Keeps weights that are not numbers from being exported or evaluated."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ RETRAIN = "Take an earlier checkpoint, or train again with a lower learning rate
 
 
 def check_finite(params: Any, what: str, advice: str) -> None:
-    """Refuse weights of which any is NaN or infinite.
+    """Refuses weights where any is NaN or infinite.
 
     In a run of several processes all of them call this together.
 

@@ -29,7 +29,7 @@ class Model:
 
 
 def compute_dtype(name: str):
-    """The number format `name` stands for; "auto" is float32 on a CPU, where bfloat16 is slow."""
+    """Returns the number format `name`; "auto" is float32 on a CPU, where bfloat16 is slow."""
     if name == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(name)
@@ -54,7 +54,7 @@ def load_model(
 
 
 def read_params(folder: Path, mesh: Mesh | None, dtype: Any) -> tuple[dict, DecoderConfig]:
-    """Parameters on the devices, on a mesh by the rules of `parallel/rules.py`, and the config."""
+    """Reads parameters onto the devices, on a mesh by `parallel/rules.py`, and the config."""
     if mesh is not None:
         return load_sharded(folder, mesh, dtype=dtype)
     params, config = load_params(folder, dtype=dtype)

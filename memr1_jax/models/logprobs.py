@@ -20,7 +20,7 @@ class TokenStatistics(NamedTuple):
 
 
 def shift_hidden(hidden: tuple[jax.Array, ...], prompt_length: jax.Array) -> jax.Array:
-    """Hidden states `[B, G, R, D]` that predict each response token.
+    """Returns the hidden states `[B, G, R, D]` that predict each response token.
 
     The first is the prompt's last real one, the others those of the response, one place earlier.
 
@@ -45,7 +45,7 @@ def token_statistics(
     allowed=None,
     allowed_inputs: tuple[jax.Array, ...] = (),
 ) -> TokenStatistics:
-    """Statistics of `tokens` `[..., R]` under what `hidden` `[..., R, D]` predicts.
+    """Computes statistics of `tokens` `[..., R]` as predicted by `hidden` `[..., R, D]`.
 
     Runs over chunks of `chunk` positions, recomputing logits in the backward pass. With `allowed`,
     a function from `allowed_inputs`, each `[..., R]`, to a mask `[..., V]`, probabilities are those
@@ -90,7 +90,7 @@ def response_statistics(
     temperature: jax.Array,
     **options,
 ) -> TokenStatistics:
-    """`token_statistics` of the chain's last block `[B, G, R]`, given the blocks above it."""
+    """Computes `token_statistics` of the chain's last block `[B, G, R]`, given those above."""
     hidden = decoder.apply({"params": params}, blocks)
     predicting = shift_hidden(hidden, blocks[-2].length)
     return token_statistics(decoder, params, predicting, blocks[-1].tokens, temperature, **options)

@@ -1,4 +1,4 @@
-"""LoRA: adapters of low rank beside the frozen kernels of the decoder's projections.
+"""LoRA: adapters of low rank next to the frozen kernels of the decoder's projections.
 
 A projection with a kernel `[*inputs, *outputs]` computes `x @ kernel + scale * (x @ a) @ b`, where
 `a` is `[*inputs, r]` and `b` is `[r, *outputs]`; only `a` and `b` are trained.
@@ -37,12 +37,12 @@ class LoRA:
 
     @property
     def scale(self) -> float:
-        """What the product of the adapters is multiplied with: alpha / rank."""
+        """Factor of the adapters' product: alpha / rank."""
         return self.alpha / self.rank
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
-    """Projections named with commas, such as "query,value", in the order of TARGETS.
+    """Parses projections named with commas, such as "query,value", in the order of TARGETS.
 
     "all" and "" stand for all of them. Raises UserError for other names.
     """
@@ -54,9 +54,9 @@ def parse_targets(text: str) -> tuple[str, ...]:
 
 
 def init_adapters(config: DecoderConfig, lora: LoRA, key: jax.Array) -> dict:
-    """Float32 adapters that change nothing yet: A uniform within 1 / sqrt(inputs), B zero.
+    """Makes float32 adapters that change nothing yet: A uniform within 1 / sqrt(inputs), B zero.
 
-    A target's values do not depend on which others there are.
+    A target's values do not depend on the other targets.
 
     Returns:
       `{"layers": {"attention": {"query": {"lora_a": [L, D, r], "lora_b": [L, r, N, H]}}}}` with all
@@ -80,12 +80,12 @@ def init_adapters(config: DecoderConfig, lora: LoRA, key: jax.Array) -> dict:
 
 
 def abstract_adapters(config: DecoderConfig, lora: LoRA) -> dict:
-    """Shapes and types of `init_adapters`, without the arrays."""
+    """Returns shapes and types of `init_adapters`, without the arrays."""
     return jax.eval_shape(lambda: init_adapters(config, lora, jax.random.key(0)))
 
 
 def join(params: dict, adapters: dict, scale: float) -> dict:
-    """Parameters for `Decoder.apply`: the backbone with the adapters beside its kernels.
+    """Joins parameters for `Decoder.apply`: the backbone, with adapters next to its kernels.
 
     Nothing of the backbone is copied, and no adapters give `params` itself. `scale` goes into B, so
     that gradients of the adapters come out as they should.
@@ -98,9 +98,9 @@ def join(params: dict, adapters: dict, scale: float) -> dict:
 
 
 def merge(params: dict, adapters: dict, scale: float) -> dict:
-    """Parameters of a plain model that computes the same: `kernel + scale * a @ b`.
+    """Merges adapters into a plain model that computes the same: `kernel + scale * a @ b`.
 
-    Sums are float32, results have the kernel's type. What has no adapter is not copied. A NumPy
+    Sums are float32, results have the kernel's type. Other kernels are not copied. A NumPy
     kernel is merged by NumPy and stays on the host, any other by JAX; either way one layer of one
     kernel at a time is widened to float32.
     """
@@ -113,7 +113,7 @@ def merge(params: dict, adapters: dict, scale: float) -> dict:
 
 
 def _merged(kernel, lora_a, lora_b, scale):
-    """One kernel `[L, *inputs, *outputs]` with its adapters."""
+    """Merges one kernel `[L, *inputs, *outputs]` with its adapters."""
 
     def merge_layer(kernel, a, b):
         a, b = a.astype(np.float32), b.astype(np.float32)
@@ -131,7 +131,7 @@ def _merged(kernel, lora_a, lora_b, scale):
 
 
 def _projections(config):
-    """Part of the layer, inputs and outputs of each target, in the order of TARGETS."""
+    """Returns layer part, inputs and outputs of each target, in the order of TARGETS."""
     width, hidden = (config.model_width,), (config.mlp_width,)
     heads = config.num_heads, config.head_size
     kv_heads = config.num_kv_heads, config.head_size

@@ -8,10 +8,10 @@ import numpy as np
 def padded_batches(
     rows: Sequence[Sequence[int]], widths: Sequence[int], count: int
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Places of rows with their tokens `[count, width]` and lengths `[count]`, right padded.
+    """Yields places of rows, tokens `[count, width]` and lengths `[count]`, right padded.
 
-    A row's width is the smallest that holds it, and every batch has `count` rows, so that what is
-    computed of a row hangs on nothing beside it: not even in its last bit.
+    A row's width is the smallest that holds it, and every batch has `count` rows, so that
+    results for a row do not depend on its neighbours, not even in the last bit.
     """
     groups: dict[int, list[int]] = {}
     for place, row in enumerate(rows):

@@ -19,7 +19,7 @@ _BY_ROWS = Layout(major_to_minor=(0, 1))
 
 
 def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
-    """`[..., *inputs]` times `[*inputs, *outputs]` over the `axes` axes of inputs; one dtype."""
+    """Multiplies `[..., *inputs]` by `[*inputs, *outputs]` over `axes` axes; one dtype."""
     if not narrow_on_cpu(x):
         return jnp.tensordot(x, kernel, axes=axes)
     # As matrices: XLA's CPU compiler refuses some bfloat16 products of more axes.
@@ -30,7 +30,7 @@ def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
 
 
 def row_scores(x: jax.Array, table: jax.Array) -> jax.Array:
-    """Float32 products `[..., V]` of vectors `[..., D]` and the rows of `[V, D]`; one dtype."""
+    """Multiplies `[..., D]` by the rows of `[V, D]` into float32 `[..., V]`; one dtype."""
     if narrow_on_cpu(x) and x.size == x.shape[-1]:
         # A single vector is run as a plain loop, nine times slower than two.
         return row_scores(jnp.broadcast_to(x, (2, *x.shape)), table)[0]
@@ -43,14 +43,14 @@ def _rounded(x, kernel):
 
 
 def _forward(x, kernel):
-    # What a rule of its own hides no policy of rematerialisation can keep, unless it has a name.
+    # Rematerialisation policies keep what is inside a custom rule only if it has a name.
     kept = checkpoint_name(as_bits(_contract(x, kernel, 1, 0)), "product")
     return as_values(kept), (x, kernel)
 
 
 def _backward(operands, gradient):
     x, kernel = operands
-    # Fast are rows by columns and rows by rows: only x has to be turned round, in memory.
+    # Rows by columns and rows by rows are fast: only x has to be transposed in memory.
     columns = with_layout_constraint(x.T, _BY_ROWS)
     return _contract(gradient, kernel, 1, 1), _contract(columns, gradient, 1, 0)
 

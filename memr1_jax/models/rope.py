@@ -11,7 +11,7 @@ from memr1_jax.models.decoder_config import DecoderConfig
 
 
 def rope_frequencies(config: DecoderConfig) -> np.ndarray:
-    """Angular frequencies `[H / 2]` in radians a position, float32.
+    """Returns angular frequencies `[H / 2]` in radians a position, float32.
 
     With scaling, wavelengths longer than the trained context (over `low_frequency`) are divided by
     `factor`, short ones are kept, and those between are blended linearly in the number of turns
@@ -29,7 +29,7 @@ def rope_frequencies(config: DecoderConfig) -> np.ndarray:
 
 
 def rope_tables(config: DecoderConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine `[..., T, H / 2]` in float32 for integer positions `[..., T]`."""
+    """Returns cosine and sine `[..., T, H / 2]` in float32 for integer positions `[..., T]`."""
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
     return jnp.cos(angles), jnp.sin(angles)
 

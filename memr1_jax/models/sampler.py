@@ -30,7 +30,7 @@ class Sampling:
 
 
 def greedy_sampling() -> tuple[jax.Array, Sampling]:
-    """What greedy decoding passes for a key, from which no draw is made, and for parameters."""
+    """Returns a key, from which nothing is drawn, and parameters for greedy decoding."""
     return jax.random.key(0), Sampling.create(temperature=0.0)
 
 
@@ -95,8 +95,8 @@ def generate(
 
     Prompts are computed once, their keys are shared by the group. Ends early when every row has
     met a stop token. Row `i` draws from `fold_in(fold_in(key, row_ids[i]), step)`, so that a sample
-    does not depend on what else is in the batch; `row_ids` `[*rows]` defaults to 0, 1, ... Rows
-    outside `active` `[*rows]` give empty responses, and nobody waits for them.
+    does not depend on the rest of the batch; `row_ids` `[*rows]` defaults to 0, 1, ... Rows
+    outside `active` `[*rows]` give empty responses and delay nothing.
     """
     hidden, contexts = decoder.apply({"params": params}, blocks, past, method=Decoder.prefill)
     rows = (*hidden.shape[:-1], group)
@@ -165,7 +165,7 @@ def sample_tokens(
     sampling: Sampling,
     allowed: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """One token a row `[*rows]` by inverse CDF, and its log-probability under what was sampled.
+    """Samples one token a row `[*rows]` by inverse CDF, and its log-probability.
 
     Exact up to the 24 bits of `uniform` `[*rows]`. The CDF has two levels, sums of blocks and then
     one block, which is many times cheaper than Gumbel noise over the whole vocabulary.
@@ -200,7 +200,7 @@ def sample_tokens(
 
 
 def _first_above(cdf, target, weight):
-    """First index whose `cdf` exceeds `target`, kept on entries of positive `weight`.
+    """Finds the first index whose `cdf` exceeds `target`, kept on positive `weight`.
 
     Rounding may push the target past the last positive entry: the last one is then taken.
     """

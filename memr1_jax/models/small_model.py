@@ -24,7 +24,7 @@ def write_small_model(
 
     Args:
       folder: to write; it appears whole or not at all.
-      texts: what the tokenizer is trained on; the same texts give the same tokenizer.
+      texts: to train the tokenizer on; the same texts give the same tokenizer.
       config: shape of the model; its vocabulary is the tokenizer's at most.
       seed: of the weights.
     """

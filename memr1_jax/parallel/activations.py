@@ -17,7 +17,7 @@ from memr1_jax.parallel.rules import BATCH, HEADS, fitted, partition_spec
 
 
 def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    """While tracing inside, the functions of this module act on `mesh`; None changes nothing."""
+    """Makes this module's functions act on `mesh` while tracing inside; None changes nothing."""
     if mesh is None:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
@@ -42,13 +42,13 @@ def spread(x: jax.Array) -> jax.Array:
 def split_tokens(x: jax.Array) -> jax.Array:
     """Keeps the token axis of `[..., chunk, D]` over data alone.
 
-    What meets the vocabulary, which lies over tensor and fsdp: the table is not moved.
+    For products with the vocabulary, which lies over tensor and fsdp: the table stays put.
     """
     return _constrain(x, (*([None] * (x.ndim - 2)), "data", None))
 
 
 def gather_weights(params: Any, dtype: Any) -> Any:
-    """Weights as the arithmetic needs them: whole over fsdp, still split over tensor.
+    """Gathers weights as the arithmetic needs them: whole over fsdp, still split over tensor.
 
     They travel in `dtype`, to which the arithmetic casts them in any case, and their gradients go
     back to where the weights came from.
@@ -85,7 +85,7 @@ _move.defvjp(_move_forward, _move_backward)
 
 
 def splits(x: jax.Array, *, rows: int | None = 0, heads: int | None = None) -> int:
-    """Over how many devices `split` with the same axes lays an activation; 1 without a mesh."""
+    """Counts the devices over which `split` with these axes lays an activation; 1 without mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return 1

@@ -16,7 +16,7 @@ from memr1_jax.parallel.rules import batch_sharding
 
 
 def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) -> None:
-    """Joins this process to the others; before anything looks for devices.
+    """Joins this process to the others; call it before anything looks for devices.
 
     Waits for the others. If one is missing after five minutes, JAX ends the process with a trace.
 
@@ -24,7 +24,7 @@ def initialize(coordinator: str, num_processes: int = 1, process_id: int = 0) ->
       coordinator: host:port of process 0, the same for all; "auto" to read it and the numbers from
         the environment of a TPU, Slurm or Kubernetes job; "" for a process on its own.
       num_processes: of the whole run; unused with "auto".
-      process_id: of this one, from 0 on; unused with "auto".
+      process_id: of this one, from 0; unused with "auto".
 
     Raises:
       UserError: the numbers do not fit, there is no such environment, or the port is in use.
@@ -72,12 +72,12 @@ def _check_port(address, port):
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Tells whether this is the process that writes and prints."""
     return jax.process_index() == 0
 
 
 def local_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """A batch `[B, ...]` split over the mesh, to which each process gives what its devices hold.
+    """Splits a batch `[B, ...]` over the mesh; each process gives what its devices hold.
 
     Args:
       mesh: from `make_mesh`.
@@ -90,7 +90,7 @@ def local_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
 
 
 def fetch(tree: Any) -> Any:
-    """Arrays as NumPy arrays on every process, whichever process's devices they are split over."""
+    """Fetches arrays as NumPy to every process, whichever processes' devices hold them."""
     return jax.tree.map(_fetch, tree)
 
 
@@ -103,7 +103,7 @@ def barrier(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is up on any process; the same answer on all."""
+    """Tells whether the flag is up on any process; the same answer on all."""
     if jax.process_count() == 1:
         return bool(flag)
     from jax.experimental import multihost_utils

@@ -15,12 +15,12 @@ REST = -1
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """Sizes of all three axes, in the order of `AXES`, from "data:1,fsdp:8,tensor:1".
+    """Parses the sizes of all three axes, in the order of `AXES`: "data:1,fsdp:8,tensor:1".
 
     An axis that is left out has size 1. One size may be -1: all devices that the others leave.
 
     Raises:
-      UserError: an unknown or repeated axis, or a size that is no size.
+      UserError: an unknown or repeated axis, or an invalid size.
     """
     sizes = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -47,7 +47,7 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def make_mesh(spec: str | dict[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all `devices` with the axes data, fsdp and tensor, sharded by the compiler.
+    """Makes a mesh of all `devices`: axes data, fsdp and tensor, sharded by the compiler.
 
     Args:
       spec: text for `parse_mesh`, or its result.

@@ -15,7 +15,7 @@ HEADS = "tensor"
 
 # Mesh axes of the last axes of a parameter. Heads and the feed-forward width lie over "tensor", the
 # model width over "fsdp". Tables are split by vocabulary alone: a lookup in a table that is split
-# by width as well makes the compiler gather it whole. What no rule names is on every device.
+# by width as well makes the compiler gather it whole. The rest is on every device.
 RULES: tuple[tuple[str, tuple], ...] = (
     (r"embedding", ((HEADS, "fsdp"), None)),  # [V, D]
     (r"(query|key|value)/kernel", ("fsdp", HEADS, None)),  # [D, N, H] or [D, K, H]
@@ -37,7 +37,7 @@ RULES: tuple[tuple[str, tuple], ...] = (
 def partition_spec(
     mesh: Mesh | AbstractMesh, name: str, shape: tuple[int, ...], without: tuple[str, ...] = ()
 ) -> PartitionSpec:
-    """The rule for the parameter `name`, a path with slashes, fitted to its shape and the mesh.
+    """Returns the rule for parameter `name`, a path with slashes, fitted to shape and mesh.
 
     An axis that does not divide evenly is not split: key/value heads that do not divide the tensor
     axis, for one, are on all its devices. Mesh axes in `without` are left out.
@@ -54,7 +54,7 @@ def partition_spec(
 def fitted(
     mesh: Mesh | AbstractMesh, axes: tuple, shape: tuple[int, ...], without: tuple[str, ...] = ()
 ) -> PartitionSpec:
-    """`axes`, for each array axis a mesh axis, several or None, less those that do not divide.
+    """Drops from `axes` (a mesh axis, several or None per array axis) those that do not divide.
 
     Raises:
       ValueError: a mesh axis is used twice.
@@ -75,7 +75,7 @@ def fitted(
 
 
 def param_shardings(mesh: Mesh, params: Any) -> Any:
-    """Shardings of all leaves, arrays or abstract, by their names; other leaves are replicated."""
+    """Returns shardings of all leaves, arrays or abstract, by name; others are replicated."""
 
     def sharding(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -85,15 +85,15 @@ def param_shardings(mesh: Mesh, params: Any) -> Any:
 
 
 def state_shardings(mesh: Mesh, state: Any) -> Any:
-    """Shardings of a whole train state: moments carry the names of their parameters."""
+    """Returns shardings of a train state: moments carry the names of their parameters."""
     return param_shardings(mesh, state)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding that is the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis over data and fsdp."""
+    """Returns the sharding of the leading axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH))

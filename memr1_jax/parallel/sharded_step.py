@@ -29,7 +29,7 @@ class Placed(NamedTuple):
 
 
 def step_shardings(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -> Placed:
-    """Where the arguments of a step lie; each may be of arrays or abstract.
+    """Tells where the arguments of a step lie; each may be of arrays or abstract.
 
     State and frozen weights follow the rules. Tools and data, which every row reads, are on every
     device; the batch that is picked from the data is split.
@@ -46,8 +46,8 @@ def step_shardings(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -
 def place(mesh: Mesh, state: Any, frozen: Any, tools: Any, data: Any) -> Placed:
     """Puts the arguments of a step where they lie on the mesh.
 
-    Of several processes each gives the same whole arrays, or arrays that already lie on the mesh.
-    The result may share memory with what is given, and the state is donated to the step: give a
+    Several processes all give the same whole arrays, or arrays that already lie on the mesh.
+    The result may share memory with the arguments, and the state is donated to the step: give a
     copy of weights that are needed again.
     """
     shardings = step_shardings(mesh, state, frozen, tools, data)
@@ -109,7 +109,7 @@ def check_batch(mesh: Mesh, batch: int, micro_batches: int, mini_batches: int = 
 
 
 def _place_parts(leaf, sharding):
-    """On the devices of this process what they hold of an array that all processes have."""
+    """Puts on this process's devices their parts of an array that all processes have."""
     if isinstance(leaf, jax.Array):
         if not leaf.is_fully_addressable:
             return jax.device_put(leaf, sharding)

@@ -1,4 +1,4 @@
-"""Find the short answer in what the Answer Agent wrote, on the device and in plain Python."""
+"""Finds the short answer in the Answer Agent's response, on the device and in plain Python."""
 
 import enum
 import re
@@ -13,7 +13,7 @@ _BULLET = re.compile(rf"\A(?:[-+•]+(?:[{re.escape(_STRIPPED)}]+|\Z))+")  # or 
 
 
 class AnswerRule(enum.IntEnum):
-    """Name the rule that found the answer; the first that matches wins, in this order."""
+    """Names the rule that found the answer; the first that matches wins, in this order."""
 
     TAG = 0  # <answer>x</answer>, any case, across lines
     BOLD_LABEL = 1  # **Answer:** x  or  **Answer**: x, to the end of the line
@@ -22,7 +22,7 @@ class AnswerRule(enum.IntEnum):
     WHOLE = 4  # the whole text
 
 
-# In all of them the last match counts: what was written later takes back what was written before.
+# In all of them the last match counts: later text takes back earlier text.
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL | re.ASCII)
 _BOLD_LABEL = re.compile(r"(?=(\*\*Answer(?::\*\*|\*\*:)))")
 _BOLD_LINE = re.compile(r"(?=\*\*Answer:([^\n]*?)\*\*)")
@@ -30,7 +30,7 @@ _LABEL = re.compile(r"(Answer:)")
 
 
 def extract_answer(text: str) -> tuple[str, AnswerRule]:
-    """Return the answer in `text`, without ASCII white space and asterisks around it, and the rule.
+    """Returns the answer in `text`, less ASCII white space and asterisks around it, and the rule.
 
     Reasoning is not read. Of several labels of a kind the last counts; where nothing follows it on
     its line, the first line below that is not empty is the answer, without a bullet.
@@ -56,7 +56,7 @@ def _after_label(text: str) -> str:
 
 
 def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return (start, end, rule) of the answer in the bytes `text [C]` uint8; see `extract_answer`.
+    """Returns (start, end, rule) of the answer in the bytes `text [C]` uint8; see `extract_answer`.
 
     All three are int32 scalars; an empty answer has start = end.
     """
@@ -72,7 +72,7 @@ def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Arra
         return jnp.max(jnp.where(where, place, -1))
 
     def following(where: jax.Array, default: jax.Array | int) -> jax.Array:
-        """Return the next place at or after each place where `where` holds: `[C + 1]`."""
+        """Returns the next place at or after each place where `where` holds: `[C + 1]`."""
         marked = jnp.append(jnp.where(where, place, default), default)
         return jax.lax.cummin(marked, reverse=True)
 
@@ -122,7 +122,7 @@ def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _bullets(text, inside, written, newline, following) -> jax.Array:
-    """Mark the bytes of bullets: first on their line, with white space or nothing after them."""
+    """Marks the bytes of bullets: first on their line, with white space or nothing after them."""
     place = jnp.arange(text.shape[0], dtype=jnp.int32)
     wide = occurrences(text, inside, "•")
     mark = inside & one_of(text, "-+") | wide

@@ -17,12 +17,12 @@ from memr1_jax.text.segments import lay_out
 
 @flax.struct.dataclass
 class ByteTable:
-    """What each token spells.
+    """The spelling of each token.
 
     `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
-    marks what is no text: special and added tokens but the end of reasoning, and ids that the
+    marks tokens without text: special and added ones but the end of reasoning, and ids that the
     tokenizer does not use. `byte_token [256]` int32 is the id of the token that spells just this
-    byte, -1 where none does; of several the usual one: rather a piece than what stands in for bytes
+    byte, -1 where none does; if several do, the usual one: a piece rather than a stand-in for bytes
     without one, then the lowest.
     """
 
@@ -48,7 +48,7 @@ class ByteText:
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """The printable stand-ins of the 256 bytes in byte-level vocabularies (GPT-2, 2019)."""
+    """Lists the printable stand-ins of the 256 bytes in byte-level vocabularies (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -58,7 +58,7 @@ _ALPHABET = _byte_level_alphabet()
 
 
 def _decoder_names(state: dict) -> set[str]:
-    """The types of the tokenizer's decoder and of its parts."""
+    """Lists the types of the tokenizer's decoder and of its parts."""
     decoder = state.get("decoder") or {}
     return {part.get("type") for part in [decoder, *decoder.get("decoders", [])]}
 
@@ -81,7 +81,7 @@ def _spell_sentencepiece(token: str) -> bytes:
 
 
 def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
-    """Read the spelling of all tokens from a fast tokenizer, as NumPy arrays of V = `vocab_size`.
+    """Reads the spelling of all tokens from a fast tokenizer, as NumPy arrays of V = `vocab_size`.
 
     `tokenizer` is a Hugging Face fast tokenizer or the `tokenizers.Tokenizer` in it: byte-level
     BPE (Llama-3, Qwen, SmolLM2) or sentencepiece (`▁` for a space, `<0xNN>` for a byte). The space
@@ -134,14 +134,14 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
 
 
 def begins_character(table: ByteTable) -> jax.Array:
-    """Tell for each token whether its first byte begins a character of UTF-8: `[V]` bool."""
+    """Tells for each token whether its first byte begins a character of UTF-8: `[V]` bool."""
     return table.bytes[:, 0] >> 6 != 0b10
 
 
 def cut_to_width(
     tokens: Sequence[int], width: int, begins: np.ndarray | None = None
 ) -> Sequence[int]:
-    """Return the first `width` tokens of a text, or up to three fewer, so that no character is cut.
+    """Returns the first `width` tokens of a text, or up to three fewer, so as to cut no character.
 
     `begins` is that of `begins_character`, in NumPy; without it tokens are taken to be whole.
     """
@@ -154,7 +154,7 @@ def cut_to_width(
 def tokens_to_bytes(
     table: ByteTable, tokens: jax.Array, length: jax.Array, capacity: int
 ) -> ByteText:
-    """Write tokens `[T]`, of which the first `length` count, as at most `capacity` = C bytes."""
+    """Writes the first `length` of tokens `[T]` as at most `capacity` = C bytes."""
     valid = jnp.arange(tokens.shape[0]) < length
     size = jnp.where(valid, jnp.asarray(table.length)[tokens], 0)
     token, offset, total = lay_out(size, capacity)

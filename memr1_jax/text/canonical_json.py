@@ -10,7 +10,7 @@ and the backslash, and no `</think>`, before which nothing is read (`<\/think>` 
 `json_scanner` reads all of this, and more.
 
 How many memories are shown is known only at run time, so every transition carries the number it
-needs. What happens with fewer depends on the schema: see `grammar.Grammar`.
+needs. With fewer, the effect depends on the schema: see `grammar.Grammar`.
 """
 
 import collections
@@ -23,7 +23,7 @@ from memr1_jax.text.reasoning import END
 
 
 class Node(NamedTuple):
-    """A place in the grammar: a body, then one of some literals, each with the node to go on with.
+    """A place in the grammar: a body, then one of some literals, each with the node that follows.
 
     The body is nothing, a `text`, a `shown id` (no other is legal) or `any id`.
     """
@@ -37,7 +37,7 @@ _CLOSE = ("}", "end")
 
 
 def _lines() -> dict[str, Node]:
-    """Make the nodes of a line of the compact schema: operations, and the ids that some name."""
+    """Makes the nodes of a line of the compact schema: operations, and the ids that some name."""
     options, named = {}, {}
     for event in Event:
         follows, node = rest = _TEXT if event.writes else _CLOSE
@@ -101,9 +101,9 @@ _WIDE_SPACES = [chr(code).encode() for code in range(0xA0, 0x3001) if chr(code).
 
 
 def _read_text(body: str | Tail, byte: int) -> str | Tail | None:
-    r"""Read one byte of a text: "" blank so far, "x" not so, "\\" an escape, or within a character.
+    r"""Reads one byte of a text: "" blank so far, "x" not, "\\" an escape, or within a character.
 
-    A beginning of `</think>` stands in the place of "x".
+    A beginning of `</think>` stands in place of "x".
     """
     if isinstance(body, Tail):
         return _read_tail(body, byte)
@@ -139,19 +139,19 @@ def _may_be_space(data: bytes) -> bytes:
 
 
 def _is_complete(body: str | Tail) -> bool:
-    """Tell whether a text may end here."""
+    """Tells whether a text may end here."""
     return body not in ("", "\\") and not isinstance(body, Tail)
 
 
 def _read_id(body: str, byte: int, max_entries: int) -> str | None:
-    """Read one digit of an id, written without leading zeros."""
+    """Reads one digit of an id, written without leading zeros."""
     digits = body + chr(byte)
     canonical = byte in b"0123456789" and str(int(digits)) == digits
     return digits if canonical and int(digits) < max_entries else None
 
 
 def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State, int] | None:
-    """Read one byte: the next state and the number of shown memories it needs; None is illegal."""
+    """Reads one byte: the next state and the number of shown memories it needs; None is illegal."""
     node, need = nodes[state.node], 0
     if state.body is not None:
         body: str | Tail | None
@@ -177,14 +177,14 @@ def _step(nodes: dict, state: State, byte: int, max_entries: int) -> tuple[State
 
 
 def enter(nodes: dict, name: str) -> State:
-    """The state at the beginning of a node."""
+    """Returns the state at the beginning of a node."""
     return State(name, None if nodes[name].body == "nothing" else "")
 
 
 def enumerate_states(
     schema: str, max_entries: int
 ) -> tuple[dict[State, int], np.ndarray, np.ndarray]:
-    """Number the states from 0, the start; transitions `[S, 256]` int16 (-1 illegal) and needs."""
+    """Numbers the states from 0, the start; transitions `[S, 256]` int16 (-1 illegal) and needs."""
     nodes = SCHEMAS[schema]
     index: dict[State, int] = {}
     queue: collections.deque[State] = collections.deque()

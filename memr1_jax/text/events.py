@@ -1,10 +1,10 @@
-"""The four memory operations: integers that live in arrays, with all that is said of each."""
+"""The four memory operations: integers that live in arrays, with their names and properties."""
 
 import enum
 
 
 class Event(enum.IntEnum):
-    """Name what an operation does to the bank; NONE is 0, so that padding does nothing.
+    """Names the effect of an operation on the bank; NONE is 0, so that padding does nothing.
 
     This is the one table of operations. A member holds its number; its `label` in reports; the
     further `aliases` under which it is read, in lower case; whether it `names_memory`, an id that
@@ -23,7 +23,7 @@ class Event(enum.IntEnum):
     colours: tuple[str, str]
 
     def __new__(cls, number, label, aliases, names_memory, writes, colours):
-        """Make a member that is its number."""
+        """Makes a member that is its number."""
         event = int.__new__(cls, number)
         event._value_ = number
         event.label, event.aliases, event.colours = label, aliases, colours
@@ -32,11 +32,11 @@ class Event(enum.IntEnum):
 
     @property
     def key(self) -> str:
-        """Return the name that counters, metrics and styles use."""
+        """Returns the name that counters, metrics and styles use."""
         return self.name.lower()
 
 
 # How a response may write an operation, in lower case.
 SPELLINGS = {word: event for event in Event for word in (event.key, *event.aliases)}
-# Operations in the order of reports: what changes the bank first.
+# Operations in the order of reports: those that change the bank first.
 REPORTED = (*(event for event in Event if event), Event.NONE)

@@ -1,4 +1,4 @@
-"""Fold characters to what they are compared as, and cut words.
+"""Folds characters for comparison, and cuts words.
 
 Letters are equal whatever their case (simple case folding of the Unicode standard), however they
 are composed (canonical equivalence) and however wide they are drawn; full-width and CJK punctuation
@@ -33,7 +33,7 @@ _SPACELESS = (
 
 @flax.struct.dataclass
 class UnicodeTables:
-    """Maps code points to what they are compared as, in pages of 256; equal pages are shared.
+    """Maps code points to their folded forms, in pages of 256; equal pages are shared.
 
     `page [4352]` int32; `shift [pages, 256]` int32, what folding adds to the code point; `kind`
     uint8 of the folded character; `base` int32, what leads from the code point to the first
@@ -85,7 +85,7 @@ def _in_cjk_punctuation(character: str) -> bool:
 
 @functools.cache
 def _attached() -> frozenset[str]:
-    """Finds what composed characters end with: accents, and the later letters of a syllable."""
+    """Finds the ends of composed characters: accents, and the later letters of a syllable."""
     parts = (unicodedata.normalize("NFD", c) for c in _characters() if unicodedata.decomposition(c))
     hangul = (chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))
     return frozenset(hangul).union(*(text[1:] for text in parts))
@@ -209,7 +209,7 @@ def single_characters(word: str) -> list[str]:
 
 
 def bigrams(word: str) -> list[str]:
-    """Cuts such scripts into pairs of neighbouring characters; one that stands alone is alone."""
+    """Cuts such scripts into pairs of neighbouring characters; a lone one stays alone."""
     cut: list[str] = []
     for piece in _pieces().finditer(word):
         units = _units().findall(piece[0]) if piece["spaceless"] else [piece[0]]

@@ -38,7 +38,7 @@ class Grammar:
 
 
 def _lift(following: np.ndarray, needs: np.ndarray, table: ByteTable):
-    """Run every token from every state: transitions and needs `[S, V]`."""
+    """Runs every token from every state: transitions and needs `[S, V]`."""
     spelled = np.flatnonzero(table.length)
     lifted = np.full((len(following), len(table.length)), -1, np.int16)
     needed = np.zeros(lifted.shape, np.uint8)
@@ -60,7 +60,7 @@ def _lift(following: np.ndarray, needs: np.ndarray, table: ByteTable):
 
 
 def _distances(lifted: np.ndarray, needed: np.ndarray, twin: np.ndarray, refuses: bool, final: int):
-    """The fewest tokens after each transition `[S, V]`, whatever number of memories is shown."""
+    """Counts the fewest tokens after each transition `[S, V]`, however many memories are shown."""
     # Edges: the distinct (source, target, need); many tokens share one.
     rows = [
         np.unique(t[t >= 0] * 256 + n[t >= 0])
@@ -69,7 +69,7 @@ def _distances(lifted: np.ndarray, needed: np.ndarray, twin: np.ndarray, refuses
     source = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     target, need = np.divmod(np.concatenate(rows), 256)
     if refuses:
-        # A state may rely on what needs no more memories than reaching it did.
+        # A state may rely on transitions that need no more memories than reaching it did.
         reached = np.full(len(lifted), ILLEGAL)
         np.minimum.at(reached, target, need)
         reached[0] = 0
@@ -94,7 +94,7 @@ def build_grammar(
     max_entries: int,
     longest_token: int = LONGEST_TOKEN,
 ) -> Grammar:
-    """Build the `Grammar` of a schema, "compact" or "full", as NumPy arrays.
+    """Builds the `Grammar` of a schema, "compact" or "full", as NumPy arrays.
 
     `table` holds NumPy arrays; ids run from 0 to `max_entries` - 1. Tokens of more than
     `longest_token` bytes, mostly runs of spaces, are left out: a response of R tokens then has at
@@ -139,14 +139,14 @@ def build_grammar(
 
 
 def fewest_tokens(grammar: Grammar) -> jax.Array:
-    """The length of the shortest complete response, the stop token included; an int32 scalar."""
+    """Returns the length of the shortest complete response, stop token included; int32 scalar."""
     return 1 + jnp.min(grammar.distance[grammar.start]).astype(jnp.int32)
 
 
 def allowed(
     grammar: Grammar, state: jax.Array, remaining: jax.Array, shown: jax.Array
 ) -> jax.Array:
-    """Tell the tokens after which the response can still be completed; `[..., V]` bool.
+    """Tells the tokens after which the response can still be completed; `[..., V]` bool.
 
     `state [...]`; `remaining [...]`, the number of tokens that may be sampled, this one included;
     `shown [...]`, the number of memories in the prompt. If sampling starts with `fewest_tokens`
@@ -162,7 +162,7 @@ def allowed(
 
 
 def advance(grammar: Grammar, state: jax.Array, token: jax.Array, shown: jax.Array) -> jax.Array:
-    """Take a token `[...]` from a state `[...]`; an illegal one leaves the state as it is."""
+    """Takes a token `[...]` from a state `[...]`; an illegal one leaves the state as it is."""
     following = jnp.asarray(grammar.next)[state, token].astype(jnp.int32)
     other = jnp.asarray(grammar.twin)[following].astype(jnp.int32)
     lacking = jnp.asarray(grammar.needs)[state, token] > shown
@@ -170,7 +170,7 @@ def advance(grammar: Grammar, state: jax.Array, token: jax.Array, shown: jax.Arr
 
 
 def states_along(grammar: Grammar, tokens: jax.Array, shown: jax.Array) -> jax.Array:
-    """Return the states before each token of responses `[..., R]`; `shown [...]`."""
+    """Returns the states before each token of responses `[..., R]`; `shown [...]`."""
     first = jnp.broadcast_to(grammar.start, tokens.shape[:-1]).astype(jnp.int32)
 
     def take(state, token):

@@ -44,7 +44,7 @@ _COMPLETE_NUMBERS = {"zero", "digits", "fraction", "power"}
 
 
 class Action(enum.IntEnum):
-    """What a transition tells the scanner; `DIGIT + d` and `EVENT + e` carry a value."""
+    """Tells the scanner of a transition; `DIGIT + d` and `EVENT + e` carry a value."""
 
     NOTHING = 0
     JUNK = 1  # text before or after the JSON
@@ -59,7 +59,7 @@ class Action(enum.IntEnum):
     RAW = 10  # a byte of the text as it stands
     SIMPLE_ESCAPE = 11  # the last byte of an escape like \n
     UNICODE_ESCAPE = 12  # the last byte of an escape like \u00e9
-    NOT_A_DIGIT = 13  # the id is no number
+    NOT_A_DIGIT = 13  # the id is not a number
     REOPEN = 14  # an object opens right after a brace that was prose
     FAULT = 15  # an object is broken
     DIGIT = 20
@@ -85,7 +85,7 @@ BROKEN = State("broken")
 
 
 def step(state: State, byte: int) -> tuple[State, int]:
-    """Read one byte."""
+    """Reads one byte."""
     if state == BROKEN:
         return BROKEN, Action.NOTHING
     following, action = _read_byte(state, chr(byte))
@@ -93,9 +93,9 @@ def step(state: State, byte: int) -> tuple[State, int]:
 
 
 def _recover(state: State, character: str) -> tuple[State, int]:
-    """Lead on from a byte that fits nowhere.
+    """Recovers from a byte that fits nowhere.
 
-    A brace without a key and its colon was prose, and reading goes on at this byte. Another broken
+    A brace without a key and its colon was prose, and reading resumes at this byte. Another broken
     object of the compact schema ends with its line; in a memory list nothing more can be read.
     """
     if state.level == "opening":
@@ -107,7 +107,7 @@ def _recover(state: State, character: str) -> tuple[State, int]:
 
 
 def _skip(state: State, character: str) -> tuple[State, int]:
-    """Look for a line that begins with an object."""
+    """Looks for a line that begins with an object."""
     if character == "\n":
         return state._replace(where="line start"), Action.NOTHING
     if character == "{" and state.where == "line start":
@@ -136,7 +136,7 @@ def _read_byte(state: State, character: str) -> tuple[State, int]:
 
 
 def _outside(state: State, character: str) -> tuple[State, int]:
-    """Before the first object, between compact objects, after the end."""
+    """Reads before the first object, between compact objects and after the end."""
     if character == "{" and state.where != "after":
         level = "opening" if state.where == "before" else "line"
         return State("open", level), Action.OPEN
@@ -146,7 +146,7 @@ def _outside(state: State, character: str) -> tuple[State, int]:
 
 
 def _structure(state: State, character: str) -> tuple[State, int]:
-    """Braces, brackets, colons, commas and the first byte of keys and values."""
+    """Reads braces, brackets, colons, commas and the first byte of keys and values."""
     match state.where, character:
         case (("open" | "comma"), '"'):
             return State("key", state.level), Action.NOTHING
@@ -192,7 +192,7 @@ def _value(state: State, character: str) -> tuple[State, int]:
 
 
 def _done(state: State) -> State:
-    """The state after a complete value."""
+    """Returns the state after a complete value."""
     return State("next", state.level)
 
 
@@ -211,7 +211,7 @@ def _number(state: State, character: str) -> tuple[State, int]:
 
 
 def _words(state: State) -> dict:
-    """The words that count in this string."""
+    """Returns the words that count in this string."""
     if state.where == "key":
         return _KEYS[state.level]
     return SPELLINGS if state.role == "op" else {}
@@ -246,7 +246,7 @@ def _escape(state: State, character: str) -> tuple[State, int]:
     if len(escape) > 2 and character not in "0123456789abcdefABCDEF":
         return BROKEN, Action.NOTHING
     if len(escape) == 6:
-        # A digit that was forgotten below makes a character that matters to nobody.
+        # A digit that was forgotten below makes a character that does not matter.
         decoded = "\0" if "?" in escape else chr(int(escape[2:], 16))
         return _read(state._replace(escape=""), decoded, Action.UNICODE_ESCAPE)
     # Only what can still become a digit, or the next letter of a word, needs to be remembered.
@@ -256,7 +256,7 @@ def _escape(state: State, character: str) -> tuple[State, int]:
 
 
 def _wanted(state: State) -> str:
-    """The characters that an escape must not hide."""
+    """Returns the characters that an escape must not hide."""
     if state.where == "string" and state.role == "id":
         return "0123456789"
     if state.progress is None:
@@ -269,14 +269,14 @@ def _wanted(state: State) -> str:
 
 
 def _read(state: State, character: str, action: Action) -> tuple[State, int]:
-    """Take one decoded character of a string."""
+    """Takes one decoded character of a string."""
     if state.where == "string" and state.role == "text":
         return state, action
     if state.where == "string" and state.role == "id":
         digit = character in "0123456789"
         return state, Action.DIGIT + int(character) if digit else Action.NOT_A_DIGIT
     if state.progress is not None:
-        # Keys are read as they are written, events in any case.
+        # Keys are case-sensitive, events are not.
         progress = state.progress + (character if state.where == "key" else character.lower())
         known = any(word.startswith(progress) for word in _words(state))
         state = state._replace(progress=progress if known else None)
@@ -299,7 +299,7 @@ class ScannerTables:
 
 @functools.cache
 def scanner_tables() -> ScannerTables:
-    """Enumerate the states by breadth-first search; NumPy arrays of about 0.7 MB."""
+    """Enumerates the states by breadth-first search; NumPy arrays of about 0.7 MB."""
     index = {START: 0}
     queue = collections.deque([START])
     rows = []

@@ -1,4 +1,4 @@
-"""Escape texts on the device, so that they can stand between the quotes of a JSON string.
+"""Escapes texts on the device, so that they can stand between the quotes of a JSON string.
 
 Axis letters: V vocabulary, W tokens of a text, n tokens that need an escape, K tokens of the
 longest escaped form.

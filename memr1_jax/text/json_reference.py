@@ -16,7 +16,7 @@ class _Number(str):
 
 
 class ReferenceScan(NamedTuple):
-    """What `json_scanner.scan_operations` reports, with texts as strings."""
+    """The report of `json_scanner.scan_operations`, with texts as strings."""
 
     operations: list[tuple[Event, int, str]]
     valid: bool
@@ -48,7 +48,7 @@ class _Reader:
         self.entries: list[_Pairs] | None = None  # those of the latest memory list
 
     def read_object(self, lists: bool = False) -> _Pairs:
-        """Read a flat object; with `lists` a key `memory` begins a list of such objects."""
+        """Reads a flat object; with `lists` a key `memory` begins a list of such objects."""
         self.opened = False
         pairs: _Pairs = []
         self._take("{")
@@ -78,7 +78,7 @@ class _Reader:
                 return
 
     def _next(self) -> str:
-        """Pass over white space."""
+        """Passes over white space."""
         while self.text[self.place : self.place + 1] in [*_SPACE]:
             self.place += 1
         return self.text[self.place : self.place + 1]
@@ -103,7 +103,7 @@ class _Reader:
 
 
 def _read_entry(pairs: _Pairs) -> tuple[Event, int, str] | None:
-    """Return the operation of an entry, None if it must be skipped."""
+    """Returns the operation of an entry, None if it must be skipped."""
     values = {"op" if key == "event" else key: value for key, value in pairs}
     name, number, text = values.get("op"), values.get("id"), values.get("text")
     event = SPELLINGS.get(name.lower()) if type(name) is str else None
@@ -121,9 +121,9 @@ def _read_entry(pairs: _Pairs) -> tuple[Event, int, str] | None:
 def scan_operations_reference(
     text: str | bytes, max_operations: int, salvage: bool = False
 ) -> ReferenceScan:
-    """Read the manager's response; the rules are those of `json_scanner`.
+    """Reads the manager's response; the rules are those of `json_scanner`.
 
-    Bytes are decoded with U+FFFD for what is no UTF-8; a lone surrogate escape becomes U+FFFD.
+    Bytes that are not UTF-8 are decoded as U+FFFD; a lone surrogate escape becomes U+FFFD.
     White space in texts is folded: one space for each run, none at the end.
     """
     if isinstance(text, bytes):
@@ -146,7 +146,7 @@ def scan_operations_reference(
 
 
 def _entries(text: str, salvage: bool) -> tuple[list[_Pairs] | None, bool, bool]:
-    """Return the entries, None of an invalid response; whether it is strict, and broken."""
+    """Returns the entries, None of an invalid response; whether it is strict, and broken."""
     found: list[_Pairs] = []
     reader, broken = _Reader(text), False
     place = text.find("{")

@@ -1,21 +1,21 @@
-"""Read the manager's JSON into operations, on the device, with texts as tokens.
+"""Reads the manager's JSON into operations, on the device, with texts as tokens.
 
-Two schemas, told apart by what is read:
+Two schemas, told apart as they are read:
 
 - full: `{"memory": [{"id": "0", "text": "...", "event": "ADD"}, ...]}`. Anything malformed or
   missing up to the last brace means no operation at all; with `salvage` the entries of the list
   that are complete before the fault count.
 - compact: objects `{"op": "UPDATE", "id": 0, "text": "..."}` with white space and commas between.
-  Those complete before the first fault count; with `salvage` each object stands for itself, and
+  Those complete before the first fault count; with `salvage` each object counts by itself, and
   after a broken one reading resumes at the next line that begins with a brace. Without any
   complete object the response is invalid.
 
-What a model thought first is not read (`reasoning`). A brace that no key and its colon follow is
+Reasoning is not read (`reasoning`). A brace that is not followed by a key and its colon is
 prose, an object that breaks off before any other is complete may be, and both are passed over.
 
 In both, `op` and `event` mean the same, keys come in any order, the last of equal keys wins, and
 unknown keys are skipped. A regular language cannot count brackets, so a nested value under any key
-but `memory` of the first object is malformed, as are a `memory` that is no list of objects, NaN
+but `memory` of the first object is malformed, as are a `memory` that is not a list of objects, NaN
 and Infinity. Otherwise the language is that of Python's json module. Text around the JSON is
 ignored, but clears `strict`, and so does a fault.
 
@@ -73,7 +73,7 @@ class ScannedOperations:
 
 
 def _run(tables: ScannerTables, text: ByteText) -> tuple[jax.Array, jax.Array]:
-    """Return the action at each byte `[C]` and the last state."""
+    """Returns the action at each byte `[C]` and the last state."""
     place = jnp.arange(text.bytes.shape[0])
     inside = (place >= reasoning_end(text.bytes, text.length)) & (place < text.length)
     table = jnp.asarray(tables.next)
@@ -88,7 +88,7 @@ def _run(tables: ScannerTables, text: ByteText) -> tuple[jax.Array, jax.Array]:
 
 
 def _read_number(action: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
-    """The number that the DIGIT actions in `(start, end)` spell, -1 if there is none; `[O]`."""
+    """Reads the number that the DIGIT actions in `(start, end)` spell, -1 if none; `[O]`."""
     digit = (action >= Action.DIGIT) & (action < Action.DIGIT + 10)
     seen = jnp.cumsum(digit)
     target = jnp.where(digit, seen - 1, action.shape[0])
@@ -178,7 +178,7 @@ def _folded(
 
 
 def _texts_as_tokens(table, tokens, text, characters, owner, inside, operations, width):
-    """Write the text bytes (`inside [C]`, of operation `owner [C]`) as tokens `[O, W]`.
+    """Writes the text bytes (`inside [C]`, of operation `owner [C]`) as tokens `[O, W]`.
 
     A token all of whose bytes are text is copied; other bytes become single-byte tokens. Returns
     the tokens, their number `[O]`, that of the whole texts, and how many bytes have no token.
@@ -210,9 +210,9 @@ def _texts_as_tokens(table, tokens, text, characters, owner, inside, operations,
 
 
 def _whole_characters(table: ByteTable, tokens: jax.Array) -> jax.Array:
-    """Count the first W of `tokens [O, W + 1]` that end at a whole character: `[O]`.
+    """Counts the first W of `tokens [O, W + 1]` that end at a whole character: `[O]`.
 
-    Where none of the last tokens begins a character the text is no UTF-8, and all W are kept.
+    Where none of the last tokens begins a character the text is not UTF-8, and all W are kept.
     """
     width = tokens.shape[1] - 1
     nearest = [width - k for k in range(min(4, width + 1))]
@@ -232,10 +232,10 @@ def scan_operations(
     capacity: int,
     salvage: bool = False,
 ) -> ScannedOperations:
-    """Read a response: `tokens [R]` int32, of which the first `length` count.
+    """Reads a response: the first `length` of `tokens [R]` int32.
 
-    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes; `salvage` keeps what was
-    whole of a broken response. `tables` come from `scanner_tables()`. Source: the rules of
+    O = `max_operations`, W = `max_text` tokens, C = `capacity` bytes; `salvage` keeps the
+    intact part of a broken response. `tables` come from `scanner_tables()`. Source: the rules of
     Memory-R1 (arXiv 2508.19828) for the full schema.
     """
     text = tokens_to_bytes(table, tokens, length, capacity)

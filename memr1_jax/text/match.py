@@ -1,4 +1,4 @@
-"""Compare the words of a prediction with those of the gold answer."""
+"""Compares the words of a prediction with those of the gold answer."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from memr1_jax.text.normalize import Words
 
 
 def _equal(prediction: Words, gold: Words) -> jax.Array:
-    """Which words are the same, `[A, B]` bool; padding equals nothing."""
+    """Tells which words are the same, `[A, B]` bool; padding equals nothing."""
     same = jnp.all(prediction.hash[:, None, :] == gold.hash[None, :, :], axis=-1)
     return same & _valid(prediction)[:, None] & _valid(gold)[None, :]
 
@@ -17,7 +17,7 @@ def _valid(words: Words) -> jax.Array:
 
 
 def exact_match(prediction: Words, gold: Words) -> jax.Array:
-    """1.0 if both are the same sequence of words, else 0.0; a float32 scalar.
+    """Returns 1.0 if both are the same sequence of words, else 0.0; a float32 scalar.
 
     If either side is empty the score is 0. A text with more words than its array holds matches
     nothing.
@@ -30,7 +30,7 @@ def exact_match(prediction: Words, gold: Words) -> jax.Array:
 
 
 def token_f1(prediction: Words, gold: Words) -> jax.Array:
-    """F1 of the two multisets of words (SQuAD, arXiv 1606.05250); a float32 scalar in [0, 1].
+    """Returns F1 of two multisets of words (SQuAD, arXiv 1606.05250); float32 scalar in [0, 1].
 
     An empty side scores 0. Words beyond the capacity of an array do not count.
     """
@@ -43,7 +43,7 @@ def token_f1(prediction: Words, gold: Words) -> jax.Array:
 
 
 def contains(prediction: Words, gold: Words) -> jax.Array:
-    """1.0 if the gold words stand in the prediction, in a row, else 0.0; a float32 scalar.
+    """Returns 1.0 if the prediction holds the gold words in a row, else 0.0; float32 scalar.
 
     An empty gold, or one with more words than its array holds, is contained in nothing.
     """

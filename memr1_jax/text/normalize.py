@@ -1,10 +1,10 @@
 """SQuAD normalisation on the device: bytes to code points to words to hashes.
 
 The rule, in this order (SQuAD, arXiv 1606.05250; the reward of Search-R1): lower-case, delete ASCII
-punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as of
-the answer "A" or "(a)", the articles are kept, and where there is punctuation alone, that. Beyond
+punctuation, delete the words a, an, the, split at white space. Where nothing would be left, as in
+the answer "A" or "(a)", the articles are kept; text of punctuation alone is kept too. Beyond
 ASCII, characters are folded as in `folding`, and characters of scripts without spaces are words by
-themselves. Other than in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to
+themselves. Unlike in SQuAD, typographic apostrophes, quotes and dashes are those of ASCII to
 the array forms. `normalize_text` is the rule in plain Python; the forms on the device and on the
 host agree everywhere.
 """
@@ -95,7 +95,7 @@ def _factor(position, seed):
 def decode_utf8(
     text: jax.Array, start: jax.Array | int, end: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Decode the bytes `text [C]` uint8 in `[start, end)` as `bytes.decode("utf-8", "replace")`.
+    """Decodes the bytes `text [C]` uint8 in `[start, end)` as `bytes.decode("utf-8", "replace")`.
 
     Returns `code [C]` int32, the code point that begins at each byte, and `begins [C]` bool. Every
     ill-formed stretch becomes one U+FFFD per maximal subpart (Unicode 15, section 3.9).
@@ -134,7 +134,7 @@ def decode_utf8(
 
 
 def _compact(values: jax.Array, keep: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Move the kept values `[C]` to the front; also return their number."""
+    """Moves the kept values `[C]` to the front; also return their number."""
     rank = jnp.cumsum(keep) - 1
     target = jnp.where(keep, rank, values.shape[0])
     return jnp.zeros_like(values).at[target].set(values, mode="drop"), rank[-1] + 1

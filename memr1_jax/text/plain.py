@@ -1,4 +1,4 @@
-"""Keep what people and models write plain text: one line, and never a control token.
+"""Keeps text of people and models plain: one line, and never a control token.
 
 A turn may spell `<|im_end|>`, or hold line breaks that look like the lines of a prompt. Such text
 is folded to one line and split into tokens of its characters, so that a prompt has the structure
@@ -10,9 +10,9 @@ import functools
 import re
 from collections.abc import Callable
 
-# Marks stand where a name of a control token stood: private characters, which nobody types.
+# Marks stand where a name of a control token stood: private characters, which no one types.
 _MARKS = 0xF0000
-_BEFORE = ("\n", "|", "0", "e")  # one of them is no part of the first token of a text
+_BEFORE = ("\n", "|", "0", "e")  # at least one is not part of a text's first token
 _MARK = re.compile("([\U000f0000-\U000fffff])")
 
 
@@ -30,7 +30,7 @@ def one_line(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """As `one_line`, but where there is white space in front of a text, one space of it stays."""
+    """Folds as `one_line` does, but keeps one space where white space begins the text."""
     line = one_line(text)
     return f" {line}" if line and text[0].isspace() else line
 
@@ -38,7 +38,7 @@ def folded(text: str) -> str:
 def inside(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
     """Returns a function that tokenises a text as it stands inside a longer one.
 
-    Sentencepiece tokenizers put a space in front of what they are given, as if each piece began a
+    Sentencepiece tokenizers put a space in front of their input, as if each piece began a
     text. The pieces are therefore tokenised after a character that is taken away again. To other
     tokenizers a piece is a text like any other.
     """
@@ -99,10 +99,10 @@ def plain_encoder(tokenizer) -> Callable[[str], list[int]]:
 
 
 class ChatEncoder:
-    """Token ids of a rendered chat, in which only the chat template writes control tokens.
+    """Encodes a rendered chat, in which only the chat template writes control tokens.
 
     `hide` goes over the texts of the messages before they are rendered, `encode` over the result.
-    Chats in which no name of a control token stands are encoded as a whole, as they always were.
+    Chats without the name of a control token are encoded as a whole, as they always were.
     """
 
     def __init__(self, tokenizer):
@@ -118,14 +118,14 @@ class ChatEncoder:
         self._plain = plain_encoder(tokenizer)
 
     def hide(self, text: str) -> str:
-        """Puts a mark in the place of every name of a control token."""
+        """Puts a mark in place of every name of a control token."""
         text = _MARK.sub("\ufffd", whole(text))
         return self._name.sub(lambda name: self._names[name[0]], text)
 
     def encode(self, text: str, begins: bool = True) -> list[int]:
         """Returns the token ids of a rendered chat, or of a part that does not begin it.
 
-        What a mark stands for is spelled out.
+        Marks are spelled out as the text they stand for.
         """
         tokens: list[int] = []
         for place, part in enumerate(_MARK.split(text)):

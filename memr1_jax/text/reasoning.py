@@ -1,4 +1,4 @@
-"""Pass over what a model thought before it answered; no rule and no scanner reads it.
+"""Passes over a model's reasoning before its answer; no rule and no scanner reads it.
 
 Reasoning ends at the last `</think>`. A text that then begins with `<think>` was cut off amid its
 reasoning and says nothing.
@@ -12,13 +12,13 @@ SPACE = " \t\n\r\v\f"
 
 
 def after_reasoning(text: str) -> str:
-    """Return what follows the reasoning."""
+    """Returns the text after the reasoning."""
     rest = text.rpartition(END)[2]
     return "" if rest.lstrip(SPACE).startswith(BEGIN) else rest
 
 
 def reasoning_end(text: jax.Array, length: jax.Array) -> jax.Array:
-    """Return where `after_reasoning` begins in the bytes `text [C]` uint8; an int32 scalar."""
+    """Returns where `after_reasoning` begins in the bytes `text [C]` uint8; an int32 scalar."""
     place = jnp.arange(text.shape[0], dtype=jnp.int32)
     inside = place < length
     closed = jnp.max(jnp.where(occurrences(text, inside, END), place + len(END), 0))
@@ -29,7 +29,7 @@ def reasoning_end(text: jax.Array, length: jax.Array) -> jax.Array:
 
 
 def occurrences(text: jax.Array, inside: jax.Array, pattern: str) -> jax.Array:
-    """Mark where `pattern`, in UTF-8, begins among the bytes `inside`: `[C]` bool."""
+    """Marks where `pattern`, in UTF-8, begins among the bytes `inside`: `[C]` bool."""
     data = pattern.encode()
     padded = jnp.concatenate([jnp.where(inside, text, 0), jnp.zeros(len(data), text.dtype)])
     hits = [padded[k : k + text.shape[0]] == byte for k, byte in enumerate(data)]
@@ -37,5 +37,5 @@ def occurrences(text: jax.Array, inside: jax.Array, pattern: str) -> jax.Array:
 
 
 def one_of(text: jax.Array, characters: str) -> jax.Array:
-    """Mark the bytes that are one of some ASCII characters: `[C]` bool."""
+    """Marks the bytes that are one of some ASCII characters: `[C]` bool."""
     return jnp.isin(text, jnp.asarray([ord(c) for c in characters], text.dtype))

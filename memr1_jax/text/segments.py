@@ -1,4 +1,4 @@
-"""Lay variable pieces of text one after another in an array of fixed length."""
+"""Lays variable pieces of text one after another in an array of fixed length."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class Packed:
 
 
 def lay_out(length: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Tell, for every place of the output, which piece covers it and how far into the piece it is.
+    """Finds for every place of the output which piece covers it and how far into the piece it is.
 
     Takes the lengths `[n]` of pieces that follow each other without gaps. Returns `piece
     [capacity]` int32, `offset [capacity]` int32 and the total length, which may exceed the
@@ -37,7 +37,7 @@ def lay_out(length: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array, jax
 
 
 def _gather(flat: jax.Array, origin: jax.Array, length: jax.Array, capacity: int):
-    """Compact the runs `flat[origin[i] : origin[i] + length[i]]` into `[capacity]` places."""
+    """Compacts the runs `flat[origin[i] : origin[i] + length[i]]` into `[capacity]` places."""
     piece, offset, total = lay_out(length, capacity)
     inside = jnp.arange(capacity) < total
     index = jnp.clip(origin[piece] + offset, 0, flat.shape[0] - 1)
@@ -45,7 +45,7 @@ def _gather(flat: jax.Array, origin: jax.Array, length: jax.Array, capacity: int
 
 
 def concatenate(pieces: Sequence[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
-    """Join right-padded pieces `(tokens [W_i], length)` without the padding between them.
+    """Joins right-padded pieces `(tokens [W_i], length)` without the padding between them.
 
     Returns tokens `[sum W_i]`, zero after the joint length, and that length.
     """
@@ -56,7 +56,7 @@ def concatenate(pieces: Sequence[tuple[jax.Array, jax.Array]]) -> tuple[jax.Arra
 
 
 def pack(tokens: jax.Array, length: jax.Array, priority: jax.Array, capacity: int) -> Packed:
-    """Pack pieces in their order into `capacity` places, leaving out the least relevant ones.
+    """Packs pieces in their order into `capacity` places, leaving out the least relevant ones.
 
     `tokens [n, W]`, `length [n]`, `priority [n]`, all int32. Priority 0 is required. Any other
     piece is kept, whole, while all pieces of its priority and below fit together; so pieces of

@@ -44,7 +44,7 @@ def latest(where: jax.Array) -> jax.Array:
 def folded_spaces(
     code: jax.Array, begins: jax.Array, inside: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Finds the white space of texts, and which of it stays as one space each.
+    """Finds the white space of texts, and the places that stay as one space each.
 
     A run keeps its first character. Nothing stays at the end of a text, and at its beginning what
     is there already: texts of memories have one space in front.

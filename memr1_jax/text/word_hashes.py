@@ -1,4 +1,4 @@
-"""Hash the words of a text for retrieval: the polynomial over a word's characters, modulo 2^32.
+"""Hashes the words of a text for retrieval: the polynomial over a word's characters, modulo 2^32.
 
 Words are those of `folding.words_to_search`: folded runs of letters and digits, and pairs of
 neighbouring characters in scripts without spaces. A mark adds to the term of the character before
@@ -43,7 +43,7 @@ def hash_words(tables: UnicodeTables, text: jax.Array, length: jax.Array, most: 
     kind = jnp.asarray(tables.kind)[page, low]
     base = (code + jnp.asarray(tables.base)[page, low]).astype(jnp.uint32)
 
-    # A character with what it follows and what follows it; marks belong to the one before.
+    # A character with its predecessor and successor; marks belong to the one before.
     character = begins & (kind != MARK)
     owner = latest(character)
     before = jnp.append(jnp.full(1, -1, jnp.int32), owner)[:capacity]

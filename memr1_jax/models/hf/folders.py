@@ -16,7 +16,7 @@ from memr1_jax.run import json_files
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.files import cannot_write
 
-# What an exported agent's folder holds besides its model; see `agents/agent_folder.py`.
+# Files of an exported agent's folder other than its model; see `agents/agent_folder.py`.
 SETTINGS, RETRIEVAL = "memr1_jax.json", "retrieval.safetensors"
 
 
@@ -60,7 +60,7 @@ def whole_folder(folder: str | os.PathLike, mark: str = "config.json") -> Iterat
 
 
 def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
-    """Return a word for the weights and the tokenizer of a model folder; `start` is part of it."""
+    """Returns a word for the weights and tokenizer of a model folder; `start` is part of it."""
     digest = hashlib.sha256(start.encode())
     for path in sorted(Path(folder).iterdir()):
         if path.name in (SETTINGS, RETRIEVAL):  # options, which are compared as such
@@ -74,8 +74,8 @@ def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
 def own_file(folder: Path, name: str) -> Path | None:
     """Returns the path of a file of the folder, None where it has none of that name.
 
-    A link that leaves the folder, other than into the contents that the hub's cache keeps beside
-    it, is no file of the folder: it may lead to anything. A warning names it.
+    A link that leaves the folder, other than into the contents that the hub's cache keeps next to
+    it, is not a file of the folder: it may lead to anything. A warning names it.
     """
     path, root = folder / name, folder.resolve()
     if not path.is_file():

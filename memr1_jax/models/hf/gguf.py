@@ -55,7 +55,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
 
     class Reader(gguf.GGUFReader):
         def _get(self, offset, dtype, count=1, override_order=None):
-            # Beyond the end of the file the package reads nothing, as often as a header asks for.
+            # Beyond the file's end the package reads nothing, as many times as the header says.
             if offset + np.dtype(dtype).itemsize * int(count) > self.data.size:
                 raise ValueError("the file is cut off")
             return super()._get(offset, dtype, count, override_order)
@@ -117,7 +117,7 @@ def _decoder_config(model: dict[str, Any], stored: dict[str, Any]) -> DecoderCon
 
 
 def _tokenizer(model: dict[str, Any]):
-    """Byte-level BPE that isolates digits first; no token is added before or after the text."""
+    """Builds a byte-level BPE that isolates digits first and adds no token around the text."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 

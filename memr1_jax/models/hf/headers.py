@@ -1,4 +1,4 @@
-"""Headers of safetensors files: what a file says of its tensors, and which of it cannot be true."""
+"""Reads headers of safetensors files, and refuses entries of tensors that cannot be true."""
 
 import math
 import os
@@ -14,7 +14,7 @@ _LONGEST = 100_000_000  # bytes of a header, as in the safetensors library
 
 
 class Stored(NamedTuple):
-    """What the header of a file says of a tensor."""
+    """The entry of a tensor in the header of a file."""
 
     path: Path
     name: str
@@ -23,7 +23,7 @@ class Stored(NamedTuple):
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """Reads what a safetensors file holds: its tensors by name, whose numbers stay on disk.
+    """Reads the tensors of a safetensors file by name; their numbers stay on disk.
 
     Raises:
       UserError: the file is cut off, or its header cannot be true; the tensor is named.

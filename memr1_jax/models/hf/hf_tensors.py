@@ -50,7 +50,7 @@ class Slot(NamedTuple):
 
 
 def slots_of(config: DecoderConfig) -> dict[str, Slot]:
-    """The place of every tensor by its published name, in the order of the forward pass."""
+    """Lists each tensor's place by its published name, in the order of the forward pass."""
     d, f = config.model_width, config.mlp_width
     n, k = (config.num_heads, config.head_size), (config.num_kv_heads, config.head_size)
     vector, table, matrix = ((0,),), ((0,), (1,)), ((1,), (0,))
@@ -81,7 +81,7 @@ def slots_of(config: DecoderConfig) -> dict[str, Slot]:
 
 
 def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
-    """Finds where the folder's tensors stand, from the headers of its files.
+    """Finds where the folder's tensors lie, from the headers of its files.
 
     As in transformers 5, a head that differs from the embedding is used, with a warning, though
     `config` ties the two: the result then has it, and has none where they are tied. Where the
@@ -136,7 +136,7 @@ def _read_headers(folder: Path) -> dict[str, Stored]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """Reads the file name of every tensor; UserError for what names no file of the folder."""
+    """Reads the file name of every tensor; UserError where one names no file of the folder."""
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise UserError(f"{path} must map names of tensors to files under weight_map.")
@@ -165,9 +165,9 @@ def _same(first: Stored, second: Stored) -> bool:
 def read_leaf(
     tensors: Mapping[str, Stored], slots: Mapping[str, Slot], index: tuple[slice, ...], dtype
 ) -> np.ndarray:
-    """`leaf[index]` in `dtype`, of the leaf that the tensors named in `slots` make up.
+    """Reads `leaf[index]` in `dtype`, of the leaf made up of the tensors named in `slots`.
 
-    Beside the result, one tensor's part is in memory: files are opened for one tensor at a time,
+    Besides the result, one tensor's part is in memory: files are opened for one tensor at a time,
     because the pages of an open file that were read count as memory of the process.
     """
     from safetensors import safe_open
@@ -188,14 +188,14 @@ def read_leaf(
 
 
 def published(part: np.ndarray, slot: Slot) -> np.ndarray:
-    """A tensor as its file has it, from its part of the leaf."""
+    """Returns a tensor as its file has it, from its part of the leaf."""
     return part.transpose(slot.order).reshape(slot.shape)
 
 
 def _read_part(tensor, slot, bounds):
-    """The part of an open tensor between `bounds`, pairs on the axes of the leaf without L.
+    """Reads the part of an open tensor between `bounds`, pairs on the leaf's axes without L.
 
-    Of axes that the file flattens, the first is cut in the file and the others afterwards: they
+    The first of axes that the file flattens is cut in the file, the others afterwards: they
     are the size of heads, which sharding leaves whole.
     """
     cuts, sizes, within = [], [], []

