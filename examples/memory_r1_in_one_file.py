@@ -3,7 +3,7 @@
     python examples/memory_r1_in_one_file.py
 
 The Answer Agent learns first, on banks as they should be; then the Memory Manager learns through
-it: what it writes is worth what the Answer Agent can make of it. The bank, retrieval, the reading
+it: memories are worth what the Answer Agent can make of them. The bank, retrieval, the reading
 of JSON and the sampler are the library's; the algorithm stands here. It takes a few minutes on
 two CPU cores.
 
@@ -181,7 +181,7 @@ def consult(world: World, params, batch, edited):
 
 
 def grpo_loss(params, world: World, agent, rollout: Rollout):
-    """The policy gradient with advantages relative to the group (arXiv 2402.03300).
+    """Computes the policy gradient's loss with group-relative advantages (arXiv 2402.03300).
 
     One update follows a rollout, so the ratio of new and old policy is 1 and no clip binds.
     """

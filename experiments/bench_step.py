@@ -1,6 +1,6 @@
 r"""Measures the update over a block chain against repeated prompts, and decoding.
 
-Times of decoding stand beside what the machine's memory and arithmetic allow.
+Times of decoding are compared with what the machine's memory and arithmetic allow.
 
 Every ratio compares two things measured in the same run; weights are random.
 
@@ -46,7 +46,7 @@ class BenchStepConfig:
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of calls, after one that warms up."""
+    """Returns the median wall time of calls, after one that warms up."""
     return interleaved([function], repeats)[0]
 
 
@@ -55,7 +55,7 @@ def interleaved(
     repeats: int,
     clock: Callable[[], np.ndarray | float] = time.perf_counter,
 ) -> list[Any]:
-    """Median time of each function, called in turn, so that a busy machine slows all alike."""
+    """Times each function (median), called in turn, so that a busy machine slows all alike."""
     times = [[] for _ in functions]
     for function in functions:
         jax.block_until_ready(function())
@@ -68,17 +68,17 @@ def interleaved(
 
 
 def wall_and_processor() -> np.ndarray:
-    """Two clocks in seconds; the second, of all threads, barely feels other processes."""
+    """Reads two clocks in seconds; the second, of all threads, barely feels other processes."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def full_block(tokens: jax.Array) -> Block:
-    """A block without padding."""
+    """Makes a block without padding."""
     return Block(tokens, jnp.full(tokens.shape[:-1], tokens.shape[-1], jnp.int32))
 
 
 def make_experience(prompt: jax.Array, response: jax.Array, rewards: jax.Array) -> Experience:
-    """The experience of prompts `[B, P]`, responses `[B, G, R]` and rewards `[B, G]`."""
+    """Makes experience of prompts `[B, P]`, responses `[B, G, R]` and rewards `[B, G]`."""
     return Experience(
         prompt=full_block(prompt),
         response=full_block(response),
@@ -163,7 +163,7 @@ def bench_update(options: BenchStepConfig, decoder: Decoder, params: dict) -> No
 
 
 def bench_decode(options: BenchStepConfig, decoder: Decoder, params: dict) -> None:
-    """Prints the time of a decoded token, beside what the machine's memory and arithmetic allow."""
+    """Prints the time of a decoded token, and what the machine's memory and arithmetic allow."""
     group = options.group
     tokens = jax.random.randint(
         jax.random.key(1), (1, options.prompt), 0, decoder.config.vocab_size
@@ -216,7 +216,7 @@ def bench_decode(options: BenchStepConfig, decoder: Decoder, params: dict) -> No
 
 
 def _bytes_read(decoder, params):
-    """Bytes of weights that one decoded token reads; of an untied embedding, only single rows."""
+    """Counts bytes of weights that a decoded token reads; of an untied embedding, single rows."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     return size if decoder.config.tie_embeddings else size - params["embed"]["embedding"].nbytes
 
@@ -233,7 +233,7 @@ def _logits(decoder, params, hidden):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _projections(layers, rows):
-    """The matrix products of all layers alone, each with an input that hangs on the one before."""
+    """Computes all layers' matrix products alone; each input depends on the product before."""
 
     def product(module, x):
         kernel = module["kernel"]
@@ -250,14 +250,14 @@ def _projections(layers, rows):
 
 
 def _bandwidth(repeats):
-    """Bytes read a second, in GB, by the sum of a large array."""
+    """Measures bytes read a second, in GB, by the sum of a large array."""
     array = jnp.ones((ARRAY_BYTES // 4,), jnp.float32)
     total = jax.jit(jnp.sum)
     return ARRAY_BYTES / seconds(lambda: total(array), 3 * repeats) / 1e9
 
 
 def _arithmetic(repeats):
-    """GFLOP/s of one large float32 matrix product."""
+    """Measures GFLOP/s of one large float32 matrix product."""
     matrix = jnp.ones((MATRIX, MATRIX), jnp.float32)
     product = jax.jit(jnp.matmul)
     return 2 * MATRIX**3 / seconds(lambda: product(matrix, matrix), repeats) / 1e9

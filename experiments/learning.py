@@ -1,4 +1,4 @@
-"""What RL teaches the nano model, GRPO beside PPO: `python -m experiments.learning`.
+"""Shows what RL teaches the nano model, by GRPO and PPO: `python -m experiments.learning`.
 
 Everything is in the package or made on the spot. A second call resumes the first.
 """

@@ -1,4 +1,4 @@
-r"""Prints how much of a question's evidence retrieval finds, beside BM25.
+r"""Prints how much of a question's evidence retrieval finds, compared with BM25.
 
 Memories are the raw turns `speaker: text` of a whole conversation, the query is the question.
 Weights come from the turns of the training and validation conversations.

@@ -17,7 +17,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     """Puts the lines of flag files in the place of `--flagfile=FILE`, so that later flags win.
 
     Lines that are empty or begin with # or // say nothing. A file is looked for where the name
-    points, then beside the file that includes it, then among those of the package, by name
+    points, then next to the file that includes it, then among those of the package, by name
     (`quickstart.flags`) or as a path in the repository (`experiments/flags/quickstart.flags`).
 
     Raises:

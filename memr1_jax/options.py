@@ -42,7 +42,7 @@ class Range:
         return above and value <= self.high and -math.inf < value < math.inf
 
     def __str__(self) -> str:
-        """Words that complete "must be"."""
+        """Spells the words that complete "must be"."""
         if self.low == -math.inf:
             return "a finite number"
         if self.high < math.inf:

@@ -2,7 +2,7 @@
 
 python -m tpu_scripts.tpu_fit
 
-Every result is added to --results at once, so that an interrupted run goes on where it was. A step
+Every result is added to --results at once, so that an interrupted run resumes where it was. A step
 that fits onto fewer or smaller chips is not compiled again for more, unless with --exhaustive.
 """
 
@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What identifies its result."""
+        """The name of its result."""
         trained = f"lora{self.lora_rank}" if self.lora_rank else "full"
         parts = (self.table, self.model, trained, self.agent, self.algorithm, self.chips)
         return "/".join(parts)
@@ -98,7 +98,7 @@ class Cell:
         return self.key.rsplit("/", 1)[0]
 
     def options(self) -> ExperimentConfig:
-        """The options of the experiment."""
+        """Makes the options of the experiment."""
         sizes = COLAB if self.table == "colab" else PAPER
         if self.algorithm == "ppo":  # as many responses, each to its own prompt
             sizes = sizes | {"batch": sizes["batch"] * sizes["group"], "group": 1}
@@ -117,7 +117,7 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """All cells, in the order in which they are compiled."""
+    """Lists all cells, in the order in which they are compiled."""
     found = [
         Cell("colab", model, "v5e-1", "v5e:1x1", agent, lora_rank=rank)
         for model, rank in (("qwen2.5-0.5b", 0), ("llama-3.2-1b", RANK), ("smollm2-135m", 0))
@@ -138,7 +138,7 @@ def cells() -> list[Cell]:
 
 
 def compiled(cell: Cell) -> dict:
-    """The result of one cell: what the compiler says, or why there is nothing to compile."""
+    """Compiles one cell; returns what the compiler says, or why there is nothing to compile."""
     from memr1_jax.errors import UserError
     from memr1_jax.planner.layout_search import DoesNotFit, fit_step
 
@@ -166,7 +166,7 @@ def compiled(cell: Cell) -> dict:
 
 
 def implied(cell: Cell, results: dict[str, dict]) -> str:
-    """Chips, no more and no larger than those of the cell, onto which the same step fits; or ""."""
+    """Names chips, no more and no larger than the cell's, onto which the step fits; or ""."""
     from memr1_jax.planner.chips import CHIPS as SPECS
 
     usable = {spec.name: spec.usable for spec in SPECS.values()}
@@ -185,7 +185,7 @@ def implied(cell: Cell, results: dict[str, dict]) -> str:
 
 
 def read_results(path: Path) -> dict[str, dict]:
-    """Results by key; of several the last counts, and half a line at the end does not."""
+    """Reads results by key; of several the last counts, half a line at the end does not."""
     results = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
@@ -197,7 +197,7 @@ def read_results(path: Path) -> dict[str, dict]:
 
 
 def page(results: dict[str, dict]) -> str:
-    """The whole page."""
+    """Writes the whole page."""
     tables = {"colab": [], "target": [], "paper": []}
     for cell in cells():
         tables[cell.table].append(_row(cell, results))

@@ -1,4 +1,4 @@
-"""What the agents did with a request: decisions with their changes, and answers."""
+"""Records of what the agents did with a request: decisions with their changes, and answers."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from memr1_jax.text.events import Event
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What became of one memory: ADD, UPDATE or DELETE, with its text before and after."""
+    """A change of one memory: ADD, UPDATE or DELETE, with its text before and after."""
 
     event: Event
     slot: int
@@ -21,11 +21,11 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What the manager was told at one turn, what it was asked and wrote, and what changed.
+    """One turn: what the manager was told and asked, what it wrote, and what changed.
 
     `turn` is the place of the turn in the request, `speaker` whose bank it is. `readable` is False
-    where nothing could be read of the output: the manager's, or the extractor's, of which there
-    are then no facts.
+    where nothing could be read of the output: the manager's, or the extractor's, which then
+    gave no facts.
     """
 
     turn: int

@@ -1,4 +1,4 @@
-"""What agents have remembered: both speakers' banks with the names and times that belong to them.
+"""Memories of agents: both speakers' banks with the names and times that belong to them.
 
 Axis letters: M slots of a bank.
 """

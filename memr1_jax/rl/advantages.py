@@ -95,7 +95,7 @@ def informative_groups(scores: Shaped[Array, "... G"]) -> Bool[Array, "..."]:
 def last_token_rewards(
     rewards: Shaped[Array, "..."], mask: Shaped[Array, "... R"]
 ) -> Float[Array, "... R"]:
-    """Put the reward of each response on its last unmasked token; all other tokens get 0.
+    """Puts the reward of each response on its last unmasked token; all other tokens get 0.
 
     Args:
         rewards: one outcome per response.

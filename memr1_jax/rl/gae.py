@@ -15,7 +15,7 @@ def generalised_advantages(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages and returns of each token (GAE, arXiv 1506.02438), skipping masked tokens.
+    """Computes advantages and returns of tokens (GAE, arXiv 1506.02438), skipping masked ones.
 
     With delta_t = r_t + gamma V_{t+1} - V_t, the advantage is delta_t + gamma lambda A_{t+1}. Here
     t + 1 means the next *unmasked* token, as in verl: a hole in the mask carries value and
@@ -57,7 +57,7 @@ def generalised_advantages(
 
 
 def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Shift and scale the unmasked values to mean 0 and unbiased variance 1, as in verl.
+    """Shifts and scales the unmasked values to mean 0 and unbiased variance 1, as in verl.
 
     Args:
         values: [...].

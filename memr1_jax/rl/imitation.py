@@ -59,7 +59,7 @@ class ImitationOptions(UpdateOptions):
 
 
 def kept_samples(algorithm: ImitationOptions, experience: Experience) -> jax.Array:
-    """Which responses are learned from: `[B, G]` bool."""
+    """Tells which responses are learned from: `[B, G]` bool."""
     valid, trajectories = experience.valid[:, None], experience.trajectories
     if algorithm.imitated == "all":
         return jnp.broadcast_to(valid, experience.rewards.shape)
@@ -81,7 +81,7 @@ def imitation_update(
 ) -> tuple[TrainState, dict[str, Mean]]:
     """Makes the kept responses more likely; takes what `rl.update.update` takes.
 
-    What is not kept is masked, so that shapes stay. A mini-batch of which nothing is kept has
+    The others are masked, so that shapes stay. A mini-batch where nothing is kept has
     gradient 0; the optimiser still steps, with its weight decay and its moments.
 
     Args:
@@ -91,9 +91,9 @@ def imitation_update(
         state: the state before; its random key is left alone.
         reference: ignored.
         instruction: the block above all prompts.
-        experience: the responses; of their `logprobs` nothing is read.
+        experience: the responses; their `logprobs` are not read.
         grammar: the grammar that sampling was constrained by, if any.
-        complete: makes the network's parameters of `state.params`, where those are adapters.
+        complete: makes the network's parameters from `state.params`, where those are adapters.
 
     Returns:
         The state after, and the metrics of `optimiser_step`, `nll` and `entropy` in nats per kept

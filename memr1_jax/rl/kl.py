@@ -76,10 +76,10 @@ def kl_in_reward(
     mask: jax.Array,
     coefficient: jax.Array | float,
 ) -> jax.Array:
-    """Token rewards with the KL penalty inside: reward - coefficient * k1, 0 on masked tokens.
+    """Returns token rewards less the KL penalty: reward - coefficient * k1, 0 where masked.
 
     The penalty is a constant to the gradient (verl's KL in reward). Both log-probabilities come
-    from the trainer: the sampler's rounding, of which the reference knows nothing, would be paid
+    from the trainer: the sampler's rounding, unknown to the reference, would be paid
     for like a divergence.
 
     Args:

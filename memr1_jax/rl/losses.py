@@ -39,7 +39,7 @@ class LossTerms:
     metrics: dict[str, Mean]
 
     def add(self, other: "LossTerms") -> "LossTerms":
-        """Sum of both losses, with the metrics of both."""
+        """Adds both losses, with the metrics of both."""
         metrics = dict(self.metrics)
         for name, mean in other.metrics.items():
             metrics[name] = metrics[name].add(mean) if name in metrics else mean
@@ -47,7 +47,7 @@ class LossTerms:
 
 
 def denominators(mask: Mask, scale: float | None = None) -> Denominators:
-    """Count tokens and sequences of a whole mini-batch, before it is split into micro-batches.
+    """Counts tokens and sequences of a whole mini-batch, before it is split into micro-batches.
 
     Args:
         mask: 1 on the response up to and including the end token.
@@ -120,7 +120,7 @@ def policy_loss(
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
-    """Clipped surrogate loss of PPO, GRPO and GSPO, with verl's definitions.
+    """Computes the clipped surrogate loss of PPO, GRPO and GSPO, with verl's definitions.
 
     The log-ratio is clamped to 20 in absolute value, the ratio clipped to
     [1 - clip_low, 1 + clip_high] (arXiv 1707.06347). Where the advantage is negative, `dual_clip`
@@ -182,7 +182,7 @@ def policy_loss(
 
 
 def sampler_weights(old_logp: Tokens, sampler_logp: Tokens, mask: Mask, cap: float) -> Tokens:
-    """Truncated importance weights min(exp(old - sampler), cap) of the tokens, constants.
+    """Computes truncated importance weights min(exp(old - sampler), cap), constants.
 
     Sampler and trainer compute the same policy with different arithmetic, so what was sampled is
     slightly off-policy; the weight corrects for it (F. Yao et al., "Your Efficient RL Framework
@@ -208,7 +208,7 @@ def kl_loss(
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
-    """KL penalty as a loss term: coefficient * aggregated `kl_estimate`.
+    """Computes the KL penalty as a loss term: coefficient * aggregated `kl_estimate`.
 
     Args:
         logp: current log-probabilities of the sampled tokens.
@@ -236,7 +236,7 @@ def entropy_bonus(
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
-    """Entropy bonus as a loss term: -coefficient * aggregated entropy.
+    """Computes the entropy bonus as a loss term: -coefficient * aggregated entropy.
 
     Args:
         entropy: entropy of the policy's distribution at each response token, in nats.
@@ -262,7 +262,7 @@ def value_loss(
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
-    """Half the squared error of the critic, clipped as in PPO, with verl's definitions.
+    """Computes half the critic's squared error, clipped as in PPO, with verl's definitions.
 
     A value that moved by more than `clip` from its old one gains nothing by moving on: the loss is
     the larger of the errors of the value and of the clipped value.
@@ -294,5 +294,5 @@ def value_loss(
 
 
 def _masked(logp: Tokens, mask: Mask) -> Tokens:
-    """Zero at masked tokens, before any arithmetic: padding may hold -inf, with gradient NaN."""
+    """Zeroes masked tokens, before any arithmetic: padding may hold -inf, with gradient NaN."""
     return jnp.where(mask.astype(bool), logp, 0.0).astype(jnp.float32)

@@ -16,16 +16,16 @@ class Mean:
     weight: jax.Array  # []
 
     def add(self, other: "Mean") -> "Mean":
-        """Mean over both parts; the same as adding the two pytrees leaf by leaf."""
+        """Joins both parts in one mean; the same as adding the two pytrees leaf by leaf."""
         return Mean(self.sum + other.sum, self.weight + other.weight)
 
     def value(self) -> jax.Array:
-        """The mean as a float32 scalar; 0 where nothing was counted."""
+        """Returns the mean as a float32 scalar; 0 where nothing was counted."""
         return jnp.where(self.weight > 0, self.sum / jnp.maximum(self.weight, 1e-8), 0.0)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
-    """Mean of the unmasked values, outside the gradient path.
+    """Averages the unmasked values, outside the gradient path.
 
     Args:
         values: [...], any numeric type; masked entries may be anything, NaN included.
@@ -37,15 +37,15 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
 
 
 def masked_means(values: dict[str, jax.Array], mask: jax.Array) -> dict[str, Mean]:
-    """`masked_mean` of each value by name, all with the same mask."""
+    """Takes the `masked_mean` of each value by name, all with the same mask."""
     return {name: masked_mean(value, mask) for name, value in values.items()}
 
 
 def fields(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name."""
+    """Returns the fields of a dataclass by name."""
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def once(value: jax.Array) -> Mean:
-    """One observation as a `Mean`."""
+    """Returns one observation as a `Mean`."""
     return Mean(jnp.asarray(value, jnp.float32), jnp.float32(1))

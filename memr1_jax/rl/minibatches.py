@@ -22,7 +22,7 @@ def run_mini_batches(
 ) -> tuple[Any, dict]:
     """Runs `state, metrics = step(state, part)` over the mini-batches of every epoch, as one scan.
 
-    Each epoch deals the prompts out anew. One epoch of one mini-batch is one plain call.
+    Each epoch deals the prompts out again. One epoch of one mini-batch is one plain call.
 
     Args:
         step: one optimiser step.
@@ -53,7 +53,7 @@ def run_mini_batches(
 def accumulate_gradients(
     loss: Callable[[Any, Any], LossTerms], params: Any, batch: Any, parts: int
 ) -> tuple[Any, LossTerms]:
-    """Gradient and terms of a loss, added over `parts` slices of the batch, one at a time.
+    """Adds up gradient and terms of a loss over `parts` slices of the batch, one at a time.
 
     Equal to those of the whole where `loss` divides by counts of the whole.
     """
@@ -112,12 +112,12 @@ def optimiser_step(
 
 
 def map_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
-    """`function` of the whole batch, computed slice by slice."""
+    """Computes `function` of the whole batch, slice by slice."""
     return jax.tree.map(
         lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, split(batch, parts))
     )
 
 
 def split(batch: Any, parts: int) -> Any:
-    """`[B, ...]` leaves to `[parts, B / parts, ...]`."""
+    """Splits `[B, ...]` leaves into `[parts, B / parts, ...]`."""
     return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)

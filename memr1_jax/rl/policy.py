@@ -1,4 +1,4 @@
-"""What GRPO and PPO share: options, experience, and the policy's part of an update.
+"""Shared by GRPO and PPO: options, experience, and the policy's part of an update.
 
 Axis letters: B prompts in a batch, G samples a prompt, P prompt length, R response length.
 """
@@ -141,10 +141,10 @@ class Experience:
 
 @struct.dataclass
 class PolicyBatch:
-    """Experience and what the policy's loss needs beside it; leaves `[B, ...]`.
+    """Experience and what else the policy's loss needs; leaves `[B, ...]`.
 
     `mask` `[B, G, R]`; `advantages` `[B, G, R]` or `[B, G, 1]`; `old_logp` `[B, G, R]` from before
-    the update, of no use where a single step follows: its own then take their place, so that the
+    the update, unused where a single step follows: its own then replace them, so that the
     ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
     """
 
@@ -160,12 +160,12 @@ Complete = Callable[[dict], dict]  # from what is trained to all parameters of t
 
 
 def all_trained(params: dict) -> dict:
-    """The `Complete` of full fine-tuning: what is trained is the whole network."""
+    """Returns `params`: the `Complete` of full fine-tuning, which trains the whole network."""
     return params
 
 
 def response_mask(experience: Experience, mask_truncated: bool) -> jax.Array:
-    """`[B, G, R]`: 1 up to and including the end token; 0 for padding rows of the batch."""
+    """Masks `[B, G, R]`: 1 up to and including the end token; 0 for padding rows of the batch."""
     length = experience.response.length
     mask = jnp.arange(experience.response.tokens.shape[-1]) < length[..., None]
     mask &= experience.valid[:, None, None]
@@ -175,7 +175,7 @@ def response_mask(experience: Experience, mask_truncated: bool) -> jax.Array:
 def policy_statistics(
     options: UpdateOptions, decoder: Decoder, instruction: Block, grammar: Grammar | None
 ) -> Statistics:
-    """A function from parameters and experience to `TokenStatistics`, under the grammar if any."""
+    """Maps parameters and experience to `TokenStatistics`, under the grammar if any."""
 
     def statistics(params, experience):
         prompt, response, shown = experience.prompt, experience.response, experience.shown
@@ -270,7 +270,7 @@ def group_penalties(
 def policy_terms(
     options: PolicyOptions, found: TokenStatistics, batch: PolicyBatch, counts: Denominators
 ) -> LossTerms:
-    """Surrogate, entropy and KL of a part of a mini-batch with the counts of the whole."""
+    """Adds surrogate, entropy and KL of a part of a mini-batch with the counts of the whole."""
     mask, sampled = batch.mask, batch.experience.logprobs
     old_logp = found.logprobs if options.single_step else batch.old_logp
     assert old_logp is not None  # as `fixed_logprobs` promises
@@ -326,7 +326,7 @@ def policy_step(
     batch: PolicyBatch,
     complete: Complete = all_trained,
 ) -> tuple[dict, Any, dict[str, Mean]]:
-    """One optimiser step of the policy on one mini-batch; new parameters, state and metrics."""
+    """Takes one optimiser step on a mini-batch; returns parameters, state and metrics."""
     counts = denominators(batch.mask)
 
     def loss(params, part):

@@ -68,7 +68,7 @@ class Optimizers(NamedTuple):
 
 @struct.dataclass
 class PPOState(TrainState):
-    """`TrainState` of the policy, with the critic's parameters and optimiser state beside it."""
+    """`TrainState` of the policy, with the critic's parameters and optimiser state as well."""
 
     critic: dict
     critic_opt_state: Any
@@ -124,11 +124,11 @@ def ppo_update(
         instruction: the block above all prompts.
         experience: the rollout.
         grammar: the grammar that sampling was constrained by, if any.
-        complete: makes a network's parameters of what is trained, where that are adapters; for
+        complete: makes a network's parameters from what is trained, where that is adapters; for
             policy and critic alike.
 
     Returns:
-        The state after, and metrics; beside those of GRPO `value_loss`, `value_gradient_norm`,
+        The state after, and metrics: those of GRPO and `value_loss`, `value_gradient_norm`,
         `value_not_finite`, `value`, `value_clip_fraction`, `return` and `advantage` (before
         whitening, per token).
 
@@ -244,7 +244,7 @@ def critic_step(
     opt_state: Any,
     batch: ValueBatch,
 ) -> tuple[dict, Any, dict[str, Mean]]:
-    """One optimiser step of the critic on one mini-batch; new parameters, state and metrics.
+    """Takes one optimiser step of the critic; returns parameters, state and metrics.
 
     Args:
         algorithm: options.

@@ -1,7 +1,7 @@
 """Trajectories of several steps: their steps are rows of an update, their rewards form the groups.
 
-A trajectory's prompts differ after its first step, so each step is a row with a single sample; what
-is compared are the rewards of the G trajectories from one root (Memory-R1, Algorithm 5). Without
+A trajectory's prompts differ after its first step, so each step is a row with a single sample; the
+rewards of the G trajectories from one root are compared (Memory-R1, Algorithm 5). Without
 trajectories a row's samples are its group, and each of them is a trajectory of one step.
 
 Axis letters: B roots, G trajectories of a root, T steps; X rows with g samples each: B G T rows of
@@ -25,14 +25,14 @@ class Trajectories:
 
 
 def by_step(trajectories: Trajectories | None, values: jax.Array) -> jax.Array:
-    """Values of rows `[X, g]` as `[B, G, T]`."""
+    """Returns values of rows `[X, g]` as `[B, G, T]`."""
     if trajectories is None:
         return values[..., None]
     return values.reshape(-1, trajectories.group, trajectories.steps)
 
 
 def by_row(trajectories: Trajectories | None, values: jax.Array) -> jax.Array:
-    """Values of trajectories `[B, G]` as those of all their steps, `[X, g]`."""
+    """Returns values of trajectories `[B, G]` as those of all their steps, `[X, g]`."""
     if trajectories is None:
         return values
     return jnp.repeat(values.reshape(-1), trajectories.steps)[:, None]
@@ -41,7 +41,7 @@ def by_row(trajectories: Trajectories | None, values: jax.Array) -> jax.Array:
 def returns(
     trajectories: Trajectories | None, rewards: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Rewards `[B, G]` of trajectories, and which of the roots are valid `[B]`.
+    """Returns rewards `[B, G]` of trajectories, and which of the roots are valid `[B]`.
 
     Args:
       trajectories: see above.

@@ -133,7 +133,7 @@ def update(
       instruction: the block above all prompts.
       experience: the rollout.
       grammar: the grammar that sampling was constrained by, if any.
-      complete: makes the network's parameters of `state.params`, where those are adapters.
+      complete: makes the network's parameters from `state.params`, where those are adapters.
 
     Raises:
       ValueError: the batch does not divide into mini- and micro-batches, or a reference is missing.
@@ -180,7 +180,7 @@ def sample_advantages(
 ) -> tuple[jax.Array, dict[str, Mean]]:
     """Compares the samples of each group, or its trajectories, by outcome and penalty.
 
-    What a response earned counts in its group whether or not the loss leaves the response out.
+    The reward of a response counts in its group whether or not the loss leaves the response out.
 
     Returns:
       Advantages `[B, G]`, and metrics of the penalty.

@@ -30,9 +30,9 @@ class Checkpoints:
 
     Args:
         folder: created if missing; on a file system that all processes of the run share.
-        keep: how many of the newest checkpoints stay; the one with the best score stays beside
-            them. With 2 there is one to fall back on.
-        read_only: only restore. Needed beside a running training: opening for writing clears away
+        keep: how many of the newest checkpoints stay; the one with the best score stays as
+            well. With 2 there is one to fall back on.
+        read_only: only restore. Needed while training runs: opening for writing clears away
             unfinished saves.
 
     Raises:
@@ -41,7 +41,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
-        """Open the folder; see the class."""
+        """Opens the folder; see the class."""
         import orbax.checkpoint as ocp
 
         self.folder = user_path(folder).absolute()
@@ -63,7 +63,7 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any], score: float | None = None) -> None:
-        """Start saving, and return once the state may be changed or donated.
+        """Starts saving, and returns once the state may be changed or donated.
 
         Checkpoints of this step or later are removed first: after a return to an earlier step they
         belong to a run that is no more.
@@ -104,16 +104,16 @@ class Checkpoints:
             raise self._cannot_save(error) from error
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         steps = self._steps()
         return steps[0] if steps else None
 
     def best_step(self) -> int | None:
-        """Step of the complete checkpoint with the highest score, the newest of equals, or None."""
+        """Returns the best-scored complete checkpoint's step, the newest of equals, or None."""
         return self._best_of(self._steps())
 
     def restore(self, example: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Load a checkpoint into the structure and onto the devices of `example`.
+        """Loads a checkpoint into the structure and onto the devices of `example`.
 
         The mesh may be another one than that of the run which saved.
 
@@ -147,35 +147,35 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def wait(self) -> None:
-        """Wait until the save in the background is complete; UserError if the disk refused it."""
+        """Waits until the background save is complete; UserError if the disk refused it."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # A full disk surfaces as OSError or as ValueError.
             raise self._cannot_save(error) from error
 
     def close(self) -> None:
-        """Wait for the last save and free the threads."""
+        """Waits for the last save and frees the threads."""
         try:
             self.wait()
         finally:
             self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
-        """Return the checkpoints themselves."""
+        """Returns the checkpoints themselves."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Close."""
+        """Closes the folder."""
         self.close()
 
     def _add_checksums(self) -> None:
-        """Run when all files are written, before the folder gets its final name."""
+        """Adds checksums once all files are written, before the folder gets its final name."""
         if is_main():
             for folder in self.folder.glob(f"{self._saving}.*tmp*"):
                 write_checksums(folder)
 
     def _steps(self) -> list[int]:
-        """Complete checkpoints, newest first."""
+        """Lists complete checkpoints, newest first."""
         self.wait()
         return sorted(self._manager.all_steps(), reverse=True)
 
@@ -223,7 +223,7 @@ class Checkpoints:
         return meta
 
     def _verify(self, step: int, part: str = "") -> None:
-        """Compare the files with their checksums; the first process alone reads them for this."""
+        """Compares the files with their checksums; only the first process reads them for this."""
         folder, damaged = self.folder / str(step), None
         if is_main():
             if has_checksums(folder):
@@ -238,7 +238,7 @@ class Checkpoints:
             raise self._unreadable(step, damaged)
 
     def _read(self, step: int, item: str, handler: Any, arguments: Any) -> Any:
-        """One part of a checkpoint, if all processes can read it.
+        """Reads one part of a checkpoint, if all processes can.
 
         By its handler, since the manager's `restore` makes processes that succeed wait for those
         that do not.
@@ -278,7 +278,7 @@ class _Unreadable(Exception):
 
 
 class _LatestAndBest:
-    """What orbax asks which checkpoints stay: the last `keep`, and the one that `best_of` picks."""
+    """Tells orbax which checkpoints stay: the last `keep`, and the one that `best_of` picks."""
 
     def __init__(self, keep: int, best_of):
         self.keep, self.best_of = keep, best_of
@@ -290,7 +290,7 @@ class _LatestAndBest:
 
 
 def _open_folder(folder: pathlib.Path, *, create: bool) -> None:
-    """Create the folder, by the first process alone, and check that every process sees it."""
+    """Creates the folder, by the first process alone; checks that every process sees it."""
     problem = None
     if create and is_main():
         try:
@@ -319,7 +319,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(state: Any) -> dict[str, str]:
-    """Name, type and shape of every array, in words: {"params/embedding": "float32[512, 64]"}."""
+    """Lists names, types and shapes of arrays: {"params/embedding": "float32[512, 64]"}."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
@@ -335,7 +335,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _check_arrays(folder: pathlib.Path, *, saved: dict[str, str], expected: dict[str, str]) -> None:
-    """Compare what a checkpoint holds with what the run needs, before anything is loaded."""
+    """Compares what a checkpoint holds with what the run needs, before anything is loaded."""
     differences = [
         f"{name} is {saved.get(name, 'missing')} in the checkpoint and"
         f" {expected.get(name, 'unknown')} in this run"

@@ -11,13 +11,13 @@ FILE = "checksums.json"
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file in hexadecimal; OSError where it cannot be read."""
+    """Returns the SHA-256 of a file in hexadecimal; OSError where it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checksums(folder: str | os.PathLike) -> None:
-    """Write `checksums.json`, which lists every file in the subfolders of `folder`.
+    """Writes `checksums.json`, which lists every file in the subfolders of `folder`.
 
     Files at the top of the folder are left out: they may still be written.
     """
@@ -28,12 +28,12 @@ def write_checksums(folder: str | os.PathLike) -> None:
 
 
 def has_checksums(folder: str | os.PathLike) -> bool:
-    """Say whether the folder lists its files."""
+    """Tells whether the folder lists its files."""
     return (pathlib.Path(folder) / FILE).is_file()
 
 
 def damaged_file(folder: str | os.PathLike, part: str = "") -> str | None:
-    """Return the first file that is not what the list says, or None where all of them are.
+    """Returns the first file that differs from the list, or None where none does.
 
     Args:
         folder: with a list from `write_checksums`.

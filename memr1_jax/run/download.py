@@ -33,8 +33,8 @@ def cache_folder() -> Path:
 def download(url: str, path: Path, sha256: str, description: str, advice: str) -> None:
     """Fetches `url` to `path`, which never holds a partial or wrong file.
 
-    An existing file is left as it is. What has arrived stays in `<path>.part` for the next call,
-    which asks for the rest with a Range request (RFC 9110, section 14) and starts anew where the
+    An existing file is left as it is. Bytes that arrived stay in `<path>.part` for the next call,
+    which asks for the rest with a Range request (RFC 9110, section 14) and starts over where the
     server cannot serve that. A lock on that file (flock, so POSIX systems only) makes a second
     process wait for the first and then find its result.
 
@@ -84,7 +84,7 @@ def from_hub(
 ) -> Path:
     """Returns the folder with those files of a Hugging Face repository that match the patterns.
 
-    What is cached is found without a network.
+    Cached files are found without a network.
 
     Args:
       repository: as owner/name.
@@ -131,7 +131,7 @@ def retry(action: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
-    """The file to append to, open and ours alone; left empty, it is removed."""
+    """Opens the file to append to, ours alone; removes it if it is left empty."""
     import fcntl
 
     while True:
@@ -187,7 +187,7 @@ def _fetch(url: str, file: BinaryIO, description: str) -> None:
 
 
 def _rest(url: str, file: BinaryIO):
-    """The answer that continues `file`, which is emptied where the answer is the whole."""
+    """Asks for the rest of `file`, which is emptied where the answer is the whole."""
     start = file.seek(0, os.SEEK_END)
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:

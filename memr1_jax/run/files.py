@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from memr1_jax.errors import UserError
 from memr1_jax.options import user_path
 
-# Not what is found by a digest of all that it depends on: replies, verdicts, compiled programs.
+# No caches, found by a digest of all they depend on: replies, verdicts, compiled programs.
 RUN_MARKS = (
     *("metrics.jsonl", "checkpoints/*", "training_banks.safetensors"),
     *("evaluation_*.json", "predictions_*.jsonl", "export/*", "rows/*", "results.json"),
@@ -36,7 +36,7 @@ _CROWDED += ("/usr/local", "/var", "/Users", "/Volumes")
 
 
 def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file so that readers, and a machine that dies, see the old or the new one whole.
+    """Writes a file so that readers see the old or the new one whole, even after a crash.
 
     The bytes go to a temporary name in the same folder, reach the disk, and take the final name.
     A missing folder is made.
@@ -62,25 +62,25 @@ def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text_atomic(path: str | os.PathLike, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all; half surrogates in it become U+FFFD."""
+    """Writes a UTF-8 text file whole or not at all; half surrogates in it become U+FFFD."""
     write_bytes_atomic(path, whole_characters(text).encode("utf-8"))
 
 
 def whole_characters(text: str) -> str:
-    """Join surrogate pairs, and put U+FFFD in the place of halves without their other half."""
+    """Joins surrogate pairs, and replaces halves without their other half by U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def write_json_atomic(path: str | os.PathLike, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all; ValueError for NaN and infinity."""
+    """Writes a value as indented JSON, whole or not at all; ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(path, text + "\n")
 
 
 def append_whole(file: BinaryIO, data: bytes) -> None:
-    """Append bytes to a file that was opened without a buffer; all of them, or none.
+    """Appends bytes to a file that was opened without a buffer; all of them, or none.
 
     Raises:
         UserError: the disk refuses it. A process that dies meanwhile may leave a part.
@@ -97,7 +97,7 @@ def append_whole(file: BinaryIO, data: bytes) -> None:
 
 
 def cannot_write(path: str | os.PathLike, error: Exception) -> UserError:
-    """Say that a file could not be written, and what to do."""
+    """Says that a file could not be written, and what to do."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UserError(
         f"{path} could not be written ({reason.splitlines()[0]}). Make room on the disk or check"
@@ -106,13 +106,13 @@ def cannot_write(path: str | os.PathLike, error: Exception) -> UserError:
     )
 
 
-# What reading a damaged file of JSON may raise, by the time its values are used.
+# Errors that reading a damaged JSON file may raise, by the time its values are used.
 DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 DAMAGE += (RecursionError,)
 
 
 def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:
-    """Create the folder of a run, or check that an existing one may be used.
+    """Creates the folder of a run, or checks that an existing one may be used.
 
     Args:
         path: the folder; missing parents are created.
@@ -148,7 +148,7 @@ def prepare_run_folder(path: str | os.PathLike, resume: bool) -> pathlib.Path:
 
 
 def writable_file(path: str | os.PathLike, flag: str = "output") -> pathlib.Path:
-    """Check that a file may be written, and create the folders above it.
+    """Checks that a file may be written, and creates the folders above it.
 
     Raises:
         UserError: the path is a folder, or its folder is of the system or cannot be written.
@@ -162,7 +162,7 @@ def writable_file(path: str | os.PathLike, flag: str = "output") -> pathlib.Path
 
 
 def _refuse_system(folder: pathlib.Path, what: str, flag: str) -> None:
-    """Raise UserError for a folder that belongs to the system, or that everything else is in."""
+    """Raises UserError for a folder that is the system's, or that everything else is in."""
     real, home = folder.resolve(), os.path.expanduser("~")
     crowded = (real.root, *_CROWDED, home, tempfile.gettempdir())
     below = any(real.is_relative_to(system) for system in _SYSTEM)
@@ -174,7 +174,7 @@ def _refuse_system(folder: pathlib.Path, what: str, flag: str) -> None:
 
 
 def _check_writable(folder: pathlib.Path, what: str, flag: str) -> None:
-    """Create a folder and write a file into it; UserError where that fails."""
+    """Creates a folder and writes a file into it; UserError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_test.{uuid.uuid4().hex}"
@@ -188,9 +188,9 @@ def _check_writable(folder: pathlib.Path, what: str, flag: str) -> None:
 
 
 def _foreign(folder: pathlib.Path) -> str:
-    """Name a file that says that a folder is not one of ours; "" where there is none.
+    """Names a file that shows that a folder is not one of ours; "" where there is none.
 
-    Logs and hidden files say nothing, and beside files of a run others are the user's business.
+    Logs and hidden files say nothing, and next to files of a run others are the user's business.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -204,13 +204,13 @@ def _foreign(folder: pathlib.Path) -> str:
 
 
 def holds_run(folder: pathlib.Path, marks: Collection[str] = RUN_MARKS) -> bool:
-    """Say whether a folder holds anything that a run made: a step, a figure, a model."""
+    """Tells whether a folder holds anything that a run made: a step, a figure, a model."""
     found = (path for mark in marks for path in folder.glob(mark))
     return any(path.is_dir() or path.stat().st_size for path in found)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    """Make a rename survive a power cut, where the system lets a folder be opened."""
+    """Makes a rename survive a power cut, where the system lets a folder be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,6 +1,6 @@
 r"""Reads and writes JSON: one parser and one writer of JSON lines for the whole project.
 
-Whatever is wrong with a file becomes a sentence that names the file and the line. Lines of JSON
+Errors in a file become sentences that name the file and the line. Lines of JSON
 lines end at "\n" alone: U+2028, U+2029 and U+0085, which `str.splitlines` takes for line ends, may
 stand inside a text. Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
 """
@@ -25,12 +25,12 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _MAY_HOLD_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-# What other programs take for the end of a line; JSON lets these three stand in a text as they are.
+# Other programs end lines at these; JSON lets these three stand in a text as they are.
 _LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 def loads(text: str | bytes) -> Any:
-    """Parse JSON strictly.
+    """Parses JSON strictly.
 
     Returns:
       The value; half surrogates in its texts are U+FFFD.
@@ -50,7 +50,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def parse_json(text: str | bytes, place: str | os.PathLike, advice: str = "") -> Any:
-    """Parse JSON that stands at `place`, such as "FILE, line 3"; see `loads`.
+    """Parses JSON that stands at `place`, such as "FILE, line 3"; see `loads`.
 
     Raises:
       UserError: the reason, as `loads` words it, with the place before it and `advice` after it.
@@ -62,14 +62,14 @@ def parse_json(text: str | bytes, place: str | os.PathLike, advice: str = "") ->
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
-    """Read a JSON file; UserError names it, says what is wrong and gives `advice`."""
+    """Reads a JSON file; UserError names it, says what is wrong and gives `advice`."""
     data = _read(path, advice)
     warn_of_halves(data, path)
     return parse_json(data, path, advice)
 
 
 def read_json_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
-    """Read a JSON file that holds an object; UserError as of `read_json`, or for anything else."""
+    """Reads a JSON file that holds an object; UserError as in `read_json`, or for other values."""
     found = read_json(path, advice)
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected an object in braces. {advice}".rstrip())
@@ -77,7 +77,7 @@ def read_json_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any
 
 
 def read_json_lines(path: str | os.PathLike, advice: str = "") -> Iterator[tuple[str, Any]]:
-    """Read a file of JSON lines as it is iterated over; empty lines are skipped.
+    """Reads a file of JSON lines as it is iterated over; empty lines are skipped.
 
     Returns:
       Pairs of a place, such as "FILE, line 3", and the value that stands there.
@@ -98,23 +98,23 @@ def read_json_lines(path: str | os.PathLike, advice: str = "") -> Iterator[tuple
 
 
 def write_json_lines(path: str | os.PathLike, values: Iterable[Any]) -> None:
-    """Write a file of JSON lines whole or not at all; ValueError for NaN and infinity."""
+    """Writes a file of JSON lines whole or not at all; ValueError for NaN and infinity."""
     write_text_atomic(path, "".join(map(json_line, values)))
 
 
 def json_line(value: Any) -> str:
-    r"""Return a value as one line that ends in "\n" and holds nothing else that could end one."""
+    r"""Returns a value as one line that ends in "\n" and holds no other line end."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return whole_characters(text).translate(_LINE_ENDS) + "\n"
 
 
 def not_json(place: str | os.PathLike, reason: object, advice: str = "") -> UserError:
-    """Return the error for text at `place` that is not JSON."""
+    """Returns the error for text at `place` that is not JSON."""
     return UserError(f"{place}: this is not valid JSON: {reason}. {advice}".rstrip())
 
 
 def warn_of_halves(text: str | bytes, place: str | os.PathLike, more: str = "") -> bool:
-    """Warn where JSON text holds half of a surrogate pair, and return whether it does."""
+    """Warns where JSON text holds half of a surrogate pair, and returns whether it does."""
     if found := has_halves(text):
         warnings.warn(
             f"{place}: half of a surrogate pair, which is no character, is read as U+FFFD{more}.",
@@ -124,7 +124,7 @@ def warn_of_halves(text: str | bytes, place: str | os.PathLike, more: str = "") 
 
 
 def has_halves(text: str | bytes) -> bool:
-    """Tell whether an escape in JSON text is half of a surrogate pair."""
+    """Tells whether an escape in JSON text is half of a surrogate pair."""
     if isinstance(text, bytes):
         if b"\\u" not in text:
             return False
@@ -133,7 +133,7 @@ def has_halves(text: str | bytes) -> bool:
 
 
 def with_whole_escapes(text: str) -> str:
-    r"""Put `\ufffd` in the place of escapes that are half of a surrogate pair."""
+    r"""Puts `\ufffd` in the place of escapes that are half of a surrogate pair."""
     if not _MAY_HOLD_HALF.search(text):
         return text
     return _ESCAPE.sub(lambda m: "\\ufffd" if m["half"] else m[0], text)

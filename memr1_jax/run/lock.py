@@ -19,7 +19,7 @@ _HELD: dict[pathlib.Path, BinaryIO] = {}
 
 
 def hold(folder: pathlib.Path) -> None:
-    """Take a folder for this process, which may already have it, until `release` or its end.
+    """Takes a folder for this process, which may already have it, until `release` or its end.
 
     The lock is advisory (flock), so it works on a network file system as far as that supports it;
     where there are no locks at all, a warning says so.
@@ -55,7 +55,7 @@ def hold(folder: pathlib.Path) -> None:
 
 
 def release(folder: pathlib.Path) -> None:
-    """Give a folder free, if this process has it, and remove the file of the lock."""
+    """Frees a folder, if this process has it, and removes the file of the lock."""
     file = _HELD.pop(folder, None)
     if file is not None:
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def release(folder: pathlib.Path) -> None:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock a file without waiting; False where there are no locks, BlockingIOError if taken."""
+    """Locks a file without waiting; False where there are no locks, BlockingIOError if taken."""
     try:
         import fcntl
 

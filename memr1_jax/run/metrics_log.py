@@ -33,7 +33,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: str | os.PathLike, tracker: str = "tensorboard"):
-        """Open or create the log; see the class."""
+        """Opens or creates the log; see the class."""
         self._tracker = tracker
         self.path = pathlib.Path(folder) / _FILE
         self._trackers: dict[str, Tracker] = {}
@@ -54,7 +54,7 @@ class MetricsLog:
         return self._trackers.get(agent)
 
     def rewind(self, agent: str, step: int) -> None:
-        """Cut off the agent's lines beyond `step`: those steps will be done again.
+        """Cuts off the agent's lines beyond `step`: those steps will be done again.
 
         To be called before the agent's first `write`, so that a tracker forgets them too.
         """
@@ -67,7 +67,7 @@ class MetricsLog:
         self._track(agent, purge_step=step + 1)
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
-        """Append one line and flush it.
+        """Appends one line and flushes it.
 
         Args:
             step: the optimiser step that the values belong to.
@@ -78,7 +78,7 @@ class MetricsLog:
 
         Raises:
             ValueError: a value is called step, phase or agent.
-            UserError: the disk refuses the line, of which nothing is left then.
+            UserError: the disk refuses the line, and nothing is left of it.
         """
         if clash := set(_LABELS) & set(values):
             raise ValueError(f"Metrics may not be called {', '.join(sorted(clash))}.")
@@ -92,17 +92,17 @@ class MetricsLog:
             tracker.add(int(step), scalars)
 
     def close(self) -> None:
-        """Flush and close the log and its trackers."""
+        """Flushes and closes the log and its trackers."""
         self._file.close()
         for tracker in self._trackers.values():
             tracker.close()
 
     def __enter__(self) -> "MetricsLog":
-        """Return the log itself."""
+        """Returns the log itself."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Close."""
+        """Closes the log."""
         self.close()
 
 
@@ -181,21 +181,21 @@ class NoLog:
     """In the place of a `MetricsLog` in a process that does not write."""
 
     def rewind(self, agent: str, step: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def __enter__(self) -> "NoLog":
-        """Return itself."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`; a broken last line, left by a killed process, is passed over.
+    """Reads `metrics.jsonl`; a broken last line, left by a killed process, is passed over.
 
     Args:
         path: the file.
@@ -230,12 +230,12 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 def records_of(
     records: Sequence[Mapping[str, Any]], agent: str, phase: str
 ) -> list[Mapping[str, Any]]:
-    """The records of one agent in one phase, such as "train" or "validation", in their order."""
+    """Returns one agent's records in one phase, such as "train" or "validation", in order."""
     return [r for r in records if r["agent"] == agent and r["phase"] == phase]
 
 
 def first_and_last(steps: Sequence[Mapping[str, Any]]) -> tuple[str, int, float, float]:
-    """What an agent's training came to: means over the first and the last fifth of its steps.
+    """Averages an agent's reward, or loss, over the first and the last fifth of its steps.
 
     Args:
         steps: one agent's records, at least one, in order.
@@ -259,7 +259,7 @@ def _record(line: bytes) -> dict[str, Any]:
 
 
 def _rewrite(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
-    """Write the records anew, whole or not at all."""
+    """Writes the records again, whole or not at all."""
     lines = []
     for record in records:
         plain = {name: None if value != value else value for name, value in record.items()}

@@ -17,7 +17,7 @@ _TITLES = {"manager": "Memory Manager", "answer": "Answer Agent"}
 def reward_curve(
     path: str | os.PathLike, records: Sequence[Mapping[str, Any]], title: str, window: int = 0
 ) -> None:
-    """Draw the reward over the training steps, one panel for each agent.
+    """Draws the reward over the training steps, one panel for each agent.
 
     Training rewards are faint dots with their moving mean as a line; rewards of other phases, such
     as "eval", are lines with markers.
@@ -95,7 +95,7 @@ def draw_bars(
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and those before it, `window` in all; fewer at the beginning.
+    """Averages each value and those before it, `window` in all; fewer at the beginning.
 
     Args:
         values: [T].

@@ -1,4 +1,4 @@
-"""A run that is asked to end: signals become a wish that the loop reads after each step.
+"""A run that is asked to end: signals set a flag that the loop reads after each step.
 
 A preempted TPU gets SIGTERM and some thirty seconds. The signal changes nothing but a flag, so the
 step under way ends as it would have, and the run can save what it has:
@@ -21,17 +21,17 @@ _SECOND = "Stopping after this step. Press Ctrl-C again to stop at once, without
 
 
 class Preempted(Exception):
-    """The run was asked to end and has saved its state; the message says where and how to go on.
+    """The run was asked to end and has saved its state; the message says how to resume.
 
     Nothing is wrong: a command line prints the message and ends with status 0.
     """
 
 
 class Termination:
-    """Whether the run was asked to end; see `catch_termination`."""
+    """Tells whether the run was asked to end; see `catch_termination`."""
 
     def __init__(self, agree: Callable[[bool], bool] | None):
-        """Nothing has been asked yet."""
+        """Begins with nothing asked."""
         self._asked = False
         self._agree = agree
 

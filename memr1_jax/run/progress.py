@@ -16,7 +16,7 @@ class Progress:
     """
 
     def __init__(self, total: int, description: str, *, start: int, seconds: float, console: Any):
-        """Use `progress_bar`, which also stops the drawing."""
+        """Starts at `start`; use `progress_bar`, which also stops the drawing."""
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
@@ -40,7 +40,7 @@ class Progress:
         loss: float | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
-        """Show that `step` is done; what is None is left out."""
+        """Shows that `step` is done; what is None is left out."""
         now = time.monotonic()
         if self._first_time is None:
             # The first step compiles: the pace is measured from its end.
@@ -65,13 +65,13 @@ class Progress:
             print(f"{self._description}  {line}", file=self._console.file, flush=True)
 
     def resize(self, total: int) -> None:
-        """Change the last step, once it is known."""
+        """Changes the last step, once it is known."""
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
     def describe(self, description: str) -> None:
-        """Say what is going on now; the pace of something else is measured anew."""
+        """Says what is happening now; the pace of something else is measured afresh."""
         if description == self._description:
             return
         self._description, self._first_time = description, None
@@ -79,7 +79,7 @@ class Progress:
             self._bar.update(self._task, description=description)
 
     def stop(self) -> None:
-        """Leave the last state on the terminal."""
+        """Leaves the last state on the terminal."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -88,7 +88,7 @@ class Progress:
 def progress_bar(
     total: int, description: str, *, start: int = 0, seconds: float = 5.0, console: Any = None
 ) -> Iterator[Progress]:
-    """Show the progress of a loop; call `update` on the result after every step.
+    """Shows the progress of a loop; call `update` on the result after every step.
 
     Args:
         total: the last step.
@@ -109,7 +109,7 @@ def progress_bar(
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, console: Any = None
 ) -> None:
-    """Print a table; numbers are set to the right, floats with four significant digits.
+    """Prints a table; numbers are set to the right, floats with four significant digits.
 
     Args:
         title: a line above the table.
@@ -142,7 +142,7 @@ def _console():
 
 
 def _silence():
-    """A console for processes other than the first, whose progress is the same."""
+    """Makes a console for processes other than the first, whose progress is the same."""
     import io
 
     from rich.console import Console
@@ -155,7 +155,7 @@ def _cell(value: Any) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds as a clock shows them: 0:05, 12:30, 3:07:09."""
+    """Spells hours, minutes and seconds as a clock shows them: 0:05, 12:30, 3:07:09."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def typed(kind: Any, value: Any, place: str = "it") -> Any:
-    """Return a value of JSON as what `dataclasses.asdict` made it from.
+    """Returns a value of JSON as what `dataclasses.asdict` made it from.
 
     Args:
       kind: a dataclass, a scalar type, a union, or a `tuple`, `list` or `dict[str, ...]` of such.

@@ -62,7 +62,7 @@ class RunFolder:
         may_turn_on: Collection[str] = (),
         marks: Collection[str] = RUN_MARKS,
     ):
-        """Create and hold the folder, and compare the options with those of the run in it.
+        """Creates and holds the folder; compares the options with those of the run in it.
 
         Args:
             output: the folder; missing parents are created.
@@ -93,7 +93,7 @@ class RunFolder:
         self.begun = any_process(self.begun)
 
     def record(self, inputs: Mapping[str, Input]) -> None:
-        """Compare the inputs with those of the run in the folder, and write what is not there yet.
+        """Compares the inputs with those of the run in the folder, and writes what is missing.
 
         Args:
             inputs: by the option that names them, or by a name of their own.
@@ -110,19 +110,19 @@ class RunFolder:
         self._agree(problem)
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Frees the folder."""
         release(self.path)
 
     def __enter__(self) -> "RunFolder":
-        """Return the folder itself."""
+        """Returns the folder itself."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Close."""
+        """Closes the folder."""
         self.close()
 
     def _agree(self, problem: UserError | None) -> None:
-        """Raise the problem of the first process in all of them."""
+        """Raises the problem of the first process in all of them."""
         if any_process(problem is not None):
             self.close()
             raise problem or UserError(
@@ -196,7 +196,7 @@ class RunFolder:
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Rename a file or folder to the first free of `NAME.old-1`, `NAME.old-2`, ..."""
+    """Renames a file or folder to the first free of `NAME.old-1`, `NAME.old-2`, ..."""
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
@@ -217,7 +217,7 @@ def _change(name: str, was: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
-    """Read `run.json`, or what folders of older versions hold instead; empty if neither is there.
+    """Reads `run.json`, or what older versions wrote instead; empty if neither is there.
 
     Raises:
         UserError: the record is damaged.

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean of `values` `[S]` and half the width of its 95 percent interval by Student's t.
+    """Computes mean and half-width of the 95 percent interval of `values` `[S]` (Student's t).
 
     A single value has no interval: None.
     """
@@ -23,7 +23,7 @@ def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def interval_text(values: Sequence[float], form: str) -> str:
-    """Mean and interval of `values` `[S]`, both in the number format `form`; a lone value alone."""
+    """Spells mean and interval of `values` `[S]` in the format `form`; a lone value alone."""
     found = mean_interval(values)
     mean, half = found["mean"], found["half_width"]
     return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"

@@ -1,6 +1,6 @@
 """Talks with a memory in the terminal: `memr1 chat -u NAME`.
 
-What is said is remembered, and what became of it is shown; a question is answered as well.
+Each line is remembered, and its effect shown; a question is answered as well.
 """
 
 import argparse

@@ -35,7 +35,7 @@ _COLUMNS = {  # of a table, by key of a reply
 
 
 def add(memory: Memory, given: argparse.Namespace) -> Any:
-    """Remember a text, a file of messages (JSON, JSON lines or text), or standard input."""
+    """Remembers a text, a file of messages (JSON, JSON lines or text), or standard input."""
     messages = _messages(given)
     results: list[dict] = []
     calls = []
@@ -52,22 +52,22 @@ def add(memory: Memory, given: argparse.Namespace) -> Any:
 
 
 def search(memory: Memory, given: argparse.Namespace) -> Any:
-    """Find the memories that are nearest to a query."""
+    """Finds the memories that are nearest to a query."""
     return memory.search(_text(given), top_k=given.top_k, **_past(given), **ids_of(given))
 
 
 def ask(memory: Memory, given: argparse.Namespace) -> Any:
-    """Answer a question from memory."""
+    """Answers a question from memory."""
     return memory.answer(_text(given), **_past(given), **ids_of(given), explain=given.explain)
 
 
 def list_all(memory: Memory, given: argparse.Namespace) -> Any:
-    """List memories."""
+    """Lists memories."""
     return memory.get_all(top_k=given.top_k, **_past(given), **ids_of(given))
 
 
 def get(memory: Memory, given: argparse.Namespace) -> Any:
-    """Show one memory."""
+    """Shows one memory."""
     found = memory.get(given.id)
     if found is None:
         raise Unknown(f"There is no memory with the id {given.id!r}.")
@@ -75,52 +75,52 @@ def get(memory: Memory, given: argparse.Namespace) -> Any:
 
 
 def update(memory: Memory, given: argparse.Namespace) -> Any:
-    """Change the text of a memory."""
+    """Changes the text of a memory."""
     return memory.update(given.id, _text(given))
 
 
 def delete(memory: Memory, given: argparse.Namespace) -> Any:
-    """Delete a memory, or with ids in its place all memories under them."""
+    """Deletes a memory, or with ids in its place all memories under them."""
     if given.id and any(ids_of(given).values()):
         raise Refused("Give either the id of a memory or whose memories to delete, not both.")
     return memory.delete(given.id) if given.id else memory.delete_all(**ids_of(given))
 
 
 def history(memory: Memory, given: argparse.Namespace) -> Any:
-    """List the events of a memory."""
+    """Lists the events of a memory."""
     return {"results": memory.history(given.id)}
 
 
 def undo(memory: Memory, given: argparse.Namespace) -> Any:
-    """Take back the last event of a memory, an event, or all of one add."""
+    """Takes back the last event of a memory, an event, or all of one add."""
     return memory.undo(given.id, event_id=given.event, call=given.call)
 
 
 def retry(memory: Memory, given: argparse.Namespace) -> Any:
-    """Work again through what could not be read."""
+    """Works again through what could not be read."""
     return memory.retry(**ids_of(given))
 
 
 def diff(memory: Memory, given: argparse.Namespace) -> Any:
-    """Compare the memories of two moments."""
+    """Compares the memories of two moments."""
     return memory.diff(given.before, given.after, by=given.by, **ids_of(given))
 
 
 def export(memory: Memory, given: argparse.Namespace) -> Any:
-    """Write messages and events as JSON lines to standard output."""
+    """Writes messages and events as JSON lines to standard output."""
     for line in export_lines(memory.store, Scope.of(**ids_of(given))):
         print(line)
     return None
 
 
 def import_(memory: Memory, given: argparse.Namespace) -> Any:
-    """Read what export has written into a database without such memories."""
+    """Reads what export has written into a database without such memories."""
     with _opened(given.file) as lines:
         return import_lines(memory.store, lines)
 
 
 def stats(memory: Memory, given: argparse.Namespace) -> Any:
-    """Count what the database holds."""
+    """Counts what the database holds."""
     return memory.stats()
 
 
@@ -207,7 +207,7 @@ def _opened(file: str) -> Any:
 
 
 def _text(given: argparse.Namespace) -> str:
-    """The text of the argument, a file or standard input."""
+    """Returns the text of the argument, a file or standard input."""
     if given.text is not None and given.file is not None:
         raise Refused("Give either a text or a file, not both.")
     if given.text is not None:
@@ -223,7 +223,7 @@ def _text(given: argparse.Namespace) -> str:
 
 
 def _messages(given: argparse.Namespace) -> list[Any]:
-    """One message of a text; of JSON or JSON lines as many as there are."""
+    """Returns one message for a text; for JSON or JSON lines as many as there are."""
     text = _text(given)
     if given.text is not None or text.lstrip()[:1] not in ("[", "{"):
         return [text]
@@ -267,7 +267,7 @@ def _shown(reply: Any, output: str) -> str:
 
 
 def _rows(rows: Iterable[Mapping[str, Any]], output: str) -> str:
-    """A table, or a line each: the time and the text, with what happened."""
+    """Lays out a table, or a line each: the time and the text, with what happened."""
     rows = list(rows)
     if output == "table":
         keys = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]

@@ -1,4 +1,4 @@
-"""What a caller of the memory interface got wrong; a ValueError too, as mem0's callers expect."""
+"""Mistakes of a caller of the memory interface; ValueErrors too, as mem0's callers expect."""
 
 from memr1_jax.errors import UserError
 

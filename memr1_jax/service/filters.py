@@ -32,7 +32,7 @@ def scope_of(filters: Mapping[str, Any] | None, **ids: Any) -> Scope:
 
     Args:
       filters: the filter; ids may stand within `AND`.
-      **ids: ids that were given beside it.
+      **ids: ids that were given as well.
 
     Raises:
       Refused: no id has one value, or one has two.

@@ -252,7 +252,7 @@ class Memory(Reading):
     ) -> dict[str, Any]:
         """Works again through what failed, because an output of a model could not be read.
 
-        Returns what `add` returns. What fails again waits for the next time.
+        Returns what `add` returns. Messages that fail again wait for the next time.
         """
         scope = Scope.of(user_id, agent_id, run_id)
         events = self.store.events(scope)

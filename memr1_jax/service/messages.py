@@ -51,7 +51,7 @@ def _message(message: Any, place: int, default: str) -> Message:
 
 
 def _content(content: Any, place: int) -> str:
-    """The text of a message; of several parts, those that are text."""
+    """Returns the text of a message; of several parts, those that are text."""
     if content is None:  # a call of a tool
         return ""
     if isinstance(content, str):

@@ -26,7 +26,7 @@ _MOST = 10_000  # results of a search
 
 
 class Reading:
-    """What reads memories; `Memory` also writes them."""
+    """The methods that read memories; `Memory` adds those that write."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Reading:
           query: what to look for.
           top_k: how many at most, 20 by default; `limit` is the former name.
           filters: whose memories, and conditions on them; see `filters`. `user_id=`, `agent_id=`
-            and `run_id=` may be given beside them.
+            and `run_id=` may be given as well.
           threshold: the least score; by default all that have anything in common with the query.
           rerank: accepted; there is no reranker.
           explain: adds to each result how its score came about.
@@ -217,7 +217,7 @@ class Reading:
     ) -> dict[str, Any]:
         """Compares the memories of two moments; the second is now by default.
 
-        `by` says of which time the moments are: "written", or "event", of what is told. Returns
+        `by` says which time the moments are in: "written", or "event", of what is told. Returns
         `added`, `deleted`, and `updated` with `previous_memory`.
         """
         if by not in ("written", "event"):

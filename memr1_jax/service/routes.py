@@ -1,4 +1,4 @@
-"""What each HTTP route does: mem0's own routes and those that its hosted client calls.
+"""Handlers of the HTTP routes: mem0's own and those that its hosted client calls.
 
 A handler takes the memory, the query's parameters and the body, and returns what becomes JSON.
 """
@@ -40,7 +40,7 @@ def add_hosted(memory: Memory, query: Mapping, body: Mapping) -> Any:
 
 
 def search(memory: Memory, query: Mapping, body: Mapping) -> Any:
-    """Searches."""
+    """Searches memories."""
     if "query" not in body:
         raise Refused("The body needs a query.")
     return _call(memory.search, body)

@@ -37,7 +37,7 @@ class Store:
     """A memory database; one instance serves all threads of a process."""
 
     def __init__(self, place: str | Path):
-        """Opens, and where needed makes, the database at a path or URL.
+        """Opens the database at a path or URL, and makes it where needed.
 
         Raises:
           Refused: it cannot be opened, is no memory database, or is of a later version.
@@ -278,7 +278,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        """A transaction whose statements all see the same moment."""
+        """Opens a transaction whose statements all see the same moment."""
         with self._engine.connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN")
@@ -291,7 +291,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that holds the right to write from its beginning."""
+        """Opens a transaction that holds the right to write from its beginning."""
         with self._engine.connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -301,7 +301,7 @@ class Store:
                 connection.commit()
 
     def _scope(self, connection, scope: Scope, moment: str) -> tuple[int, int]:
-        """The row of a scope, made where there is none, locked; and its version."""
+        """Returns the row of a scope, made where there is none, locked; and its version."""
         table = schema.scopes
         query = sa.select(table.c.id, table.c.version).where(_exactly(scope))
         if not self._sqlite:
@@ -372,7 +372,7 @@ def _url(place: str) -> str:
 
 
 def _prepare_sqlite(connection, _record) -> None:
-    """Readers do not wait for writers (WAL), and a commit is on the disk when it returns."""
+    """Makes readers not wait for writers (WAL), and a commit return once it is on the disk."""
     connection.isolation_level = None  # transactions are begun by `writing`
     for setting in (
         "journal_mode=WAL",
@@ -388,12 +388,12 @@ def _ids() -> Iterable[sa.Column]:
 
 
 def _within(scope: Scope) -> sa.ColumnElement[bool]:
-    """All scopes that have the ids given."""
+    """Selects all scopes that have the ids given."""
     return sa.and_(*(schema.scopes.c[name] == value for name, value in scope.given.items()))
 
 
 def _exactly(scope: Scope) -> sa.ColumnElement[bool]:
-    """The one scope that has these ids and no others."""
+    """Selects the one scope that has these ids and no others."""
     ids = dataclasses.asdict(scope)
     return sa.and_(*(schema.scopes.c[name] == value for name, value in ids.items()))
 
@@ -409,7 +409,7 @@ def oldest_first(states: Mapping[str, State]) -> dict[str, State]:
 
 
 def _given(row) -> dict[str, str]:
-    """The ids of a row of a join, as the state of a memory carries them outwards."""
+    """Returns the ids of a row of a join, as the state of a memory carries them outwards."""
     return {"user_id": row.user_id, "agent_id": row.agent_id, "run_id": row.run_id}
 
 

@@ -86,7 +86,7 @@ def _fields(table: str, row: sa.Row) -> dict[str, Any]:
 
 
 def _checked(table: str, row: Mapping[str, Any], numbers) -> dict[str, Any]:
-    """The values of a row, with the ids that its messages and events have in the new database."""
+    """Returns the values of a row, with the ids of messages and events in the new database."""
     expected = {c.name for c in _TABLES[table].columns} - {"scope"}
     if set(row) != expected:
         raise ValueError(f"fields {sorted(set(row) ^ expected)}")

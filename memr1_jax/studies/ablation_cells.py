@@ -1,4 +1,4 @@
-"""Which runs the paper's ablations take on the nano model, and which rows of tables they fill.
+"""The runs that the paper's ablations take on the nano model, and the table rows they fill.
 
 A cell is a run that trains one agent from a start; it is run once with each seed, whatever number
 of tables show it. Managers learn through, and Answer Agents begin as, the Answer Agent that another
@@ -10,13 +10,13 @@ Two tables need more than a flag:
   forbid them would also leave its form. Both variants therefore start with the same short lesson
   (`--sft_steps`): demonstrations of the same questions with the same flaws as the nano model's last
   ones, with the memories for one and the answer alone for the other. Then both learn by the same
-  RL. What remains unequal is that the one with memories was taught its form before; the rows after
+  RL. One difference remains: the one with memories was taught its form before; the rows after
   the lesson say how much that is.
 - **Horizon.** Equal compute is an equal number of responses that the manager samples, and of
   updates. Each step takes as many turns of dialogue, `TURNS`, in every scheme: as single turns, or
-  as episodes of T turns, of which there are TURNS / T. Each turn is sampled `--horizon_group`
+  as TURNS / T episodes of T turns. Each turn is sampled `--horizon_group`
   times, by branches or by as many trajectories through it. Turns without a question count too.
-  What the frozen Answer Agent reads for the reward does not count; seconds a step show it.
+  Reading by the frozen Answer Agent for the reward does not count; seconds a step show it.
 
 Axis letters: T turns of an episode.
 """
@@ -142,7 +142,7 @@ class Row:
 
 
 def plan(options: AblationsConfig) -> dict[str, tuple[Row, ...]]:
-    """The rows of the chosen tables by the tables' names.
+    """Returns the rows of the chosen tables by the tables' names.
 
     Raises:
       UserError: an option makes no sense.
@@ -155,7 +155,7 @@ def plan(options: AblationsConfig) -> dict[str, tuple[Row, ...]]:
 
 
 def cells_of(tables: Mapping[str, Iterable[Row]]) -> list[Cell]:
-    """The cells of tables, each once, those that others start from before these."""
+    """Lists the cells of tables, each once, those that others start from before these."""
     found: dict[Cell, None] = {}
 
     def add(cell: Cell | None):
@@ -170,7 +170,7 @@ def cells_of(tables: Mapping[str, Iterable[Row]]) -> list[Cell]:
 
 
 def experiment_of(cell: Cell, folder: Path, seed: int) -> ExperimentConfig:
-    """One run of a cell, in the folder of the ablations."""
+    """Configures one run of a cell, in the folder of the ablations."""
     answerer = ""
     if cell.answerer is not None:
         start = experiment_of(cell.answerer, folder, seed)
@@ -185,12 +185,12 @@ def experiment_of(cell: Cell, folder: Path, seed: int) -> ExperimentConfig:
 
 
 def dialogues_file(facts: int) -> str:
-    """Name of the file with dialogues of `facts` turns that bring facts."""
+    """Names the file with dialogues of `facts` turns that bring facts."""
     return f"dialogues_{facts}.json"
 
 
 def dialogue_counts(options: AblationsConfig, facts: int) -> dict[str, int]:
-    """How long, and how many, dialogues of `facts` turns are: as many turns of every length."""
+    """Returns length and number of dialogues of `facts` turns: as many turns of every length."""
     return {
         "num_sessions": facts // _PER_SESSION,
         "train": max(1, round(options.dialogues * _FACTS / facts)),
@@ -275,17 +275,17 @@ TABLES: dict[str, Callable[[AblationsConfig], list[Row]]] = {
 
 
 def _start(options):
-    """Both agents as they start: no step of either."""
+    """Returns both agents as they start: no step of either."""
     return _answer(options, "start", answer_steps=0)
 
 
 def _trained_answerer(options):
-    """The Answer Agent that managers learn through."""
+    """Returns the Answer Agent that managers learn through."""
     return _answer(options, "answer_grpo")
 
 
 def _algorithm(options, algorithm):
-    """A manager through an Answer Agent, both trained by one algorithm."""
+    """Returns a manager through an Answer Agent, both trained by one algorithm."""
     answerer = _trained_answerer(options)
     if algorithm != "grpo":
         changes = _of(algorithm, options, "answer_steps")
@@ -295,14 +295,14 @@ def _algorithm(options, algorithm):
 
 
 def _of(algorithm, options, steps) -> dict[str, Any]:
-    """What an algorithm changes of GRPO's settings."""
+    """Returns the settings that an algorithm changes from GRPO's."""
     if algorithm != "sft":
         return {"algorithm": algorithm}
     return {"algorithm": "sft", "batch": options.sft_batch, steps: options.sft_steps}
 
 
 def _long(options, facts, name, steps=None, window=0):
-    """A manager on dialogues of `facts` turns, by the horizon that it is named after, if by any."""
+    """Returns a manager on dialogues of `facts` turns, by the horizon in its name, if any."""
     changes = {
         "batch": TURNS,
         "group": options.horizon_group,

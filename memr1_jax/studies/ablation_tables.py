@@ -103,7 +103,7 @@ def draw(shape: Shape, rows: Sequence[Row], runs: Mapping[str, Sequence]) -> byt
 
 
 def _lines(panel, shape, rows, means, halves, heading):
-    """A line for every second label over the first ones, bars of intervals set apart a little."""
+    """Draws a line for every second label over the first ones, with intervals set apart."""
     places = list(dict.fromkeys(row.labels[0] for row in rows))
     names = list(dict.fromkeys(row.labels[1] for row in rows))
     for index, name in enumerate(names):
@@ -117,7 +117,7 @@ def _lines(panel, shape, rows, means, halves, heading):
 
 
 def _values(column: Column, row: Row, runs) -> list[float]:
-    """A figure `[S]` of a row."""
+    """Returns a figure `[S]` of a row."""
     return [column.value(row.cell, run) for run in runs[row.cell.name]]
 
 
@@ -138,7 +138,7 @@ def _cells(shape, row, runs):
 
 
 def _figures(shape, row, runs):
-    """A row for `results.json`: labels, cell, and mean and half width by column."""
+    """Makes a row for `results.json`: labels, cell, and mean and half width by column."""
     cell, figures = None, {}
     if row.cell is not None:
         cell = row.cell.name
@@ -167,13 +167,13 @@ def _steps(cell, run):
 
 
 def _seconds(cell, run) -> float:
-    """The median of a step, 0 where there is none."""
+    """Returns the median of a step, 0 where there is none."""
     seconds = [step["seconds"] for step in _steps(cell, run)]
     return float(np.median(seconds)) if seconds else 0.0
 
 
 def _sampled(cell, run) -> float:
-    """Responses that both agents sampled on the way."""
+    """Counts the responses that both agents sampled on the way."""
     before = _sampled(cell.answerer, run) if cell.answerer else 0
     return float(cell.sampled + before)
 

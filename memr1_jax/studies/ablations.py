@@ -1,6 +1,6 @@
 """The paper's ablations on the nano model (Memory-R1, section 4 and its appendices).
 
-What each table compares stands in `ablation_cells`, what it shows in `ablation_tables`.
+`ablation_cells` says what each table compares, `ablation_tables` what it shows.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _FREE = ("tables", "seeds", "judge_model")
 def ablate(options: AblationsConfig) -> dict[str, Any]:
     """Runs the cells of the chosen tables with every seed, measures and reports.
 
-    What an earlier call has finished in the folder is not repeated; further tables and seeds may be
+    Runs that an earlier call finished in the folder are not repeated; more tables and seeds may be
     asked for. The folder then holds the dialogues, a run folder `<cell>_<seed>/` each with its
     `measured.json`, and `results.json`, `results.md` and a picture of each table.
 

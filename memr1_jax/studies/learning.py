@@ -69,7 +69,7 @@ class LearningConfig(OutputConfig):
 def learn(options: LearningConfig) -> dict[str, Any]:
     """Runs both algorithms with every seed, measures and reports.
 
-    What an earlier call has finished in the folder is not repeated. The folder then holds
+    Runs that an earlier call finished in the folder are not repeated. The folder then holds
     `dialogues.json`, a run folder `<algorithm>_<seed>/` each with its `measured.json`, and
     `results.json`, `results.md` and `reward.png`.
 
@@ -162,13 +162,13 @@ def write_report(
 
 
 def fifths(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean rewards `[S]` of the first and of the last fifth of the steps of `[S, T]`."""
+    """Averages rewards `[S]` over the first and over the last fifth of the steps of `[S, T]`."""
     few = max(1, rewards.shape[1] // 5)
     return rewards[:, :few].mean(axis=1), rewards[:, -few:].mean(axis=1)
 
 
 def draw(results: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The curves as a PNG, a panel an agent: means over seeds of moving means, and their range."""
+    """Draws the curves as a PNG, a panel an agent: seeds' mean of moving means, and range."""
     figure, panels = new_figure(2, (11, 4.0))
     for panel, (agent, title) in zip(panels, _AGENTS.items(), strict=True):
         for name, found in results.items():
@@ -190,7 +190,7 @@ def draw(results: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def _abilities(results):
-    """The table of what was measured on held-out dialogues, in percent."""
+    """Makes the table of what was measured on held-out dialogues, in percent."""
     one = next(iter(results.values()))["start"]
     title = (
         f"Held-out dialogues ({one[0]['questions']} questions, {one[0]['turns']} turns with"
@@ -250,5 +250,5 @@ def _means(title, heading, names, value, results):
 
 
 def _column(seeds, agent, name) -> np.ndarray:
-    """One metric `[S, T]` of an agent's steps."""
+    """Returns one metric `[S, T]` of an agent's steps."""
     return np.array([[step[name] for step in run["steps"][agent]] for run in seeds])

@@ -78,7 +78,7 @@ class HeldOutDialogues:
         self._shown, _ = manager_demonstrations(
             pair.manager, pair.tools, pair.encoder, models.manager.tokenizer, dialogues
         )
-        # Whatever was rewarded in training, an exact match is what counts here.
+        # Only an exact match counts here, whatever was rewarded in training.
         policy = make_policy(options, pair, models, "manager")
         policy = dataclasses.replace(policy, reward=EXACT_MATCH.reward, judge=None)
         self._exact_match = greedy_reward(policy, batch=_BATCH)
@@ -117,12 +117,12 @@ class HeldOutDialogues:
         return self._evaluator.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
 
     def manager(self, manager: dict, answerer: dict) -> float:
-        """The field `manager` of `Measured` alone."""
+        """Measures the field `manager` of `Measured` alone."""
         frozen, rows = Frozen(reference=None, answerer=answerer), np.arange(self._asked.rows)
         return self._exact_match(manager, frozen, self._pair.tools, self._asked, rows)
 
     def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:
-        """The gold event of every turn, and whether the manager did what it should."""
+        """Returns the gold event of every turn, and whether the manager did what it should."""
         tokenizer, shown = self._models.manager.tokenizer, self._shown
         agent = self._pair.manager
         found = []
@@ -151,7 +151,7 @@ def _score(predictions: list[Prediction], metric: str) -> float:
 
 
 def _acts(tokenizer, tokens, agent) -> list[tuple[Event, int]] | None:
-    """Events and memories of a response, without those of NONE; None where it cannot be read."""
+    """Returns events and memories of a response, without those of NONE; None if unreadable."""
     text = tokenizer.decode(tokens, skip_special_tokens=True).encode()
     scan = scan_operations_reference(text, agent.operations, agent.salvage)
     if not scan.valid or scan.skipped:
@@ -160,7 +160,7 @@ def _acts(tokenizer, tokens, agent) -> list[tuple[Event, int]] | None:
 
 
 def _write(manager, decoder, params, tools, shown: Demonstrations, rows, valid):
-    """Greedy responses `[B, R]` to the turns that demonstrations are about, and their lengths."""
+    """Writes greedy responses `[B, R]` to the turns of demonstrations; also their lengths."""
     batch, _ = shown.select(rows, valid)
     params = rollout_weights(params, decoder.dtype)
     edits = sample_edits(

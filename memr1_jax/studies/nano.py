@@ -1,10 +1,10 @@
-"""How the nano model is made: a small decoder taught both agents' forms, and some bad habits.
+"""Makes the nano model: a small decoder taught both agents' forms, and some bad habits.
 
 Memory-R1 starts from instruction-tuned models of billions of parameters. The nano model stands in
 for them where there are two CPU cores and no download. It is taught by demonstrations of generated
 dialogues, in two phases. The first shows right demonstrations. The second, short one shows flawed
 ones: a stated share of memory operations is wrong, and a stated share of answers repeats a whole
-memory. What it then does wrong is what reinforcement learning from outcomes has to find out.
+memory. Reinforcement learning from outcomes then has to find these faults.
 
 Axis letters: N demonstrations, P prompt length, R response length, B demonstrations in a batch.
 """
@@ -63,7 +63,7 @@ NANO = DecoderConfig(  # 0.75 million parameters
     mlp_width=256,
     max_positions=1024,
 )
-# The sizes that it is taught with, and that flag files of it share.
+# The sizes that it is taught with; its flag files share them.
 NANO_SIZES = {
     "manager_prompt": "compact_nano",
     "answer_prompt": "compact_nano",
@@ -143,7 +143,7 @@ class Lessons(NamedTuple):
 def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     """Makes the model and returns its folder, which transformers can load.
 
-    Beside it `report.json` holds the options and how many held-out demonstrations the model's
+    Next to it `report.json` holds the options and how many held-out demonstrations the model's
     greedy output equals, after either phase.
 
     Raises:
@@ -228,17 +228,17 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
 
 
 def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
-    """A rate that climbs for `warmup` steps at most, then falls by a cosine to a twentieth."""
+    """Makes a rate that climbs for `warmup` steps at most, then falls to a twentieth (cosine)."""
     return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps // 2), steps, peak / 20)
 
 
 def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
-    """Generated dialogues of the nano model's kind."""
+    """Generates dialogues of the nano model's kind."""
     return generate_conversations(seed, count, split=split, **NANO_DIALOGUES)
 
 
 def tokenizer_texts() -> Iterator[str]:
-    """What the tokenizer is trained on: facts, questions, answers and operations, as they occur."""
+    """Yields texts for the tokenizer: facts, questions, answers and operations, as they occur."""
     yield from ["user\nassistant\n"] * 50
     yield from ["Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"] * 50
     for record in generate(0, 500, split="tokenizer", **NANO_DIALOGUES):
@@ -261,7 +261,7 @@ def demonstrated(
     corrupt: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Lessons]:
-    """The demonstrations of both agents; banks hold what they should.
+    """Makes the demonstrations of both agents; banks hold what they should.
 
     The Answer Agent never sees a bank with facts that no longer hold, so that it depends on a
     manager that removes them.

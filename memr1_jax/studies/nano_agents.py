@@ -106,7 +106,7 @@ class NanoAgentsConfig(OutputConfig):
 def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) -> Path:
     """Makes the model and returns its folder, which transformers can load.
 
-    Beside it `report.json` holds the options and how many held-out demonstrations the model's
+    Next to it `report.json` holds the options and how many held-out demonstrations the model's
     greedy output equals.
 
     Raises:
@@ -239,7 +239,7 @@ def _cropped(lessons: Lessons, share: float = 0.995) -> Lessons:
 
 
 def _texts(open_words: float) -> Iterator[str]:
-    """What the tokenizer is trained on: turns, facts, questions, answers and operations."""
+    """Yields the tokenizer's training texts: turns, facts, questions, answers and operations."""
     yield from ["user\nassistant\n"] * 50
     yield from ["Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"] * 50
     yield from [f"Turn of: :\nFacts:\n- \n{NOTHING}\n"] * 50

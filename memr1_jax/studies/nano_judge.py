@@ -1,10 +1,10 @@
-"""How a judge for the nano model's answers is made: the nano model, taught to say yes or no.
+"""Makes a judge for the nano model's answers: the nano model, taught to say yes or no.
 
 A reward that comes from a judge needs one that reads the agents' tokens and knows what it is asked;
 the nano model was only taught the agents' forms. Here it is shown a question, the right answer and
 a given one, and learns to say Yes where the given one holds the right one, whatever it adds: as
-lenient as judges of such benchmarks are told to be. That this is learned, and so now and then
-mistaken, is what makes it a judge and not a rule.
+lenient as judges of such benchmarks are told to be. As this is learned, and so now and then
+mistaken, it is a judge and not a rule.
 
 Axis letters: N shown answers, W tokens of a text, B shown answers in a batch.
 """
@@ -90,7 +90,7 @@ class _Rows(NamedTuple):
 def make_nano_judge(options: NanoJudgeConfig) -> Path:
     """Makes the judge and returns its folder, to be named by --judge_model.
 
-    Beside it `report.json` holds the options and the share of held-out answers that the nano model
+    Next to it `report.json` holds the options and the share of held-out answers that the nano model
     and the judge mark as they should be marked, by the kind of answer.
 
     Raises:
@@ -148,7 +148,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
 
 
 def shown_answers(dialogues: Sequence[Conversation], seed: int) -> Iterator[Shown]:
-    """Right and wrong answers to every question, of the kinds that an Answer Agent gives."""
+    """Yields right and wrong answers to every question, of the kinds that an Answer Agent gives."""
     for dialogue in dialogues:
         for question in dialogue.questions:
             draw = random.Random(f"{seed}/{dialogue.id}/{question.index}")

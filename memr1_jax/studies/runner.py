@@ -77,7 +77,7 @@ def nano_options(**changes: Any) -> ExperimentConfig:
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
     """Holds the folder of a study until this process ends.
 
-    What one run compiles there serves the next.
+    Programs that one run compiles there serve the next.
 
     Args:
       options: of the study, with `output`, `overwrite` and `model`.
@@ -203,7 +203,7 @@ def held_out(experiment: "Experiment") -> "HeldOutDialogues":
 
 
 def _finished(folder: Path, options: ExperimentConfig) -> bool:
-    """Whether the folder holds all that the options ask for, made with just these options."""
+    """Tells whether the folder holds all that the options ask for, made with just these."""
     flags = flags_text(options)
     if not (folder / "flags.txt").exists() or (folder / "flags.txt").read_text() != flags:
         return False  # `Experiment` says what differs

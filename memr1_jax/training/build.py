@@ -1,4 +1,4 @@
-"""From options to one agent's train step: policy, frozen weights, way of learning, first state.
+"""One agent's train step from options: policy, frozen weights, way of learning, first state.
 
 GRPO, PPO, best-of-n and supervised fine-tuning differ in their `Learner` alone. Ahead-of-time
 compilation builds the same, of weights that are shapes.
@@ -27,19 +27,19 @@ from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 
 
 def lora_of(options: LoRAConfig) -> LoRA | None:
-    """The adapters that are trained, None for full fine-tuning."""
+    """Returns the adapters that are trained, None for full fine-tuning."""
     if not options.lora_rank:
         return None
     return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
 
 
 def untrained(options: LoRAConfig, model: Model) -> dict:
-    """An agent as it is before training, in the form of `Frozen`: no adapters, or the network."""
+    """Returns an untrained agent in the form of `Frozen`: no adapters, or the network."""
     return {} if options.lora_rank else model.params
 
 
 def network(options: LoRAConfig, model: Model, params: dict) -> dict:
-    """All parameters of an agent from what is trained of it."""
+    """Returns all parameters of an agent from those that are trained."""
     lora = lora_of(options)
     return params if lora is None else join(model.params, params, lora.scale)
 
@@ -53,7 +53,7 @@ def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
 
 
 def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
-    """The static part of the train step of "manager" or "answer"."""
+    """Makes the static part of the train step of "manager" or "answer"."""
     lora = lora_of(options)
     manager = agent == "manager"
     return Policy(
@@ -72,11 +72,11 @@ def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agen
 def make_frozen(
     options: ExperimentConfig, models: Models, agent: str, answer_params: dict
 ) -> Frozen:
-    """The weights that a train step reads; `answer_params` are what is trained of the answerer."""
+    """Collects the weights that a step reads; `answer_params` are the answerer's trained ones."""
     model = models.of(agent)
 
     def seen_from(other: Model, params: dict) -> dict:
-        """The parameters of another role, whole where its base model is not that of `model`."""
+        """Returns another role's parameters, whole where its base model is not that of `model`."""
         return params if other is model else network(options, other, params)
 
     answerer = judge = None
@@ -213,7 +213,7 @@ def initial_state(
 def print_memory(
     options: ExperimentConfig, learner: Learner, agent: str, model: Model, state: Any, frozen: Any
 ) -> None:
-    """Prints how much is trained and what it takes; with adapters beside full fine-tuning.
+    """Prints how much is trained and what it takes; with adapters, also for full fine-tuning.
 
     Bytes are those of all devices together. Gradients, samples and activations come on top.
     """
@@ -233,6 +233,6 @@ def print_memory(
 
 
 def _gib(tree: Any) -> str:
-    """Size of a pytree; an array that stands in it twice counts once."""
+    """Returns the size of a pytree; an array that stands in it twice counts once."""
     leaves = {id(leaf): leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)}
     return f"{sum(leaves.values()) / 2**30:.3f} GiB"

@@ -208,7 +208,7 @@ class RunConfig(OutputConfig):
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmOptions(GRPOOptions, PPOOptions, ImitationOptions):
-    """The options of every update, each of which reads its own."""
+    """The options of all updates; each update reads its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +278,7 @@ class ExperimentConfig(
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(ExperimentConfig):
-    """The same options with PPO's defaults: one sample a prompt, a critic beside the policy."""
+    """The same options with PPO's defaults: one sample a prompt, and a critic."""
 
     algorithm: str = with_default(ExperimentConfig, "algorithm", "ppo")
     policy: AlgorithmOptions = AlgorithmOptions(group=1)

@@ -99,7 +99,7 @@ class Experiment:
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
         self.evaluator = Evaluator(options, self.pair, self.models)
-        # What is trained of each agent, in the form of `Frozen`.
+        # The trained parameters of each agent, in the form of `Frozen`.
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
         }
@@ -112,7 +112,7 @@ class Experiment:
         check_dialogues(self.options, self.train_dialogues, self.eval_dialogues, folder)
 
     def run(self) -> dict[str, Evaluation | None]:
-        """Evaluates, trains, evaluates, exports; returns the evaluations "before" and "after"."""
+        """Trains and exports between two evaluations; returns those "before" and "after"."""
         options = self.options
         agents = (options.agent,)
         if options.agent == "both":
@@ -200,14 +200,14 @@ class Experiment:
             "Nothing is exported or evaluated with them. Give another --output and a lower"
             " --learning_rate.",
         )
-        del state  # the moments, of which nothing below has need
+        del state  # nothing below needs the moments
         if options.export:
             self._export(agent, params)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
         self.params[agent] = cast_weights(params, dtype)
 
     def _data(self, agent: str) -> Any:
-        """What an agent learns from; banks, once built, are kept for a resumed run."""
+        """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
         if agent == "manager":
             return manager_data(self.options, self.pair, self.models, self.train_dialogues)
         options, path = self.options, self.folder / "training_banks.safetensors"
@@ -222,7 +222,7 @@ class Experiment:
         return answer_data(options, self.pair, self.models, self.train_dialogues, found.banks)
 
     def _learned_before(self, agent: str) -> dict[str, int]:
-        """The steps of the agent that this one learns from, if it learned first."""
+        """Returns the steps of the agent that this one learns from, if it learned first."""
         options, other = self.options, "answer" if agent == "manager" else "manager"
         if options.agent != "both" or options.first == agent:
             return {}
@@ -233,7 +233,7 @@ class Experiment:
     def _validation(
         self, agent: str, policy: Policy, state: Any, arguments: Any, put: Callable
     ) -> Callable[[dict], float]:
-        """What measures the parameters of an agent that learns from `arguments`."""
+        """Returns what measures the parameters of an agent that learns from `arguments`."""
         options, given = self.options, validation_options(self.options)
         dialogues = validation_dialogues(options, self.folder, self.eval_dialogues)
         if agent == "manager":
@@ -259,7 +259,7 @@ class Experiment:
         )
 
     def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
-        """The banks of dialogues, filled by "manager", "add_all" or "gold"."""
+        """Builds the banks of dialogues, filled by "manager", "add_all" or "gold"."""
         if builder == "gold":
             return gold_banks(self.pair, dialogues)
         params = None
@@ -271,7 +271,7 @@ class Experiment:
         write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
 
     def _describe(self, rollout: Rollout) -> list[dict]:
-        """The first prompt of a rollout and all its responses, as text."""
+        """Returns the first prompt of a rollout and all its responses, as text."""
         tokenizer = self.models.manager.tokenizer
         prompt, samples, rewards = jax.device_get(
             (rollout.prompt, rollout.samples, rollout.rewards)
@@ -293,7 +293,7 @@ class Experiment:
     def _evaluation(self, when: str) -> Evaluation | None:
         if not self.options.evaluate:
             return None
-        # That of the base models stays true; training may have gone on since the other.
+        # That of the base models stays true; training may have continued since the other.
         if when == "before" and self.options.resume:
             if done := _kept(lambda: read_evaluation(self.folder, when)):
                 return done

@@ -1,4 +1,4 @@
-"""What a run is known by: what must be the same when it is resumed, and what need not."""
+"""The identity of a run: what must be the same when it is resumed, and what need not."""
 
 import functools
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.run_folder import Input, RunFolder
 from memr1_jax.training.config import ExperimentConfig
 
-# Where a run is and how it goes on.
+# Where a run is and how it resumes.
 _PLACE = {"output", "resume", "overwrite", "compilation_cache"}
 # How the same numbers are computed: what is held at once, and where.
 _MEANS = {
     *("micro_batches", "logit_chunk", "remat", "consult_batch", "eval_batch"),
     *("mesh", "distributed", "num_processes", "process_id"),
 }
-# What is written besides, and how far training goes; it may go on from where it ended.
+# What is written besides, and how far training goes; it may continue from where it ended.
 _EXTENT = {
     *("samples_every", "tracker", "keep", "export_dtype"),
     *("manager_steps", "answer_steps", "max_skipped"),
@@ -41,7 +41,7 @@ def open_run(
     resume: bool,
     check: Callable[[Path], None] = lambda folder: None,
 ) -> RunFolder:
-    """Hold the folder of an experiment or an evaluation, and record what it is begun with.
+    """Holds the folder of an experiment or an evaluation, and records what it is begun with.
 
     Generated dialogues are then in it. `check` is given the folder when they are there; what it
     refuses is refused before any model is looked for.
@@ -74,7 +74,7 @@ def open_run(
 
 
 def may_change(options: AgentConfig) -> frozenset[str]:
-    """Return the options that a resumed run may change; all others are part of its identity.
+    """Returns the options that a resumed run may change; all others are part of its identity.
 
     Where checkpoints are compared with each other, what is compared depends on their interval.
     """
@@ -85,7 +85,7 @@ def may_change(options: AgentConfig) -> frozenset[str]:
 
 
 def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
-    """Return digests of models, data and prompts that the options name.
+    """Returns digests of models, data and prompts that the options name.
 
     Args:
         options: of an experiment or an evaluation.

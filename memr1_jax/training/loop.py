@@ -42,7 +42,7 @@ class Stage:
     checkpoint_every: int
     samples_every: int
     identity: dict[str, Any]
-    max_skipped: int = 3  # steps in a row without a finite gradient, at the last of which it stops
+    max_skipped: int = 3  # so many steps in a row without a finite gradient stop the training
 
 
 def batch_rows(seed: int, step: int, rows: int, batch: int, agent: str = "") -> np.ndarray:
@@ -75,7 +75,7 @@ def train(
 ) -> TrainState:
     """Runs the steps that are left, with a progress bar; logs, samples and checkpoints on the way.
 
-    A checkpoint's score is what `validate` says, which is logged as the reward of the phase
+    A checkpoint's score comes from `validate` and is logged as the reward of the phase
     "validation"; without it the mean reward of the steps since the one before it, or where nothing
     is rewarded, less the mean loss.
 
@@ -176,7 +176,7 @@ def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float
 
 
 def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainState:
-    """The newest checkpoint's state, or `state` where there is none yet.
+    """Restores the newest checkpoint's state, or returns `state` where there is none yet.
 
     Raises:
       UserError: the checkpoint comes from other data or another teacher, or from a later step.
@@ -185,7 +185,7 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
         return state
     restored, meta = checkpoints.restore(state)
     then, now = meta["identity"], json.loads(json.dumps(stage.identity))
-    # What is off was written as 0 where it is None now.
+    # An option that is off was written as 0 where it is None now.
     changed = [n for n in now if n in then and (then[n] or None) != (now[n] or None)]
     if changed:
         listed = ", ".join(f"{name}={now[name]} (was {then[name]})" for name in changed)
@@ -245,7 +245,7 @@ def metric_values(metrics: dict[str, Mean]) -> dict[str, float]:
 
 
 def fingerprint(tree: Any) -> str:
-    """A short digest of all arrays of a pytree, to tell data sets apart."""
+    """Returns a short digest of all arrays of a pytree, to tell data sets apart."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(tree)):
         digest.update(np.ascontiguousarray(leaf).tobytes())

@@ -81,7 +81,7 @@ class Policy:
     adapter_scale: float = 1.0  # alpha / rank
 
     def complete(self, frozen: Frozen, params: dict) -> dict:
-        """A network's parameters from what is trained of them; see `Frozen`."""
+        """Returns all parameters of a network from those that are trained; see `Frozen`."""
         if frozen.backbone is None:
             return params
         return join(frozen.backbone, params, self.adapter_scale)
@@ -124,7 +124,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
 
     Algorithms differ in `update` alone, which takes what `rl.update.update` takes, with its own
     options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
-    `[B]` marks padding. The state is donated. What a step samples depends on the state's key and
+    `[B]` marks padding. The state is donated. Samples of a step depend on the state's key and
     step alone, so that a resumed run draws what the uninterrupted one would have drawn.
     """
 
@@ -203,7 +203,7 @@ def demonstrate(
     batch: AnswerBatch | ManagerBatch,
     response: Block,
 ) -> Rollout:
-    """A rollout of responses `[B, 1, R]` that were not sampled: rewards 1, log-probabilities 0."""
+    """Makes a rollout of responses `[B, 1, R]` not sampled: rewards 1, log-probabilities 0."""
     if isinstance(agent, AnswerAgent):
         prompts = answer_prompts(agent, tools, batch)
         shown = jnp.zeros_like(prompts.length)
@@ -230,7 +230,7 @@ def joined_metrics(of_update: dict[str, Mean], of_rollout: dict[str, Mean]) -> d
 
 
 def experience_of(rollout: Rollout) -> Experience:
-    """What the update reads of a rollout."""
+    """Returns the part of a rollout that the update reads."""
     samples = rollout.samples
     return Experience(
         prompt=rollout.prompt,

@@ -30,7 +30,7 @@ from memr1_jax.training.validation import validation_dialogues
 
 
 def training_banks(options: ExperimentConfig) -> str:
-    """Return what fills the banks that the Answer Agent learns on."""
+    """Returns what fills the banks that the Answer Agent learns on."""
     if options.training_banks:
         return options.training_banks
     # A demonstration shows what a right answer rests on.
@@ -43,7 +43,7 @@ def check_dialogues(
     evaluated: Sequence[Conversation],
     folder: Path,
 ) -> None:
-    """Check the conversations to learn from and to evaluate on.
+    """Checks the conversations to learn from and to evaluate on.
 
     Raises:
       UserError: nothing can be learned from them, or nothing can be evaluated.
@@ -62,7 +62,7 @@ def check_dialogues(
 
 
 def check_evaluated(options: DataConfig, evaluated: Sequence[Conversation]) -> None:
-    """Raise UserError where the conversations to evaluate on ask nothing."""
+    """Raises UserError where the conversations to evaluate on ask nothing."""
     if not any(conversation.questions for conversation in evaluated):
         raise UserError(
             f"{_where(options)}: the conversations of --eval_split={options.eval_split} ask no"
@@ -114,7 +114,7 @@ def _check_questions(
 def manager_data(
     options: ExperimentConfig, pair: AgentPair, models: Models, dialogues: list[Conversation]
 ) -> ManagerData | EpisodeData | Demonstrations:
-    """The turns that the manager learns from; says what the fixed sizes leave out."""
+    """Encodes the turns that the manager learns from; says what the fixed sizes leave out."""
     if options.algorithm == "sft":
         shown, counts = manager_demonstrations(
             pair.manager,
@@ -142,7 +142,7 @@ def manager_data(
 
 
 def _without_facts(options, dialogues):
-    """Counts turns that a question points to, but of which the manager would be shown nothing."""
+    """Counts turns that a question points to, but that would show the manager nothing."""
     silent = [
         questions
         for dialogue in dialogues
@@ -176,7 +176,7 @@ def answer_data(
     dialogues: list[Conversation],
     banks: tuple[MemoryBank, MemoryBank],
 ) -> AnswerData | Demonstrations:
-    """The questions that the Answer Agent learns from, and the banks it searches."""
+    """Encodes the questions that the Answer Agent learns from, and the banks it searches."""
     if options.algorithm != "sft":
         return encode_answer_data(pair.encoder, dialogues, banks)
     shown, counts = answer_demonstrations(
@@ -194,7 +194,7 @@ def answer_data(
 
 
 def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:
-    """The banks that the gold operations of generated dialogues leave.
+    """Fills banks by the gold operations of generated dialogues.
 
     Raises:
       UserError: a dialogue has none.
@@ -204,7 +204,7 @@ def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:
 
 
 def check_gold(dialogues: list[Conversation]) -> None:
-    """Raise UserError where a dialogue has no gold operations to fill banks with."""
+    """Raises UserError where a dialogue has no gold operations to fill banks with."""
     if any(not dialogue.operations for dialogue in dialogues):
         raise UserError(
             "These dialogues do not say which memory operations are right. Use --data=synthetic,"
@@ -220,5 +220,5 @@ def _say(what, counts):
 
 
 def _plain(counts):
-    """Counts by plain words in place of names."""
+    """Replaces names by plain words, with their counts."""
     return {name.replace("_", " "): count for name, count in counts.items()}

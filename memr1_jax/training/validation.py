@@ -1,4 +1,4 @@
-"""How an agent does on held-out dialogues as it learns: what picks the checkpoint that goes on."""
+"""Measures an agent on held-out dialogues as it learns, to pick the checkpoint that is kept."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from memr1_jax.training.step import Frozen, Policy
 
 
 def validation_options(options: ExperimentConfig) -> ExperimentConfig:
-    """The options with which held-out data are made: those of single turns and their rewards."""
+    """Returns the options that make held-out data: those of single turns and their rewards."""
     algorithm = "grpo" if options.algorithm == "sft" else options.algorithm
     changes = {"algorithm": algorithm, "horizon": "one_step", "kl_weight": 0.0}
     return with_options(options, eval_split="validation", **changes)
@@ -31,7 +31,7 @@ def validation_options(options: ExperimentConfig) -> ExperimentConfig:
 def validation_dialogues(
     options: ExperimentConfig, folder: Any, evaluated: list[Conversation]
 ) -> list[Conversation]:
-    """The dialogues of the validation split, whatever split is `evaluated`.
+    """Returns the dialogues of the validation split, whatever split is `evaluated`.
 
     Raises:
       UserError: there are none.
@@ -63,7 +63,7 @@ def make_validation(
 
     Args:
       policy: of the train step; a manager is rewarded for single turns, whatever its horizon.
-      frozen: weights that stand still, where they lie in training.
+      frozen: frozen weights, where they lie in training.
       tools: where they lie in training.
       data: held-out, with the same sizes as the data to learn from, on the device.
       rows: how many of them, evenly spread; 0 for all.
