@@ -26,7 +26,7 @@ class Tokenizer:
 class ScriptedAgents:
     """Remembers "KEY is VALUE": adds, updates where the key is known, deletes at "forget KEY".
 
-    "garbled" is a turn of which the manager's output cannot be read, while `broken` is set;
+    "garbled" is a turn whose manager output cannot be read, while `broken` is set;
     "crash" raises an error. `batches` are the sizes of what came together.
     """
 

@@ -30,7 +30,7 @@ MODULES = sorted((ROOT / "memr1_jax").rglob("*.py"))
 
 
 def imported(source: str) -> set[str]:
-    """The dotted names that a module imports anywhere, those in functions too."""
+    """Returns the dotted names that a module imports anywhere, those in functions too."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -43,7 +43,7 @@ def imported(source: str) -> set[str]:
 
 
 def above(folder: str, names: set[str]) -> list[str]:
-    """Those of some names that a module in a folder of the package may not import."""
+    """Returns the names that a module in a folder of the package may not import."""
     own, wrong = FLOORS.get("inference" if folder == FACE else folder, BESIDE), []
     for name in sorted(names):
         package, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""What an installation brings: three top-level names, all data files, and the command `memr1`."""
+"""An installation: three top-level names, all data files, and the command `memr1`."""
 
 import importlib
 import importlib.util

@@ -85,7 +85,7 @@ SIZES = {
 
 
 def write_model(folder: Path, config: DecoderConfig = CONFIG) -> Path:
-    """A model with random weights and a tokenizer of 1,000 tokens."""
+    """Writes a model with random weights and a tokenizer of 1,000 tokens."""
     tokenizer = _train_tokenizer()
     source = folder.with_name(f"{folder.name}_tokenizer")
     tokenizer.save_pretrained(source)
@@ -93,7 +93,7 @@ def write_model(folder: Path, config: DecoderConfig = CONFIG) -> Path:
 
 
 def random_params(config: DecoderConfig = CONFIG) -> dict:
-    """Random weights by NumPy, which has nothing to compile."""
+    """Returns random weights by NumPy, which has nothing to compile."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -106,7 +106,7 @@ def random_params(config: DecoderConfig = CONFIG) -> dict:
 
 @functools.cache
 def tiny_folder() -> Path:
-    """The folder of the tiny model, made once for all tests of this process."""
+    """Makes the folder of the tiny model once for all tests of this process."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return write_model(Path(folder.name) / "tiny")
@@ -154,7 +154,7 @@ def tiny() -> Tiny:
 
 
 def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> MemoryBank:
-    """A bank on the device that holds the texts in slots 0, 1, ..."""
+    """Returns a bank on the device that holds the texts in slots 0, 1, ..."""
     encoder, sizes = tiny.pair.encoder, tiny.pair.encoder.sizes
     bank = bank_from_facts(
         [encoder.tokenize(text) for text in texts],
@@ -168,7 +168,7 @@ def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> Mem
 
 
 def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
-    """The facts of one turn on the device."""
+    """Returns the facts of one turn on the device."""
     encoder, count = tiny.pair.encoder, tiny.pair.encoder.sizes.facts
     tokens, length = encoder.rows(texts + [""] * (count - len(texts)), encoder.sizes.memory_width)
     length = np.where(np.arange(count) < len(texts), length, 0).astype(np.int32)
@@ -176,20 +176,20 @@ def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
 
 
 def texts_of(tiny: Tiny, bank: MemoryBank) -> dict[int, str]:
-    """The live memories of a bank by slot."""
+    """Returns the live memories of a bank by slot."""
     alive, tokens, length = map(np.asarray, (bank.alive, bank.tokens, bank.length))
     return {int(m): tiny.decode(tokens[m, : length[m]]) for m in np.flatnonzero(alive)}
 
 
 def row_of(tiny: Tiny, text: str, width: int, stop: bool = True) -> tuple[np.ndarray, int]:
-    """A response as a padded row of tokens, and its length."""
+    """Returns a response as a padded row of tokens, and its length."""
     tokens = tiny.encode(text) + list(tiny.model.stop_tokens[:1]) * stop
     assert len(tokens) <= width, f"{len(tokens)} tokens do not fit into {width}"
     return np.pad(np.array(tokens, np.int32), (0, width - len(tokens))), len(tokens)
 
 
 def word_f1(prediction: str, gold: str) -> float:
-    """F1 of the multisets of normalised words, in plain Python."""
+    """Returns F1 of the multisets of normalised words, in plain Python."""
     first, second = (Counter(normalize_text(text).split()) for text in (prediction, gold))
     total = first.total() + second.total()
     return 2 * (first & second).total() / total if total else 0.0
@@ -217,18 +217,18 @@ class Training:
         return self.frozen, make_tiny().pair.tools, self.data
 
     def state(self, seed: int = 0) -> TrainState:
-        """A fresh state, which may be donated."""
+        """Returns a fresh state, which may be donated."""
         return create_state(jax.tree.map(jnp.copy, make_tiny().model.params), self.optimizer, seed)
 
     def run(self, state: TrainState, rows: list[int], valid: list[bool] | None = None):
-        """One step on the given rows of the data."""
+        """Runs one step on the given rows of the data."""
         valid = [True] * len(rows) if valid is None else valid
         rows, valid = jnp.array(rows, jnp.int32), jnp.array(valid)
         return self.step(state, *self.arguments, rows, valid)
 
 
 def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
-    """Two episodes of the dialogue on the device, of four turns and of two."""
+    """Returns two episodes of the dialogue on the device, of four turns and of two."""
     made = [
         episode
         for c in tiny.conversations
@@ -241,7 +241,7 @@ def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
 
 @functools.cache
 def make_training(agent: str, horizon: str = "one_step") -> Training:
-    """The step of the tiny model, compiled once for all tests of this process."""
+    """Compiles the step of the tiny model once for all tests of this process."""
     tiny = make_tiny()
     pair, params = tiny.pair, tiny.model.params
     changed = with_options(tiny.options, horizon=horizon)

@@ -1,4 +1,4 @@
-"""What the Answer Agent is shown, and how its answers are judged."""
+"""Checks what the Answer Agent is shown, and how its answers are judged."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ QUESTION = "What is the name of the dog that Ana has?"
 
 @pytest.fixture(scope="module")
 def shown(tiny):
-    """Both banks, the scene, the query, and the prompt from them."""
+    """Returns both banks, the scene, the query, and the prompt from them."""
     encoder = tiny.pair.encoder
     names, name_length = encoder.rows(NAMES, 8)
     times, time_length = encoder.rows(TIMES, 32)
@@ -45,7 +45,7 @@ def shown(tiny):
 
 
 def _lines(tiny):
-    """Memory lines of both speakers, best first, and their scores."""
+    """Returns memory lines of both speakers, best first, and their scores."""
     query = tiny.pair.encoder.keys([QUESTION])[0]
     lines = []
     for texts, when in zip(MEMORIES, WHEN, strict=True):

@@ -34,5 +34,5 @@ def test_a_part_takes_the_memory_of_its_rows_alone():
 
 
 def _wide(x):
-    """A sum over an array that has to exist: sorting cannot be fused."""
+    """Sums over an array that has to exist: sorting cannot be fused."""
     return jnp.sort(x[:, :, None] * jnp.sin(jnp.arange(1000.0)), axis=-1)[..., ::7].sum((1, 2))

@@ -95,7 +95,7 @@ def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
 
 
 def _responses(tiny, demonstrations):
-    """The texts, without the end token that each must close with."""
+    """Returns the texts, without the end token that each must close with."""
     tokens, length = np.asarray(demonstrations.tokens), np.asarray(demonstrations.length)
     stop = tiny.model.tokenizer.eos_token_id
     assert (tokens[np.arange(len(length)), length - 1] == stop).all()
@@ -104,12 +104,12 @@ def _responses(tiny, demonstrations):
 
 
 def _gold(tiny):
-    """Every gold operation with its conversation, in the order of the demonstrations."""
+    """Returns every gold operation with its conversation, in the order of the demonstrations."""
     return [(c, operation) for c in tiny.conversations for operation in c.operations]
 
 
 def _edited(tiny, demonstrations):
-    """The texts of each row's bank after its demonstration."""
+    """Returns the texts of each row's bank after its demonstration."""
     manager, tools = tiny.pair.manager, tiny.pair.tools
 
     @jax.jit

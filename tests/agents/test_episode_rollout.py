@@ -49,7 +49,7 @@ def _agents():
 
 @functools.cache
 def _program(scheme):
-    """`run(params, tools, batch, key, sampling)`, compiled once for all tests of this module."""
+    """Compiles `run(params, tools, batch, key, sampling)` once for all tests of this module."""
     manager, decoder, answerer, judge = _agents()
 
     @compiled
@@ -88,7 +88,7 @@ def branches(batch):
 
 
 def _judged(batch):
-    """Which turns there are a question for, own or due, written out."""
+    """Tells which turns have a question, own or due, written out."""
     due, asked = np.asarray(batch.due), np.asarray(batch.asked)
     local = np.asarray(batch.turns.asked).any(-1)
     final = [[(asked[b] & (due[b] <= t)).any() for t in range(TURNS)] for b in range(2)]
@@ -168,7 +168,7 @@ def test_metrics_count_what_there_is(batch, branches):
 
 def test_masked_turns_contribute_nothing(batch, branches):
     def spoil(x):
-        """Other content where an episode has no turn."""
+        """Puts other content where an episode has no turn."""
         absent = ~PRESENT.reshape(2, TURNS, *[1] * (x.ndim - 2))
         return jnp.where(absent, x[:1, :1], x).astype(x.dtype)
 
@@ -214,7 +214,7 @@ def test_the_trunk_goes_on_with_the_best_branch_or_with_any():
 
 
 def _first_turn(batch):
-    """The first turns alone, as an episode of one turn and as a batch of single turns.
+    """Returns the first turns alone, as an episode of one turn and as a batch of single turns.
 
     The questions at the end are those that the turn bears on.
     """
@@ -293,7 +293,7 @@ def test_one_reward_at_the_end_belongs_to_all_steps(batch, one_step):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["branches", "terminal"])
 def test_greedy_episodes_end_with_the_banks_of_ingestion(tiny, batch, scheme):
-    """The first episode's facts, read by the loop on the host that evaluations use."""
+    """Reads the first episode's facts by the loop on the host that evaluations use."""
     (dialogue,) = tiny.conversations
     sources = set(np.asarray(batch.turns.facts.source[0]).tolist())
     told = [f for f in dialogue.facts if dialogue.positions[f.sources[-1]] in sources]

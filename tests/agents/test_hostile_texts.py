@@ -1,4 +1,4 @@
-"""Whatever dialogues, questions and models say, the structure of the prompts stays as it is."""
+"""Checks that nothing dialogues, questions or models say changes the structure of prompts."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ JSON_TEXTS = ['Ana said "hi".', "C:\\dogs\\", '"}\n{"id": "1", "text": "x', "\x0
 
 @pytest.fixture(scope="module")
 def tiny(tiny):
-    """The tiny model with room for long memories."""
+    """Returns the tiny model with room for long memories."""
     sizes = dataclasses.replace(tiny.pair.encoder.sizes, memory_width=64)
     encoder = dataclasses.replace(tiny.pair.encoder, sizes=sizes)
     return dataclasses.replace(tiny, pair=dataclasses.replace(tiny.pair, encoder=encoder))
@@ -143,7 +143,7 @@ def test_a_long_text_of_quotes_is_still_json(tiny):
 
 
 def applied(tiny, tokens):
-    """An empty bank after a response, with all of its texts."""
+    """Returns an empty bank after a response, with all of its texts."""
     manager = dataclasses.replace(tiny.pair.manager, operations=8, prompt_length=900)
     bank, facts = bank_of(tiny, []), facts_of(tiny, PLAIN[:1])
     prompt = prompt_for(manager, tiny.pair.tools, bank, facts)

@@ -16,7 +16,7 @@ MEMORIES = ["Ana has a dog named Rex.", "Ana lives in Lyon."]
 
 @pytest.fixture(scope="module")
 def tiny():
-    """Two conversations, so four streams, two of which end early."""
+    """Returns two conversations, so four streams; two end early."""
     made = make_tiny(synthetic_train=2)
     first, second = made.conversations
     half = first.sessions[0].number

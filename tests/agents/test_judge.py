@@ -32,7 +32,7 @@ ROWS = [
 
 @pytest.fixture(scope="module", params=PROMPTS)
 def judge(request, tiny):
-    """A judge on the tiny model, whose tokenizer has no token for yes: other words stand in."""
+    """Returns a judge on the tiny model; other words stand in for yes, which is no token."""
     template = load_template(request.param, tiny.model.tokenizer)
     return Judge(template, tiny.model.decoder, yes=(79, 379), no=(80, 300, 649), answer_width=24)
 
@@ -48,7 +48,7 @@ def _texts(tiny, rows):
 
 
 def _bytes(tiny, tokens):
-    """The bytes that tokens spell, read off the table on the host."""
+    """Returns the bytes that tokens spell, read off the table on the host."""
     table = tiny.pair.tools.byte_table
     spelled, size = np.asarray(table.bytes), np.asarray(table.length)
     return [bytes(spelled[token, : size[token]]) for token in tokens]
@@ -56,7 +56,7 @@ def _bytes(tiny, tokens):
 
 @pytest.fixture(scope="module")
 def read(tiny):
-    """`answer_block` of one response, as a list of tokens."""
+    """Returns `answer_block` of one response, as a list of tokens."""
     compiled = jax.jit(answer_block)
 
     def read(tokens):
@@ -126,7 +126,7 @@ def test_the_prompt_is_the_file_with_its_slots_filled(tiny, judge):
 
 
 def _expected(tiny, name, slots):
-    """The prompt by plain replacement in the file."""
+    """Returns the prompt by plain replacement in the file."""
     folder = importlib.resources.files("memr1_jax.agents") / "prompts"
     source = (folder / f"{name}.txt").read_text(encoding="utf-8")
     pieces = re.split(r"^\[(system|user|assistant|empty answer)\]\n", source, flags=re.MULTILINE)
@@ -169,7 +169,7 @@ def test_a_long_answer_is_cut_and_nothing_else(tiny, judge):
 
 
 def _plain_log_odds(tiny, judge, row):
-    """The log-odds of one row of texts, from all its tokens as one block and its whole softmax."""
+    """Returns log-odds of a row of texts, from all its tokens as a block and its whole softmax."""
     slots = dict(zip(("question", "gold", "answer"), map(_ids(tiny), row), strict=True))
     tokens = list(judge.template.instruction)
     for part in judge.template.parts:

@@ -1,4 +1,4 @@
-"""What the Memory Manager is shown, and what its words do to a bank."""
+"""Checks what the Memory Manager is shown, and what its words do to a bank."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ WIDTH = 96  # tokens of a response
 
 @pytest.fixture(scope="module")
 def shown(tiny):
-    """A bank whose slot 2 is dead, the facts, and the prompt for them."""
+    """Returns a bank whose slot 2 is dead, the facts, and the prompt for them."""
     bank = bank_of(tiny, MEMORIES)
     bank = bank.replace(alive=bank.alive.at[2].set(False))
     facts = facts_of(tiny, FACTS)
@@ -36,7 +36,7 @@ def shown(tiny):
 
 
 def _numbered(tiny, prompt):
-    """The memory lines of the last message, by id, and the facts."""
+    """Returns the memory lines of the last message, by id, and the facts."""
     text = tiny.decode(prompt.tokens[: prompt.length])
     listed, _, rest = text.rpartition("Memories:\n")[2].partition("New facts:\n")
     facts = rest.partition("Operations:")[0].splitlines()
@@ -94,7 +94,7 @@ def test_an_empty_bank_says_so(tiny):
 
 
 def _reader(tiny):
-    """The manager, who reads up to four operations of a response."""
+    """Returns the manager, which reads up to four operations of a response."""
     return dataclasses.replace(tiny.pair.manager, operations=4)
 
 
@@ -206,7 +206,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def outcomes(tiny, shown):
-    """Bank and report of every case, from one compiled program."""
+    """Returns bank and report of every case, from one compiled program."""
     bank, facts, prompt = shown
     assert list(prompt.slots[:2]) in ([0, 1], [1, 0])
     prompt = prompt.replace(slots=prompt.slots.at[:2].set(jnp.array([0, 1])))

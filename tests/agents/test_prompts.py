@@ -51,7 +51,7 @@ def file_of(name):
 
 
 def source_of(name):
-    """The prompt without its head."""
+    """Returns the prompt without its head."""
     return file_of(name).partition("\n\n")[2]
 
 
@@ -93,7 +93,7 @@ def rows(tokenizer, texts):
 
 
 def filled(tokenizer, name, *, first=(0, 1), second=(2,), capacity=1000):
-    """A prompt for the handmade bank: the rows of `MEMORIES` that each list shows."""
+    """Returns a prompt for the handmade bank: the rows of `MEMORIES` that each list shows."""
     template = load_template(name, tokenizer)
     text, time = rows(tokenizer, MEMORIES), rows(tokenizer, TIMES)
 
@@ -122,7 +122,7 @@ def filled(tokenizer, name, *, first=(0, 1), second=(2,), capacity=1000):
 
 
 def expected(tokenizer, name, slots):
-    """The prompt by plain replacement in the file, for `slots` that hold whole texts."""
+    """Returns the prompt by plain replacement in the file, for `slots` that hold whole texts."""
     sections = re.split(r"^\[(\w+)(?: \w+)?\]\n", source_of(name), flags=re.MULTILINE)
     messages = [
         {"role": role, "content": text.removesuffix("\n")}
@@ -370,7 +370,7 @@ def test_a_chat_template_that_raises_is_refused_in_a_sentence(make_tokenizer):
 
 
 def examples_of(name):
-    """The worked examples of a manager prompt: `(old memory, response)`."""
+    """Returns the worked examples of a manager prompt: `(old memory, response)`."""
     blocks = re.findall(r"```json\n(.*?)```", source_of(name), flags=re.DOTALL)
     pairs = list(zip(blocks[:-2:2], blocks[1:-2:2], strict=True))
     return [([json.loads(line) for line in old.splitlines()], new) for old, new in pairs]
@@ -419,7 +419,7 @@ def test_the_variants_of_the_answer_prompt(name, rules, steps, selects):
 
 
 def test_the_base_variants_differ_only_in_the_selection():
-    """The ablation changes nothing but what speaks of selecting memories."""
+    """Checks that the ablation changes only the text about selecting memories."""
     full, base = (source_of(name).splitlines() for name in ("answer_full", "answer_full_base"))
     unnumbered = {re.sub(r"^\d+\. ", "", line) for line in full}
     assert {re.sub(r"^\d+\. ", "", line) for line in base} <= unnumbered

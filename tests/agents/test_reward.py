@@ -122,7 +122,7 @@ def text(answer, gold, report):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A module of the user's own, where the command runs."""
+    """Returns a module of the user's own, where the command runs."""
     name = f"mine_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)

@@ -28,7 +28,7 @@ ROWS = [0, 1]
 
 
 def _answers(tiny, samples):
-    """The answers that a reader finds in samples `[..., R]`."""
+    """Returns the answers that a reader finds in samples `[..., R]`."""
     tokens, length = np.asarray(samples.tokens), np.asarray(samples.length)
     found = np.empty(length.shape, object)
     for place in np.ndindex(length.shape):
@@ -83,13 +83,13 @@ def test_padding_rows_stay_silent_and_do_not_count(agent):
 
 @functools.cache
 def _make_consult():
-    """`_consult` of the tiny model, compiled once."""
+    """Compiles `_consult` of the tiny model once."""
     tiny = make_tiny()
     return jax.jit(functools.partial(_consult, tiny.pair, tiny.model.decoder))
 
 
 def _consult(pair, decoder, params, tools, batch, samples):
-    """The answers `[B, G, n]` of the other agent's own rollout, one bank pair a question.
+    """Returns the answers `[B, G, n]` of the other agent's own rollout, one bank pair a question.
 
     And the banks `[B, G, M, ...]` after the edits in `samples`, from which it answers.
     """
@@ -103,7 +103,7 @@ def _consult(pair, decoder, params, tools, batch, samples):
     shape = (*samples.length.shape, batch.asked.shape[1])
 
     def spread(x, axes):
-        """To one row for every question of every sample; `axes` of [B, G, n] that x has."""
+        """Repeats x for every question of every sample; `axes` of [B, G, n] that x has."""
         index = tuple(slice(None) if a in axes else None for a in range(3))
         rest = x.shape[len(axes) :]
         return jnp.broadcast_to(x[index], (*shape, *rest)).reshape(-1, *rest)
@@ -204,7 +204,7 @@ def test_the_default_reward_is_exact_match(tiny):
 
 @pytest.fixture(scope="module")
 def judge(tiny):
-    """A judge on the tiny model, whose tokenizer has no token for yes: other words stand in."""
+    """Returns a judge on the tiny model; other words stand in for yes, which is no token."""
     template = load_template("judge_compact", tiny.model.tokenizer)
     return Judge(template, tiny.model.decoder, yes=(79, 379), no=(80, 300, 649), answer_width=8)
 
@@ -216,7 +216,7 @@ def judge_params(tiny):
 
 @pytest.fixture(scope="module")
 def odds_of(tiny, judge, judge_params):
-    """What the judge says to one question, gold answer (texts) and response (tokens)."""
+    """Judges one question, gold answer (texts) and response (tokens)."""
     tools, encoder = tiny.pair.tools, tiny.pair.encoder
 
     @jax.jit

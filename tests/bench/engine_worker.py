@@ -16,7 +16,7 @@ CALLS += [Call("manage", (("user", fact),), 40, schema="compact", ids=2) for fac
 
 
 def replies(mesh):
-    """Without the times."""
+    """Returns the replies without the times."""
     models = Models(str(tiny_folder()), {}, "float32", mesh)
     engine = Engine(models, limits=Limits(rows=4), mesh=mesh)
     return [dataclasses.replace(reply, seconds=0.0) for reply in engine(CALLS)]

@@ -1,4 +1,4 @@
-"""The engine on the tiny model, beside a plain loop over whole forward passes."""
+"""The engine on the tiny model, against a plain loop over whole forward passes."""
 
 import dataclasses
 import json

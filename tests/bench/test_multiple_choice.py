@@ -58,7 +58,7 @@ def test_a_key_that_is_no_option_is_refused():
 
 
 def test_constant_answers_over_the_whole_file():
-    """The shares of the four keys at 32k: the best constant guess is right in 26.8 %."""
+    """Checks the shares of the four keys at 32k: the best constant guess is right in 26.8 %."""
     folder = os.environ.get("MEMR1_PERSONAMEM")
     if not folder:
         pytest.skip("MEMR1_PERSONAMEM does not name a folder with questions_32k.csv")

@@ -17,14 +17,14 @@ ELSEWHERE = {("locomo", "Zep")}
 
 
 def paper_row(name, backbone, method):
-    """The one row of a table that has this backbone and method."""
+    """Returns the one row of a table that has this backbone and method."""
     rows = paper_table(name).rows
     (row,) = [row for row in rows if (row.backbone, row.method) == (backbone, method)]
     return row
 
 
 def gaps(name, row):
-    """By how much each overall figure differs from the mean of the columns, by questions."""
+    """Returns how far each overall figure is from the mean of the columns, by questions."""
     columns = [column for column in paper_table(name).columns if column.key != OVERALL]
     total = sum(column.count for column in columns)
     return [
@@ -36,7 +36,7 @@ def gaps(name, row):
 
 @pytest.mark.parametrize("name", ["locomo", "scaling", "longmemeval"])
 def test_overalls_are_the_weighted_means_of_their_columns(name):
-    """Within rounding: half a last digit of the overall, and as much of the columns' mean."""
+    """Allows for rounding: half a last digit of the overall, and as much of the columns' mean."""
     checked = 0
     for row in paper_table(name).rows:
         within = all(abs(gap) <= 10.0**-row.decimals + 2e-4 for gap in gaps(name, row))
@@ -82,7 +82,7 @@ def test_sizes_and_true_names_of_the_columns():
 
 
 def test_rows_that_are_in_two_tables_agree():
-    """Exact match as reward is table 1's PPO row; the full rows of the ablations round to it."""
+    """Compares exact match as reward with table 1's PPO row, and the ablations' full rows."""
     table_1 = paper_row("locomo", "Llama-3.1-8B", "Memory-R1 (PPO)").figures[OVERALL]
     reward = paper_row("ablations", "Llama-3.1-8B", "reward: exact match (Answer Agent, PPO)")
     assert reward.figures[OVERALL] == table_1

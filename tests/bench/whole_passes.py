@@ -13,14 +13,14 @@ WIDTH = 256
 
 @functools.partial(jax.jit, static_argnums=0)
 def _likeliest(decoder, params, tokens, length):
-    """The likeliest next token after a whole forward pass."""
+    """Returns the likeliest next token after a whole forward pass."""
     (hidden,) = decoder.apply({"params": params}, (Block(tokens, length),))
     logits = decoder.apply({"params": params}, hidden[length - 1], method=Decoder.logits)
     return jnp.argmax(logits)
 
 
 def greedy(model, text, steps):
-    """The tokens of a response to a prompt, without the one that stops it."""
+    """Returns the tokens of a response to a prompt, without the one that stops it."""
     tokens = model.tokenizer.encode(text, add_special_tokens=False)
     begin = len(tokens)
     for _ in range(steps):

@@ -56,7 +56,7 @@ def _question(text: str, category: int, evidence: list, **answer) -> dict:
 
 @pytest.fixture
 def sample() -> dict:
-    """One record for each trap of LoCoMo; sessions 3 to 9 are dated but absent."""
+    """Returns one record for each trap of LoCoMo; sessions 3 to 9 are dated but absent."""
     conversation = {"speaker_a": "Kim", "speaker_b": "Lou"}
     for number in range(1, 12):
         conversation[f"session_{number}_date_time"] = f"9:05 am on {number} June, 2023"

@@ -21,7 +21,7 @@ UNKNOWN = pytest.mark.filterwarnings("ignore:.*not a known edition")
 
 @pytest.fixture
 def no_network(tmp_path, monkeypatch):
-    """An empty cache, and no way to any address."""
+    """Leaves an empty cache, and no way to any address."""
 
     def refuse(*arguments, **options):
         raise OSError("no network")
@@ -174,7 +174,7 @@ def test_cleaned_questions_are_named(write):
 
 @pytest.fixture
 def persona(tmp_path):
-    """A folder with two questions on two contexts, of which `_write` writes some."""
+    """Returns a folder with two questions on two contexts; `_write` writes some of them."""
 
     def _write(name, *contexts):
         lines = [json.dumps({c: [{"role": "user", "content": "User: Hi"}]}) for c in contexts]
@@ -216,7 +216,7 @@ def test_contexts_are_found_beside_the_questions(persona, no_network):
 
 
 def test_what_a_memory_reads_holds_no_question(write, sample):
-    """Questions, answers, evidence, summaries and events stay outside the sessions."""
+    """Checks that questions, answers, evidence, summaries and events stay outside the sessions."""
     secret = "known to the annotators alone"
     for question in sample["qa"]:
         question["question"] = secret

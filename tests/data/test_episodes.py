@@ -17,13 +17,13 @@ EVIDENCE = {
     "both": ("D1:1", "D1:4"),
     "late": ("D1:4", "D1:9"),
     "last": ("D1:9", "D1:10"),
-    "chat": ("D1:6",),  # a turn of which nobody noted a fact
+    "chat": ("D1:6",),  # a turn without a noted fact
     "none": (),
 }
 
 
 def _dialogue(operations=()):
-    """Ten turns by turns; facts of turns 1, 2, 4 (two speakers), 9 (two facts) and 10."""
+    """Makes ten alternating turns; facts of 1, 2, 4 (two speakers), 9 (two facts) and 10."""
     turns = tuple(Turn("AB"[i % 2], f"t{i + 1}", f"D1:{i + 1}") for i in range(10))
     told = [("A", 1), ("A", 2), ("B", 4), ("A", 4), ("A", 9), ("A", 9), ("B", 10)]
     facts = tuple(Fact(who, f"{who}{i}", 1, (f"D1:{i}",)) for who, i in told)
@@ -33,7 +33,7 @@ def _dialogue(operations=()):
 
 
 def _shape(episode):
-    """Speaker, position and facts of each turn; questions with the turn that they are due at."""
+    """Returns speaker, position and facts of each turn; questions with the turn they are due at."""
     turns = [(t.speaker, t.turn, "".join(f.text for f in t.facts)) for t in episode.turns]
     names = [question.question for question in episode.questions]
     return turns, dict(zip(names, episode.due, strict=True))
@@ -68,7 +68,7 @@ def test_a_question_needs_all_of_its_evidence_in_the_episode():
     first, second = episodes(_dialogue(), 4, 2)
     assert _shape(first)[1] == {"first": 0, "both": 3}
     assert len(second.turns) == 2 and _shape(second)[1] == {"last": 1}
-    # "both" spans two of three episodes, of which the last but one has no question at all.
+    # "both" spans two of three episodes; the last but one has no question at all.
     parts = episodes(_dialogue(), 2, 2)
     assert [_shape(part)[1] for part in parts] == [{"first": 0}, {"last": 1}]
 
@@ -142,7 +142,7 @@ def test_arrays_say_what_episodes_say(tiny):
 
 
 def _question_at(query, row, place):
-    """One of the questions `[rows, N, ...]`."""
+    """Returns one of the questions `[rows, N, ...]`."""
     return dataclasses.replace(
         query, tokens=query.tokens[row, place], length=query.length[row, place]
     )

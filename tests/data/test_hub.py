@@ -24,7 +24,7 @@ DIALOGUE = {
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A folder that the hub gives for every name, and what it was asked for."""
+    """Returns a folder that the hub gives for every name, and the requests that it got."""
     folder, calls = tmp_path / "snapshot", []
     folder.mkdir()
 
@@ -85,7 +85,7 @@ def test_a_hub_that_does_not_answer_is_a_sentence(hub, monkeypatch):
 
 
 def test_what_is_cached_needs_no_network(tmp_path, monkeypatch):
-    """Of the client itself: a folder laid out as its cache, and no connection."""
+    """Lays out a folder as the client's own cache, and allows no connection."""
     cache = tmp_path / "hub" / "datasets--owner--name"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("0" * 40)

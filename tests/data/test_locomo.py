@@ -152,7 +152,7 @@ def _turns(*ids):
 
 @pytest.fixture
 def counting_on():
-    """A record whose ids count on across sessions, or name sessions that it does not have."""
+    """Makes a record whose ids keep counting across sessions, or name sessions that it lacks."""
     sessions = {1: ["D1:1", "D1:2"], 2: ["D1:3", "D1:4"], 3: ["D7:1", "D7:2"]}
     conversation = {"speaker_a": "K", "speaker_b": "L"}
     for number, ids in sessions.items():

@@ -10,7 +10,7 @@ SECRET = "as only the persona says"
 
 
 def _record(number):
-    """A record of the true schema, every word of it ours."""
+    """Returns a record of the true schema, every word of it ours."""
     return {
         "personas": [[SECRET], [SECRET]],
         "dialog": [

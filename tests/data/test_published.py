@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def published(tmp_path, cache):
-    """A local file that stands for a published one, and its description."""
+    """Returns a local file that stands for a published one, and its description."""
     path = tmp_path / "somewhere" / "boats.json"
     path.parent.mkdir()
     path.write_text("[1, 2]")

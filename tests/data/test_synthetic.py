@@ -187,7 +187,7 @@ def test_gold_operations_leave_exactly_what_is_true_at_the_end(monkeypatch, tmp_
 
 
 def test_no_gold_answer_is_stale(monkeypatch):
-    """A value that was replaced or ended is no answer to a question that it once answered."""
+    """Checks that a replaced or ended value no longer answers a question that it once answered."""
     gone = []
     apply = synthetic._apply
 

@@ -19,7 +19,7 @@ def _texts(facts):
 
 
 def _dialogue(operations=()):
-    """Twelve turns by turns; the second and ninth facts concern the speaker who is silent."""
+    """Returns twelve alternating turns; the second and ninth facts concern the silent speaker."""
     turns = tuple(Turn("AB"[i % 2], f"t{i}", f"D1:{i + 1}") for i in range(12))
     told = {0: "A", 1: "A", 3: "B", 4: "A", 8: "B", 9: "B"}
     facts = tuple(Fact(who, f"f{i}", 1, (f"D1:{i + 1}",)) for i, who in told.items())
@@ -76,7 +76,7 @@ def test_a_turn_without_a_noted_fact_is_left_out():
 
 @pytest.mark.parametrize("link", ["last", "any"])
 def test_training_shows_what_reading_a_dialogue_shows(locomo, link):
-    """Every fact that a manager learns from is one that it meets when banks are built."""
+    """Checks that a manager learns only from facts that it meets when banks are built."""
     for conversation in locomo:
         streams = fact_streams(conversation, most=10**6)
         shown = {
@@ -136,7 +136,7 @@ def test_the_banks_after_the_last_turn_hold_the_whole_dialogue():
     ],
 )
 def test_the_published_numbers_of_tuples(locomo, name, link, turns, pairs, noted):
-    """Evidence turns and their questions, and how many of the turns have an observation."""
+    """Counts evidence turns, their questions, and the turns with an observation."""
     (conversation,) = [c for c in locomo if c.id == name]
     linked = linked_questions(conversation, link)
     assert (len(linked), sum(map(len, linked.values()))) == (turns, pairs)

@@ -1,4 +1,4 @@
-"""What is wrong with a bank is counted as a reader of the dialogue would count it."""
+"""Checks that faults of a bank are counted as a reader of the dialogue would count them."""
 
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Session, Turn
 from memr1_jax.evals.bank_health import bank_health
@@ -19,7 +19,7 @@ OPERATIONS = (
 
 
 def conversation(last: int) -> Conversation:
-    """The dialogue up to Ann's turn number `last`, and Bo's one turn."""
+    """Returns the dialogue up to Ann's turn number `last`, and Bo's one turn."""
     facts = [("Ann", text) for text in TEXTS[:last]] + [("Bo", "Bo plays chess.")]
     turns = tuple(Turn(who, text, f"D1:{n + 1}") for n, (who, text) in enumerate(facts))
     return Conversation(

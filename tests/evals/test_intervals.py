@@ -37,7 +37,7 @@ def test_bounds_are_those_of_all_possible_draws():
 
 
 def test_conversations_keep_their_questions_together():
-    """Drawn: both twice (2/3 or 0), or each once (2 of 4 right); a and b weigh by their size."""
+    """Draws both twice (2/3 or 0), or each once (2 of 4 right); a and b weigh by their size."""
     scores = row(a=[1, 1, 0], b=[0])
     found = mean_by_conversations(scores)
     assert (found.mean, found.count, found.groups) == (0.5, 4, 2)
@@ -64,7 +64,7 @@ def test_the_seed_decides_and_chunks_do_not(monkeypatch):
 
 
 def test_differences_are_paired():
-    """A row that is better by 0.1 on every question is so without doubt."""
+    """Checks that a row better by 0.1 on every question is better without doubt."""
     rng = np.random.default_rng(1)
     values = rng.random(40)
     first, second = row(a=values[:20] + 0.1, b=values[20:] + 0.1), row(a=values[:20], b=values[20:])
@@ -103,7 +103,7 @@ def covered(interval, truth):
 
 
 def test_coverage_of_independent_questions():
-    """95 % intervals hold the true mean in about 95 % of 400 data sets of 100 questions."""
+    """Checks that 95 % intervals hold the true mean in about 95 % of 400 sets of 100 questions."""
     rng = np.random.default_rng(2)
     hits = [
         covered(mean_by_questions(row(a=values), draws=400), 0.3)
@@ -113,7 +113,7 @@ def test_coverage_of_independent_questions():
 
 
 def test_coverage_when_conversations_differ():
-    """Where conversations have means of their own, only drawing conversations covers."""
+    """Checks that only drawing conversations covers where conversations have their own means."""
     rng = np.random.default_rng(3)
     by_questions, by_conversations = [], []
     for _ in range(200):

@@ -133,7 +133,7 @@ def test_official_f1_drops_and_and_joins_at_hyphens():
 
 
 def test_bleu_against_its_formula():
-    """Brevity penalty times clipped precision, counted by hand on words without punctuation."""
+    """Counts brevity penalty times clipped precision by hand on words without punctuation."""
     import math
 
     rng = random.Random(0)
@@ -270,7 +270,7 @@ def whole_file():
 
 
 def _evidence_text(conversation, raw, question):
-    """Only ids that are right as they stand count, as in the published figures."""
+    """Counts only ids that are right as they stand, as the published figures do."""
     ids = [e for e in raw["qa"][question.index]["evidence"] if e in conversation.positions]
     return " ".join(conversation.turns[conversation.positions[e]].text for e in ids)
 

@@ -54,7 +54,7 @@ def run(module: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedP
 
 
 def refused(module: str, *arguments: str, cwd: Path = ROOT) -> str:
-    """The sentence with which a command refuses its arguments."""
+    """Returns the sentence with which a command refuses its arguments."""
     result = run(module, *arguments, cwd=cwd)
     assert (result.returncode, result.stdout) == (2, ""), result.stdout + result.stderr
     message = result.stderr.splitlines()[-1]
@@ -127,7 +127,7 @@ def test_a_run_folder_names_flags_that_make_it_again(tmp_path, command):
 
 
 def test_one_name_for_one_thing():
-    """A flag that several commands have is of one kind, with one set of meanings."""
+    """Checks that a flag of several commands is of one kind, with one set of meanings."""
     kinds = {}
     for kind in KINDS.values():
         for entry in entries(kind()):
@@ -231,7 +231,7 @@ def test_a_mistake_is_one_sentence_and_status_2(module, arguments, message):
 
 
 def test_a_flag_with_an_endless_name_is_refused_in_a_sentence():
-    """The search for a similar name is recursive."""
+    """Guards against the recursive search for a similar name."""
     values = flags.FlagValues()
     define_flags(KINDS["experiments.report"], values)
     for name in ("9" * 5000, "outputs" * 20):

@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on(tmp_path):
     first, second = (load_params(folder / "export" / "answer")[0] for folder in (whole, killed))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
-    # A finished run goes on too, and is evaluated anew.
+    # A finished run resumes too, and is evaluated again.
     before = (whole / "evaluation_before.json").stat().st_mtime_ns
     after = (whole / "evaluation_after.json").stat().st_mtime_ns
     result = _run(cache, output=whole, resume=True, **flags | {"answer_steps": 7})
@@ -184,7 +184,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path):
 
 
 def _refusal(folder, **changes):
-    """The sentence with which an experiment refuses its options, before anything is trained."""
+    """Returns the sentence that refuses the options of an experiment, before training."""
     with pytest.raises(UserError) as error:
         Experiment(options(folder, **changes))
     message = str(error.value)

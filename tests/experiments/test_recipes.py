@@ -1,4 +1,4 @@
-"""Published methods by name: all their parts, and what is given beside them."""
+"""Published methods by name: all their parts, and what is given along with them."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_the_whole_of_dr_grpo_has_no_length_in_its_denominator():
 
 
 def test_what_is_given_beside_a_recipe_wins_and_is_printed(capsys):
-    """Also where it is the default of its flag."""
+    """Covers values that are the default of their flag, too."""
     options = _parsed("--aggregation=token-mean", "--recipe=dr_grpo", "--kl_weight=0.5")
     assert (options.policy.aggregation, options.policy.kl_weight) == ("token-mean", 0.5)
     assert options.policy.advantage == "dr_grpo"

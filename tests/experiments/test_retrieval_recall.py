@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _conversation(identity, turns, questions):
-    """A dialogue in which turn i tells the only fact about thing i."""
+    """Makes a dialogue in which turn i tells the only fact about thing i."""
     said = [
         {"speaker": "KL"[i % 2], "dia_id": f"D1:{i + 1}", "text": f"I own thing{i}."}
         for i in range(turns)

@@ -55,7 +55,7 @@ def cases() -> dict[str, list[str]]:
 
 
 def settings_of(case: str, arguments: list[str]) -> dict:
-    """All options of a command with these arguments, and the records that a train step is given."""
+    """Returns all options of a command with these arguments, and the records of a train step."""
     kind, values = COMMANDS[case.split()[0]], flags.FlagValues()
     define_flags(kind, values)
     values(["test", *expanded(arguments)])

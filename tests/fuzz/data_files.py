@@ -91,7 +91,7 @@ CONTEXTS = {"one": [{"role": "user", "content": "User: Hi"}]}
 
 
 def _use(conversations: list[Conversation]) -> None:
-    """Ask of conversations what training and tables ask of them."""
+    """Asks of conversations what training and tables ask of them."""
     for conversation in conversations:
         assert all(fact.session in conversation.times for fact in conversation.facts)
         assert conversation.stages is not None
@@ -132,7 +132,7 @@ def _beside(path: Path, name: str, text: str) -> Path:
 
 
 def persona_questions(end: str = "1", options: str = "['(a) x', '(b) y']") -> str:
-    """Write a table of one question."""
+    """Writes a table of one question."""
     columns = "question_id question_type user_question_or_message correct_answer all_options"
     columns += " shared_context_id end_index_in_shared_context"
     text = io.StringIO()
@@ -143,7 +143,7 @@ def persona_questions(end: str = "1", options: str = "['(a) x', '(b) y']") -> st
 
 
 def odd_questions(rng: random.Random) -> str:
-    """Write a table of one question with an odd place or odd options."""
+    """Writes a table of one question with an odd place or odd options."""
     end = rng.choice(["0", "1", "1", "2", "-1", "9" * 5000, "²", "", "1.5", "1e3", "None"])
     options = ["['(a) x', '(b) y']", "[[]]", "{[]: 1}", r"['(a) \ud83d']", "(" * 5000]
     options += ["['(a) x', 3]", "", "[]", "['x', 'y']", "__import__('os')", "['a'] * 9**9"]
@@ -166,7 +166,7 @@ DATA = {
 
 
 def check(name: str, path: Path) -> None:
-    """Read a file; a refusal names the file, or one of the two that belong together."""
+    """Reads a file; a refusal names the file, or one of the two that belong together."""
     try:
         DATA[name][0](path)
     except UserError as error:

@@ -76,7 +76,7 @@ def _parse(command: str, arguments: list[str]):
 
 
 def flag_targets(folder: Path) -> list[Target]:
-    """List the targets of this module; commands work in `folder`."""
+    """Lists the targets of this module; commands work in `folder`."""
     output = folder / "runs"
 
     def try_one(case):

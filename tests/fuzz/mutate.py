@@ -20,7 +20,7 @@ _PIECES = [
 
 
 def changed(value: Any, rng: random.Random) -> Any:
-    """Return the value with one to three odd ones, or with elements gone, renamed or twice."""
+    """Returns the value with one to three odd ones, or with elements gone, renamed or twice."""
     value = copy.deepcopy(value)
     for _ in range(rng.choice([1, 1, 2, 3])):
         places = [path for path in _places(value) if path]
@@ -31,7 +31,7 @@ def changed(value: Any, rng: random.Random) -> Any:
 
 
 def damaged(text: str, rng: random.Random) -> str:
-    """Return the text cut, with a piece twice or exchanged, or nested too deeply."""
+    """Returns the text cut, with a piece twice or exchanged, or nested too deeply."""
     place = rng.randrange(len(text) + 1)
     kind = rng.randrange(4)
     if kind == 0:
@@ -43,7 +43,7 @@ def damaged(text: str, rng: random.Random) -> str:
 
 
 def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Return a file with bits flipped, bytes exchanged, cut off or put in."""
+    """Returns a file with bits flipped, bytes exchanged, cut off or put in."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 8])):
         if not changed:

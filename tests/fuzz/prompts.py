@@ -55,7 +55,7 @@ _PLAIN = "Ana"
 
 
 def hostile(rng: random.Random) -> str:
-    """Make a text that looks like the structure of a prompt; some of it is always there."""
+    """Makes a text that looks like the structure of a prompt; some of it is always there."""
     return "x" + "".join(rng.choice(_HOSTILE) for _ in range(rng.randrange(1, 9)))
 
 
@@ -70,7 +70,7 @@ def _control() -> frozenset[int]:
 
 
 def structure(tokens) -> tuple[list[int], int]:
-    """Return the control tokens of a prompt and the number of its lines."""
+    """Returns the control tokens of a prompt and the number of its lines."""
     tokens = np.asarray(tokens).tolist()
     text = wide().decode(tokens)
     return [token for token in tokens if token in _control()], len(text.splitlines())
@@ -131,7 +131,7 @@ def _answerer():
 
 
 def _show_answer(cases: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
-    """Show two memories, two names, a date and a question."""
+    """Shows two memories, two names, a date and a question."""
     tiny = wide()
     encoder, dialogue = tiny.pair.encoder, tiny.conversations[0]
     sizes = dataclasses.replace(encoder.sizes, question_width=96)
@@ -149,7 +149,7 @@ def _show_answer(cases: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
 
 
 def _wide_rows(scene, width: int = 192):
-    """Give rows of tokens one width for all scenes, so that one program serves them."""
+    """Gives rows of tokens one width for all scenes, so that one program serves them."""
 
     def pad(leaf):
         leaf = leaf[0]
@@ -174,7 +174,7 @@ def _judge():
 
 
 def _show_judge(cases: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
-    """Show a question, a gold answer and the answer that a response gives."""
+    """Shows a question, a gold answer and the answer that a response gives."""
     tiny = wide()
 
     def block(texts):
@@ -208,7 +208,7 @@ def _chat() -> ChatEncoder:
 
 
 def _dialogues(texts: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
-    """Write every kind of prompt around six texts."""
+    """Writes every kind of prompt around six texts."""
     one, two, name, date, asked, other = texts
     other += "2"  # two speakers have two names
     question = Question(asked, "", 1, (), 0, time=date, options=(one, two))
@@ -246,7 +246,7 @@ def _judge_chats(cases: Sequence[tuple[str, ...]]) -> list[Verdict]:
 
 
 def prompt_targets() -> list[Target]:
-    """List the targets of this module."""
+    """Lists the targets of this module."""
     managers = [
         _compiled(f"prompt_{name}", functools.partial(_show_manager, name), 4)
         for name in ("manager_compact", "manager_full")

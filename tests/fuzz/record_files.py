@@ -51,7 +51,7 @@ class _Options:
 
 
 def make_run(folder: Path) -> None:
-    """Write a small run: metrics, an evaluation with its replay, flags and the record."""
+    """Writes a small run: metrics, an evaluation with its replay, flags and the record."""
     with MetricsLog(folder) as log:
         for step in (1, 2):
             log.write(step, "train", "manager", {"reward": step / 2, "loss": -0.5, "add": 1.0})
@@ -151,7 +151,7 @@ def _judge_prompts():
 
 
 def read_reply_of_a_model(text: str) -> None:
-    """Read a reply as the judge's, as JSON of a manager, and as a list of facts."""
+    """Reads a reply as the judge's, as JSON of a manager, and as a list of facts."""
     for prompt in _judge_prompts():
         assert read_reply(text, prompt) in ("right", "wrong", "unreadable")
     found, _ = read_json(text, "memory")

@@ -1,4 +1,4 @@
-"""What managers and Answer Agents might write: responses made at random."""
+"""Random responses, as managers and Answer Agents might write them."""
 
 import json
 import random
@@ -50,7 +50,7 @@ def _dump(rng, value):
 
 
 def document(rng: random.Random, capacity: int) -> bytes:
-    """Write a response of either schema, whole, edited, cut off or nested."""
+    """Writes a response of either schema, whole, edited, cut off or nested."""
     faulty = rng.random() < 0.3
     entries = [_entry(rng, faulty) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 5]))]
     if rng.random() < 0.5:
@@ -85,7 +85,7 @@ def document(rng: random.Random, capacity: int) -> bytes:
 
 
 def random_split(data: bytes, byte_table: ByteTable, rng: random.Random) -> list[int]:
-    """Spell bytes with tokens of random length, as a sampling model may."""
+    """Spells bytes with tokens of random length, as a sampling model may."""
     spelled = _spellings(id(byte_table), byte_table)
     tokens, start = [], 0
     while start < len(data):

@@ -22,7 +22,7 @@ FILES = {**RECORDS, **MODELS}
 
 @contextlib.contextmanager
 def all_targets(wanted: Collection[str] = ()) -> Iterator[list[Target]]:
-    """Yield the wanted targets, or all; the folder with their files is removed afterwards."""
+    """Yields the wanted targets, or all; the folder with their files is removed afterwards."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = [
@@ -67,7 +67,7 @@ def _data(name: str, folder: Path) -> Target:
 
 
 def _files(name: str, folder: Path, what) -> Target:
-    """Make a target of a folder of files, of which one is damaged at a time."""
+    """Makes a target of a folder of files; one is damaged at a time."""
     write, read, names = what
     folder = folder / name
     folder.mkdir()
@@ -95,7 +95,7 @@ def _files(name: str, folder: Path, what) -> Target:
 
 
 def _damaged(data: bytes, name: str, rng) -> bytes:
-    """Damage a file as what it is: JSON, lines of JSON, safetensors, or bytes."""
+    """Damages a file as what it is: JSON, lines of JSON, safetensors, or bytes."""
     if rng.random() < 0.3:
         return damaged_bytes(data, rng)
     if name.endswith(".safetensors"):

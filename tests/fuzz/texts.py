@@ -1,4 +1,4 @@
-"""What models write: the device's readers against plain Python, edits of a bank, metrics."""
+"""Output of models: the device's readers against plain Python, edits of a bank, metrics."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ _COUNTS = ("valid", "strict", "none", "skipped", "dropped", "salvaged")
 
 @functools.cache
 def wide() -> Tiny:
-    """Make the tiny model with room for long memories, and small banks that fill up."""
+    """Makes the tiny model with room for long memories, and small banks that fill up."""
     tiny = make_tiny()
     sizes = dataclasses.replace(tiny.pair.encoder.sizes, memory_width=64, bank_capacity=4)
     encoder = dataclasses.replace(tiny.pair.encoder, sizes=sizes)
@@ -110,7 +110,7 @@ _BEFORE = ("Ana has a dog.", "Ben sings.", "Ana lives in Lyon.")
 
 @functools.cache
 def _edited() -> tuple[MemoryManager, MemoryBank, tuple[int, ...]]:
-    """The manager, a bank of three memories and the slots that its prompt shows, by id."""
+    """Returns the manager, a bank of three memories and the slots that its prompt shows, by id."""
     tiny = wide()
     manager = dataclasses.replace(
         tiny.pair.manager, prompt_length=900, operations=_OPERATIONS, neighbours=2, shown=2
@@ -204,7 +204,7 @@ _UNICODE = [
 
 
 def text_of(rng: random.Random) -> str:
-    """Make a short text of everyday and rare characters."""
+    """Makes a short text of everyday and rare characters."""
     pieces = [rng.choice(_UNICODE) for _ in range(rng.randrange(10))]
     if rng.random() < 0.3:
         pieces.append(chr(rng.randrange(0x110000)))
@@ -288,7 +288,7 @@ def _judge_metrics(case: tuple[str, str]) -> None:
 
 
 def text_targets() -> list[Target]:
-    """List the targets of this module."""
+    """Lists the targets of this module."""
     scans = [
         Target(
             f"scanner{'_salvage' * salvage}",

@@ -26,7 +26,7 @@ QUESTIONS = ["Where does Ana live?", "Who was bitten?"]
 
 
 def said(speakers=("Ana", "Ben")):
-    """The turns of both sessions, told by some speakers."""
+    """Returns the turns of both sessions, told by some speakers."""
     names = dict(zip(("Ana", "Ben"), speakers, strict=True))
     return [
         (names[who], text, time)
@@ -50,7 +50,7 @@ def conversation():
 
 @pytest.fixture(scope="module")
 def agents():
-    """The nano model, which writes memories where random weights would not."""
+    """Returns the nano model, which writes memories where random weights would not."""
     return load(resolve_model("nano"), bank_capacity=8)
 
 

@@ -1,4 +1,4 @@
-"""What `load` finds: model folders, run folders, and how their agents were trained."""
+"""Checks what `load` finds: model folders, run folders, and how their agents were trained."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ AGENT = {name: value for name, value in SIZES.items() if name in AgentConfig.__d
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that trained the manager alone."""
+    """Returns a run that trained the manager alone."""
     folder = tmp_path_factory.mktemp("run")
     exported = shutil.copytree(tiny_folder(), folder / "export" / "manager")
     tiny = make_tiny()

@@ -33,7 +33,7 @@ class ListBank:
         self.show()
 
     def show(self):
-        """From here on a slot names the memory that it holds now."""
+        """Lets a slot name the memory that it holds from here on."""
         self.shown = list(self.slots)
 
     def apply(self, event, slot, text, length, key, time, source):
@@ -90,7 +90,7 @@ sequence = st.lists(operation, max_size=STEPS)
 @jax.jit
 @jax.vmap
 def edit_twice(operations, keys):
-    """Two turns of six operations, with times 1, 2 and sources 7, 8."""
+    """Makes two turns of six operations, with times 1, 2 and sources 7, 8."""
     bank = empty_bank(CAPACITY, WIDTH, FEATURES)
     for turn, part in enumerate([slice(None, STEPS // 2), slice(STEPS // 2, None)]):
         chosen = jax.tree.map(lambda leaf, part=part: leaf[part], operations)
@@ -135,7 +135,7 @@ def test_single_operations():
 
 
 def test_a_slot_names_what_it_held_before_the_first_operation():
-    """DELETE 0, ADD and then DELETE 0 or UPDATE 0: the new memory in slot 0 has no id."""
+    """Tries DELETE 0, ADD, then DELETE 0 or UPDATE 0: the new memory in slot 0 has no id."""
     bank = empty_bank(2, 1, 1)
     bank = add(bank, jnp.array([5]), 1, jnp.zeros(1), 0, 0)
     for last in (Event.DELETE, Event.UPDATE):
@@ -163,7 +163,7 @@ def test_a_bank_from_facts_equals_adding_them():
 
 
 def test_a_cut_fact_ends_at_a_whole_character():
-    begins = np.array([True] * 5 + [False] * 3)  # tokens 5 to 7 go on with a character
+    begins = np.array([True] * 5 + [False] * 3)  # tokens 5 to 7 continue a character
     facts = [[1, 2, 4, 5], [1, 2, 3, 4], [4, 5, 6, 7], [4, 5, 6]]
     bank = bank_from_facts(
         facts, np.zeros((4, 2)), [0] * 4, [0] * 4, capacity=4, width=3, begins=begins
@@ -174,7 +174,7 @@ def test_a_cut_fact_ends_at_a_whole_character():
 
 
 def branches(edit):
-    """Whether the traced and the compiled program of an edit of one bank hold a branch."""
+    """Tells whether the traced and the compiled program of an edit of one bank hold a branch."""
     operations = Operations(*(jnp.zeros(shape, jnp.int32) for shape in (5, 5, (5, 4), 5)))
     traced = jax.jit(edit).trace(empty_bank(8, 4, 2), operations, jnp.zeros((5, 2)), 0, 0)
     compiled = traced.lower().compile().as_text()
@@ -182,7 +182,7 @@ def branches(edit):
 
 
 def test_no_operation_is_a_branch():
-    """Under `vmap` a branch would copy the whole bank for each event."""
+    """Guards `vmap`, under which a branch would copy the whole bank for each event."""
 
     def branching(bank, operations, keys, time, source):
         def step(bank, event):

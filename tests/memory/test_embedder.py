@@ -28,7 +28,7 @@ embed_rows = jax.jit(jax.vmap(embed, (None, 0, 0)))
 
 
 def train(texts, merges):
-    """A byte-level tokenizer that has learnt so many merges from the texts."""
+    """Returns a byte-level tokenizer that has learnt so many merges from the texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -63,7 +63,7 @@ def tfidf(tokenizer):
 
 
 def test_tfidf_equals_the_sum_over_a_dictionary(tfidf, tokenizer):
-    """None of these stems collide in 4,096 features, so the products are those of dictionaries."""
+    """Compares with dictionaries, as none of these stems collide in 4,096 features."""
     texts = [
         "Painted a lake, paintings!",
         "the dogs of Ana",

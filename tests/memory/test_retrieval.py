@@ -82,7 +82,7 @@ def test_a_question_finds_its_memory():
 
 @pytest.mark.slow
 def test_recall_on_locomo_is_not_below_bm25():
-    """A tokenizer of the module's own is used, so that nothing else is needed."""
+    """Uses a tokenizer of the module's own, so that nothing else is needed."""
     path = os.environ.get("MEMR1_LOCOMO")
     if not path:
         pytest.skip("MEMR1_LOCOMO does not name a LoCoMo file")

@@ -1,4 +1,4 @@
-"""What the tests of the models share."""
+"""Shares fixtures among the tests of the models."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent))  # for golden_models, in every impor
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The converted SmolLM2 folder: MEMR1_SMOLLM2, or the cache."""
+    """Returns the converted SmolLM2 folder: MEMR1_SMOLLM2, or the cache."""
     folder = Path(os.environ.get("MEMR1_SMOLLM2") or smollm2_folder(cache_folder()))
     if not (folder / "config.json").is_file():
         pytest.skip(f"no converted SmolLM2 in {folder}; set MEMR1_SMOLLM2")

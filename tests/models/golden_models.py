@@ -62,7 +62,7 @@ PROMPT, GREEDY = 12, 64
 
 
 def state_dict(name: str) -> dict[str, np.ndarray]:
-    """The seeded float32 weights of a model, by Hugging Face's names."""
+    """Returns the seeded float32 weights of a model, by Hugging Face's names."""
     config, random = CONFIGS[name], np.random.default_rng(50 + sorted(CONFIGS).index(name))
     head_size = config.get("head_dim", WIDTH // HEADS)
     heads, kv_heads = HEADS * head_size, config["num_key_value_heads"] * head_size
@@ -96,7 +96,7 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:
-    """Token ids of the short and of the far input, and the far positions."""
+    """Returns token ids of the short and of the far input, and the far positions."""
     random = np.random.default_rng(100 + sorted(CONFIGS).index(name))
     far = np.concatenate([np.arange(FAR), FAR_START + np.arange(FAR)])
     return {
@@ -117,7 +117,7 @@ def write_folder(folder: Path, name: str) -> Path:
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
-    """What transformers computes: logits of both inputs, and greedy tokens; needs torch."""
+    """Computes by transformers the logits of both inputs, and greedy tokens; needs torch."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

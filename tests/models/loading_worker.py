@@ -28,7 +28,7 @@ from memr1_jax.parallel.rules import param_shardings  # noqa: E402
 
 
 def equal():
-    """Whether each mesh holds the right values at the right places, also after a donation."""
+    """Tells whether each mesh holds the right values at the right places, also after a donation."""
     expected, _ = load_params(folder)
     report = {}
     for text in rest:
@@ -58,7 +58,7 @@ def add_one(tree):
 
 
 def same(params, expected):
-    """Whether every device's part is that part of the expected arrays."""
+    """Tells whether every device's part is that part of the expected arrays."""
     return all(
         np.array_equal(part.data, value[part.index]) and part.data.dtype == value.dtype
         for array, value in zip(*map(jax.tree.leaves, (params, expected)), strict=True)
@@ -67,7 +67,7 @@ def same(params, expected):
 
 
 def memory():
-    """Peak resident memory while loading, pages of files included, less what was there before."""
+    """Measures how far loading raises resident memory at its peak, pages of files included."""
     text, dtype = rest[:2]
     initialize(coordinator, int(processes), int(process))
     mesh = make_mesh(text)
@@ -82,7 +82,7 @@ def memory():
 
 
 def status(name):
-    """A figure of this process in bytes, as Linux counts it."""
+    """Returns a figure of this process in bytes, as Linux counts it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])

@@ -35,7 +35,7 @@ CONFIGS = {
 
 
 def random_params(config, seed=0):
-    """Parameters of which every leaf is random, biases and scales too."""
+    """Parameters with every leaf random, biases and scales too."""
     params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     rng = np.random.default_rng(seed)
 
@@ -48,7 +48,7 @@ def random_params(config, seed=0):
 
 
 def random_block(rng, shape, low, vocab=61):
-    """Random tokens of `shape`, padding included, and lengths from `low` to the last axis."""
+    """Draws tokens of `shape`, padding included, and lengths from `low` to the last axis."""
     tokens = rng.integers(0, vocab, shape).astype(np.int32)
     return Block(tokens, rng.integers(low, shape[-1] + 1, shape[:-1]).astype(np.int32))
 

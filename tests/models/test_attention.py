@@ -47,7 +47,7 @@ def attended(query, pairs, limits, score_bytes):
 
 
 def plain(query, pairs, limits):
-    """The same over one row of keys a query row, repeated over group and heads."""
+    """Computes the same over one row of keys a query row, repeated over group and heads."""
     *lead, length, _, _ = query.shape
     keys, values, seen = [], [], []
     for (key, value), limit in zip(pairs, limits, strict=True):
@@ -72,7 +72,7 @@ def plain(query, pairs, limits):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def value_and_gradients(form, query, pairs, limits, argument=()):
-    """Output, and gradients of a weighted sum of it."""
+    """Returns the output, and gradients of a weighted sum of it."""
 
     def weighted(query, pairs):
         output = form(query, pairs, limits, *argument)
@@ -84,7 +84,7 @@ def value_and_gradients(form, query, pairs, limits, argument=()):
 
 
 def largest_error(found, expected):
-    """Largest difference of any leaf, relative to the leaf's largest entry."""
+    """Returns the largest difference of any leaf, relative to the leaf's largest entry."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     return max(
         float(jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max() / jnp.abs(b).max())

@@ -1,4 +1,4 @@
-"""The sentence encoder beside a plain NumPy computation in float64."""
+"""The sentence encoder against a plain NumPy computation in float64."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def linear(x, tensors, name):
 
 
 def reference(sizes, tensors, ids):
-    """The vector of one text of tokens, position by position and head by head."""
+    """Returns the vector of one text of tokens, position by position and head by head."""
     tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     epsilon, heads = sizes["layer_norm_eps"], sizes["num_attention_heads"]
     x = tensors["embeddings.word_embeddings.weight"][ids]
@@ -141,5 +141,5 @@ def test_minilm_equals_the_reference_on_sentences():
     for text, vector in zip(texts, found, strict=True):
         wanted = reference(sizes, tensors, tokenizer.encode(text).ids)
         np.testing.assert_allclose(vector, wanted, atol=1e-5)
-        np.testing.assert_array_equal(embed([text])[0], vector)  # whatever stands beside it
+        np.testing.assert_array_equal(embed([text])[0], vector)  # whatever is in its batch
     assert found[0] @ found[1] > found[0] @ found[2]

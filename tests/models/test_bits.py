@@ -92,6 +92,6 @@ def loss(remat, params, blocks):
 
 
 def stacked_dtypes(scan):
-    """Number formats of the arrays of a scan that hold one entry a layer."""
+    """Returns the number formats of the arrays of a scan that hold one entry a layer."""
     avals = [v.aval for v in (*scan.invars, *scan.outvars)]
     return {aval.dtype for aval in avals if aval.shape[:1] == (CONFIG.num_layers,)}

@@ -38,7 +38,7 @@ def logits_of_chain(decoder, params, blocks):
 
 
 def logits_of_long_rows(decoder, params, blocks):
-    """The same as `[B, G, T, V]`, from one row a sample that repeats all above it."""
+    """Returns the same as `[B, G, T, V]`, from one row a sample that repeats all above it."""
     instruction, prompt, response = blocks
     lead = response.length.shape
     parts = (
@@ -67,13 +67,13 @@ def logits_of_long_rows(decoder, params, blocks):
 
 
 def masks(blocks):
-    """Which tokens of each block are real `[*lead, T]`."""
+    """Tells which tokens of each block are real `[*lead, T]`."""
     return [jnp.arange(b.tokens.shape[-1]) < b.length[..., None] for b in blocks]
 
 
 @partial(jax.jit, static_argnums=0)
 def chain_error(decoder, params, blocks):
-    """Largest difference between chain and long rows over all real tokens, `[cases]`."""
+    """Returns the largest difference of chain and long rows over all real tokens, `[cases]`."""
 
     def one(blocks):
         chain = logits_of_chain(decoder, params, blocks)
@@ -108,7 +108,7 @@ def chain_gradients(decoder, params, blocks, weights):
 
 
 def assert_close_per_case(actual, expected):
-    """Every leaf `[cases, ...]`: the difference is small beside the leaf's largest entry."""
+    """Checks leaves `[cases, ...]`: differences are small compared with the largest entry."""
 
     def compare(path, a, b):
         axes = tuple(range(1, a.ndim))

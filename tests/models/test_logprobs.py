@@ -15,7 +15,7 @@ from memr1_jax.models.logprobs import response_statistics, shift_hidden, token_s
 
 
 def allowed(state):
-    """A mask of tokens that changes with the state; at least one token in seven is allowed."""
+    """Masks tokens depending on the state; at least one token in seven is allowed."""
     return (jnp.arange(CONFIG.vocab_size) + state[..., None]) % 7 < 1 + state[..., None] % 6
 
 

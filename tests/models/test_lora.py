@@ -31,7 +31,7 @@ CASES = [(name, FULL.targets) for name in CONFIGS] + [
 
 
 def random_adapters(config, lora, seed=1):
-    """Adapters of which A and B are random, as after training."""
+    """Adapters with random A and B, as after training."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype),
@@ -72,7 +72,7 @@ def decoded_logits(decoder, params, blocks):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """The difference is small beside the largest entry, and the entries are not all zero."""
+    """Checks that entries are not all zero, and differences small compared with the largest."""
     actual, expected = np.asarray(actual, np.float32), np.asarray(expected, np.float32)
     size = np.abs(expected).max()
     assert size > 0

@@ -47,7 +47,7 @@ def far_logits(decoder, params, above, ids, start):
 
 @partial(jax.jit, static_argnums=(0, 3))
 def greedy(decoder, params, ids, count):
-    """The `count` likeliest tokens after `ids` `[T]`, one after another."""
+    """Returns the `count` likeliest tokens after `ids` `[T]`, one after another."""
     samples = generate(
         decoder,
         params,
@@ -98,7 +98,7 @@ def test_smollm2_equals_transformers(smollm2):
     text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     ids = np.array(tokenizer(text).input_ids)
     model = AutoModelForCausalLM.from_pretrained(smollm2)
-    model.generation_config.eos_token_id = None  # both go on to the end
+    model.generation_config.eos_token_id = None  # both run to the end
     with torch.no_grad():
         batch = torch.from_numpy(ids)[None]
         expected = model(batch).logits[0].numpy()

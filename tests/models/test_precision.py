@@ -20,7 +20,7 @@ BLOCKS = (Block(jnp.array([3, 1, 4]), jnp.int32(3)), Block(jnp.full((4, 6), 5), 
 
 
 def _rounded(params):
-    """All parameters in bfloat16, the scales of norms as well."""
+    """Returns all parameters in bfloat16, the scales of norms as well."""
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
 
 
@@ -39,7 +39,7 @@ def params():
 
 @jax.jit
 def _gap(sampled, trained):
-    """Mean distance of both passes' log-probabilities, nats a token."""
+    """Returns the mean distance of both passes' log-probabilities, nats a token."""
     samples = generate(
         DECODER,
         sampled,
@@ -62,7 +62,7 @@ def test_the_sampler_rounds_what_the_trainer_rounds(params):
 
 
 def test_frozen_weights_give_the_trainers_log_probabilities(params):
-    """The reference, the Answer Agent and the judge before anything has been learned."""
+    """Covers reference, Answer Agent and judge before anything has been learned."""
     rng = np.random.default_rng(0)
     response = Block(jnp.array(rng.integers(0, 48, (4, 2, 5)), jnp.int32), jnp.full((4, 2), 5))
 

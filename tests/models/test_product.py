@@ -21,7 +21,7 @@ def _inputs(shape, kernel_shape, dtype):
 
 
 def _dots(function, *arguments):
-    """The dtypes that the products of a program return."""
+    """Returns the dtypes that the products of a program return."""
     equations = jax.make_jaxpr(function)(*arguments).jaxpr.eqns
     found = []
     while equations:

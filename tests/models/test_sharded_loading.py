@@ -102,7 +102,7 @@ def test_the_same_errors_as_on_the_host(tmp_path):
 
 @pytest.fixture(scope="module")
 def one_billion(tmp_path_factory):
-    """A folder like that of Llama-3.2-1B, 2.5 GB of bfloat16 in several files, of random bits."""
+    """Makes a folder like that of Llama-3.2-1B: 2.5 GB of random bfloat16 in several files."""
     folder = tmp_path_factory.mktemp("one_billion")
     config = PRESETS["llama-3.2-1b"]
     write_json(folder / "config.json", config_to_hf(config, "bfloat16"))

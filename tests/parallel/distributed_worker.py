@@ -61,7 +61,7 @@ def start(mesh):
 
 
 def own_share(mesh, rows):
-    """The rows, with nonsense where another process holds them."""
+    """Returns the rows, with nonsense where another process holds them."""
     found = np.full_like(rows, -1)
     for index in batch_sharding(mesh).addressable_devices_indices_map(rows.shape).values():
         found[index] = rows[index]

@@ -57,7 +57,7 @@ ROWS = 8
 OPTIMIZER = optax.sgd(1e-2, momentum=0.0)
 LOSSES = {"loss", "value_loss"}
 ERRORS = ("loss", "gradient", "params", "value_loss", "critic_gradient", "critic_params")
-TERMS = {"kl_weight": 0.1, "entropy_weight": 0.1}  # gradients do not hang on a lucky reward
+TERMS = {"kl_weight": 0.1, "entropy_weight": 0.1}  # so no gradient depends on a lucky reward
 
 
 class Case(NamedTuple):
@@ -108,7 +108,7 @@ def networks(state):
 
 
 def run(step, state, inputs):
-    """Three steps: losses and tokens of all, the first gradients, and the last state."""
+    """Runs three steps: losses and tokens of all, the first gradients, and the last state."""
     losses, tokens = {}, []
     for number in range(3):
         batch = jnp.asarray((np.arange(ROWS) + number) % inputs[-1].rows, jnp.int32)
@@ -122,7 +122,7 @@ def run(step, state, inputs):
 
 
 def largest_error(found, expected):
-    """Largest difference of two trees, relative to the largest entry of the module that has it.
+    """Returns two trees' largest difference, relative to the largest entry of its module.
 
     A module's only scalar, a bias, may be a sum that all but cancels; its kernel is not.
     """
@@ -137,7 +137,7 @@ def largest_error(found, expected):
 
 
 def steps(algorithm, agent, texts):
-    """What each mesh finds against one device; `size` is that of the smaller of the gradients."""
+    """Compares each mesh with one device; `size` is that of the smaller of the gradients."""
     case = case_of(algorithm, agent)
     losses, tokens, first, last = run(case.step, case.state(), case.inputs)
     last = jax.tree.map(np.asarray, networks(last))
@@ -260,7 +260,7 @@ def _called(lines):
 
 
 def moments():
-    """Whether Adam's moments lie where their parameters do."""
+    """Tells whether Adam's moments lie where their parameters do."""
     mesh = mesh_of("data:2,fsdp:2,tensor:2")
     params = make_tiny().model.params
     state = create_state(params, create_optimizer(1e-3), 0)

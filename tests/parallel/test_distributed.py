@@ -63,7 +63,7 @@ def test_a_port_in_use_is_refused():
 
 
 def errors_of(address):
-    """What `initialize` says in a process without devices, and outside of any cluster."""
+    """Returns the errors of `initialize` in a process without devices, outside of any cluster."""
     program = f"from {initialize.__module__} import *; initialize('{address}')"
     environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

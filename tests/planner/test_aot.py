@@ -24,7 +24,7 @@ needs_libtpu = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _no_flags_of_the_cpu(monkeypatch):
-    """The TPU's compiler ends the process at a flag that it does not know."""
+    """Removes flags that the TPU's compiler does not know, which would end the process."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
 
 
@@ -63,12 +63,12 @@ def test_a_matrix_product_for_four_chips():
 
 @needs_libtpu
 def test_the_step_of_a_small_experiment_for_four_chips():
-    """The whole way: shapes, a proposed mesh, the compiler, its report and the roofline."""
+    """Covers the whole way: shapes, a proposed mesh, the compiler, its report and the roofline."""
     tried = []
     fit = fit_step(options(batch=8, micro_batches=2), "answer", "v5e:2x2", tried.append)
     assert tried == [line for line in tried if line.startswith("trying --mesh=")]
     assert f"{fit.layout}," in tried[0]
-    # The model is small beside its activations: its weights are best held whole everywhere.
+    # The model is small compared with its activations: its weights are best held whole everywhere.
     assert fit.layout == Layout(data=4, micro_batches=2)
     assert fit.report.devices == 4
     assert fit.report.temporaries > 0

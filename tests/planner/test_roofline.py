@@ -73,7 +73,7 @@ def test_adapters_spare_the_gradients_of_kernels():
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_the_compiler_counts_the_same(gradient):
-    """One layer, so that the compiler sees each operation; it also counts those of no matrix."""
+    """Uses one layer, to show the compiler each operation; it also counts those of no matrix."""
     config = DecoderConfig(256, 1, 256, 4, 2, 64, 1024)
     lengths = Lengths(instruction=8, prompt=16, response=16, prompts=2, group=3)
 

@@ -47,7 +47,7 @@ def test_undivided_advantages_are_those_of_the_penalised_scores(kind):
 
 @pytest.mark.parametrize("kind", advantages.ADVANTAGES)
 def test_a_penalty_is_never_divided(kind):
-    """However little the outcomes differ: by nothing at all, by rounding, by a whole point."""
+    """Lets outcomes differ by nothing at all, by rounding, by a whole point."""
     penalties = jnp.array([[0.001, 0.003, 0.002]])
     centred = (penalties - penalties.mean()) * (1.5 if kind == "rloo" else 1.0)
     for scores in ([0, 0, 0], [0.1, 0.1, 0.1001], [1, 0, 1]):
@@ -70,7 +70,7 @@ def test_unknown_kind_is_named():
 
 
 def _plain(scores, kind):
-    """One group at a time, in float64, as the papers write it."""
+    """Computes one group at a time, in float64, as the papers write it."""
     if len(set(scores)) == 1:
         return [0.0] * len(scores)
     mean = sum(scores) / len(scores)

@@ -62,7 +62,7 @@ def test_whitening_of_almost_nothing_is_finite(count):
 
 
 def test_masked_tokens_are_as_if_they_were_not_there():
-    """Against the sum of discounted errors, written out over the unmasked tokens alone."""
+    """Compares with the sum of discounted errors, written out over the unmasked tokens alone."""
     rng = np.random.default_rng(0)
     rewards, values = rng.normal(size=(2, CASES, 7)).astype(np.float32)
     mask = rng.random((CASES, 7)) < 0.6

@@ -26,7 +26,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def experience():
-    """Random tokens and rewards of varying lengths; log-probabilities that nobody should read."""
+    """Draws tokens and rewards of varying lengths; log-probabilities that nobody should read."""
     rng = np.random.default_rng(0)
 
     def tokens(*shape):
@@ -91,7 +91,7 @@ def _assert_close(first, second, tolerance):
 
 
 def _by_hand(params, experience, kept):
-    """Mean negative log-likelihood of the tokens of the `kept` samples, and its gradient."""
+    """Returns the mean negative log-likelihood of `kept` samples' tokens, and its gradient."""
     rows, places = [], []
     for b, g in zip(*np.nonzero(kept), strict=True):
         prompt = experience.prompt.tokens[b, : experience.prompt.length[b]].tolist()

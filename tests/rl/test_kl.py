@@ -65,7 +65,7 @@ def test_kl_in_reward_ignores_padding_and_has_no_gradient():
 
 
 def test_expected_gradients_on_a_categorical():
-    """Each outcome weighs in with its probability, which is not differentiated."""
+    """Weighs each outcome by its probability, which is not differentiated."""
     logits = jnp.array([0.3, -0.7, 1.1, 0.0, -0.2])
     reference = jax.nn.log_softmax(jnp.array([-0.4, 0.5, 0.2, 0.9, -1.0]))
 

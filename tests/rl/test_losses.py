@@ -142,7 +142,7 @@ def test_entropy_bonus_and_kl_penalty():
 
 @pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
 def test_micro_batches_add_up_to_the_whole(aggregation):
-    """Loss, gradient and metrics of a small softmax policy on sequences of 0 to 8 tokens."""
+    """Adds loss, gradient and metrics of a small softmax policy on sequences of 0 to 8 tokens."""
     random = np.random.default_rng(1)
     batch, group, length, vocabulary, width = 6, 3, 8, 7, 5
     features = jnp.asarray(random.normal(size=(batch, group, length, width)), jnp.float32)
@@ -194,7 +194,7 @@ def test_micro_batches_add_up_to_the_whole(aggregation):
 
 
 def _plain_policy_loss(new, old, advantages, mask, aggregation):
-    """Token by token, in float64."""
+    """Computes it token by token, in float64."""
     length = len(mask[0])
     rows = []
     for row in range(len(mask)):

@@ -37,12 +37,12 @@ def params():
 
 @pytest.fixture(scope="module")
 def reference(params):
-    """The weights before training, as a run keeps them."""
+    """Returns the weights before training, as a run keeps them."""
     return cast_weights(params, jnp.bfloat16)
 
 
 def _experience(name, rewards):
-    """Random responses; the sampler's log-probabilities are off by more than rounding."""
+    """Returns random responses; the sampler's log-probabilities are off by more than rounding."""
     rng = np.random.default_rng(0)
     rows = (PROMPTS, GROUP)
     tokens = jnp.array(rng.integers(0, 48, (*rows, RESPONSE)), jnp.int32)
@@ -98,7 +98,7 @@ def test_equal_rewards_teach_nothing_before_the_first_step(name, params, referen
 
 @pytest.mark.parametrize("name", WAYS)
 def test_equal_rewards_teach_the_penalty_alone_after_it(name, params, reference):
-    """A penalty of 0.001 a nat pulls a thousand times less than rewards do."""
+    """Checks that a penalty of 0.001 a nat pulls a thousand times less than rewards do."""
     rng = np.random.default_rng(1)
     later = jax.tree.map(lambda x: x + jnp.array(rng.normal(0, 0.01, x.shape), jnp.float32), params)
     rewards = jnp.array(rng.integers(0, 2, (PROMPTS, GROUP)), jnp.float32).at[:, 0].set(1)
@@ -111,7 +111,7 @@ def test_equal_rewards_teach_the_penalty_alone_after_it(name, params, reference)
 
 
 def test_ppo_adds_the_penalty_after_whitening():
-    """Without whitening the advantages are verl's; with it the penalty's part is only shifted."""
+    """Expects verl's advantages without whitening; with it the penalty's part is only shifted."""
     rng = np.random.default_rng(0)
     rewards = jnp.array([[1.0, 0.0], [0.5, 1.0]])
     costs, values = jnp.array(rng.normal(0, 0.1, (2, 2, 2, 3)), jnp.float32)

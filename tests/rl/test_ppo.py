@@ -60,7 +60,7 @@ def reference(params):
 
 @pytest.fixture(scope="module")
 def experience():
-    """Random tokens and rewards; lengths vary."""
+    """Returns random tokens and rewards; lengths vary."""
     return _experience(GROUP)
 
 
@@ -215,7 +215,7 @@ def test_the_critic_learns_a_fixed_target(params, experience):
 
 
 def test_a_trivial_reward_is_learned(params):
-    """Emit one given token: from a chance of 1 in 24 to nearly always, one sample a prompt."""
+    """Rewards one token: from a chance of 1 in 24 to nearly always, one sample a prompt."""
     target = 17
     algorithm = PPOOptions(kl_weight=0.0, epochs=2, mini_batches=2)
     optimizers = Optimizers(*(create_optimizer(rate, weight_decay=0.0) for rate in (1e-2, 1e-2)))

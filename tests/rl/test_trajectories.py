@@ -112,7 +112,7 @@ def step():
 
 @pytest.mark.slow
 def test_trajectories_of_one_step_are_plain_groups(step):
-    """Each sample's row with a copy of its prompt, against one row for the group."""
+    """Compares each sample's row with a copy of its prompt with one row for the group."""
     plain = _experience(trajectories=None)
     half = jax.tree.map(lambda x: x[:4], plain)  # one step each
     rewards = jnp.array([[1.0], [0.5], [0.0], [0.75]])

@@ -40,7 +40,7 @@ def reference(params):
 
 @pytest.fixture(scope="module")
 def experience():
-    """Random tokens and rewards; lengths vary, one response was cut off."""
+    """Returns random tokens and rewards; lengths vary, one response was cut off."""
     rng = np.random.default_rng(0)
 
     def tokens(*shape):
@@ -125,7 +125,7 @@ def test_a_batch_without_contrast_leaves_the_weights(params, experience, plain):
 
 
 def test_the_gradient_is_that_of_the_plain_formula(params, experience, plain):
-    """Sum of advantage times log-probability over the tokens' count, written out."""
+    """Writes out the sum of advantage times log-probability over the tokens' count."""
     rewards = np.asarray(experience.rewards, np.float64)
     centred = rewards - rewards.mean(1, keepdims=True)
     advantages = centred / (rewards.std(1, ddof=1, keepdims=True) + 1e-6)
@@ -207,7 +207,7 @@ def test_masks_end_with_the_response(experience):
 
 
 def test_a_truncated_response_counts_in_its_group(experience):
-    """It is left out of the loss, but what it earned and cost is not forgotten."""
+    """Leaves it out of the loss, but what it earned and cost is not forgotten."""
     options = GRPOOptions(group=GROUP, kl_weight=0.1, kl_placement="reward", advantage="dr_grpo")
     old = experience.logprobs
     reference = old - 0.5
@@ -236,7 +236,7 @@ def test_the_rate_climbs_from_the_first_step():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_first_step_of_an_optimiser_is_signed_and_decays(name):
-    """Both step by the sign of the first gradient: rate (sign g + decay w)."""
+    """Steps by the sign of the first gradient in both: rate (sign g + decay w)."""
     optimizer = create_optimizer(1e-2, name=name, weight_decay=0.5)
     weights, gradient = {"w": jnp.array([2.0, -4.0])}, {"w": jnp.array([0.3, -0.1])}
     moves, _ = optimizer.update(gradient, optimizer.init(weights), weights)
@@ -244,7 +244,7 @@ def test_the_first_step_of_an_optimiser_is_signed_and_decays(name):
 
 
 def test_a_trivial_reward_is_learned(params):
-    """Emit one given token: from a chance of 1 in 48 to nearly always."""
+    """Rewards one token: from a chance of 1 in 48 to nearly always."""
     target, optimizer = 17, create_optimizer(1e-2, weight_decay=0.0)
     algorithm = GRPOOptions(group=16, kl_weight=0.0)
     instruction = Block(jnp.array([3, 1, 4]), jnp.int32(3))

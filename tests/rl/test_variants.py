@@ -100,7 +100,7 @@ def test_golden_weights_against_the_sampler():
 
 
 def test_flat_groups_can_be_left_out():
-    """With every variant on, prompts of equal scores count as little as padding rows do."""
+    """Counts prompts of equal scores as little as padding rows, with every variant on."""
     config = dataclasses.replace(
         CONFIG, vocab_size=24, num_layers=1, model_width=32, num_heads=2, num_kv_heads=1
     )

@@ -97,7 +97,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
         _assert_same(restored, _state(5))
         assert meta == {"step": 5}
         assert checkpoints.restore(_state())[1] == {"step": 7}
-    # A process that goes on knows the scores of the one before it.
+    # A process that resumes knows the scores of the one before it.
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.best_step() == 5
         checkpoints.save(8, _state(8), {})
@@ -204,7 +204,7 @@ def test_reserved_names_in_meta_are_refused(tmp_path):
 
 @pytest.fixture
 def unfinished_reads():
-    """Orbax abandons the other reads when one fails; Python reports them when it frees them."""
+    """Frees the reads that Orbax abandons when one fails, as Python reports them only then."""
     yield
     gc.collect()
 
@@ -466,7 +466,7 @@ with Checkpoints(sys.argv[1]) as checkpoints:
 
 
 def _model_state():
-    """A train state of a decoder, with odd numbers in the moments too."""
+    """Returns a train state of a decoder, with odd numbers in the moments too."""
     from tiny_model import random_params
 
     from memr1_jax.rl.update import create_optimizer, create_state

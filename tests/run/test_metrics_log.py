@@ -122,7 +122,7 @@ def test_a_whole_line_is_damaged_even_at_the_end(tmp_path, line):
 
 
 def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path):
-    """With the limit of a file's size in the place of a full disk, which ends writes alike."""
+    """Limits a file's size in place of a full disk, which ends writes alike."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     _write(tmp_path, [1, 2])

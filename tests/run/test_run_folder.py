@@ -35,7 +35,7 @@ INPUTS = {"--model": Input("tiny", "ab" * 32), "prompt": Input("compact", "cd" *
 
 
 def _open(folder, options=_Options(), *, job="training", resume=False, inputs=INPUTS, **given):
-    """Open and record a run, as a process does that then makes a step and ends."""
+    """Opens and records a run, as a process does that then makes a step and ends."""
     with RunFolder(
         folder, job, options, resume=resume, free={"steps"}, may_turn_on={"export"}, **given
     ) as opened:

@@ -7,7 +7,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 @pytest.fixture(autouse=True)
 def _no_cache_outlives_its_test():
-    """A comparison names its folder as the place of the cache, for the whole process."""
+    """Undoes a comparison's choice of its folder as the cache of the whole process."""
     before = jax.config.jax_compilation_cache_dir
     yield
     if jax.config.jax_compilation_cache_dir != before:

@@ -44,7 +44,7 @@ def cell_at(table, *labels) -> Cell:
 
 
 def differing(first: Cell, second: Cell) -> set[str]:
-    """The settings that differ, and "answerer" where that does."""
+    """Returns the settings that differ, and "answerer" where that does."""
     one, other = (flag_values(cell.settings) for cell in (first, second))
     names = {name for name in one if one[name] != other[name]}
     return names | ({"answerer"} if first.answerer != second.answerer else set())
@@ -184,7 +184,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
 
 
 def run(cell, share, *, seconds=(0.5,), reward=0.25):
-    """What one seed brought, where every share is the same."""
+    """Returns results of one seed in which every share is the same."""
     measured = {
         **dict.fromkeys(("answer", "manager", "operations", "dialogue"), share),
         **dict.fromkeys(("dialogue_f1", "answer_f1"), share / 2),

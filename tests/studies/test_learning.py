@@ -1,4 +1,4 @@
-"""What RL teaches: what is compared, what is reported, and that a second call repeats nothing."""
+"""Checks the comparison of RL, its report, and that a second call repeats nothing."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ HALF = 4.302653 / 3**0.5
 
 
 def run(rewards, start, end):
-    """What one seed brought; the abilities of start and end are one number each."""
+    """Returns results of one seed; the abilities of start and end are one number each."""
 
     def measured(share):
         return {
@@ -140,7 +140,7 @@ def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
     assert learn(options) == first
     assert begun == []
 
-    # A longer comparison goes on with the runs that there are.
+    # A longer comparison continues with the runs that there are.
     longer = learn(dataclasses.replace(options, manager_steps=3, algorithms="ppo"))
     assert begun == [("ppo", 7), ("ppo", 8)]
     rewards = [found["algorithms"]["ppo"]["answer"]["rewards"] for found in (first, longer)]

@@ -1,4 +1,4 @@
-"""How the nano model is made, in small; what the package ships is what the recipe describes."""
+"""Makes a small nano model; checks that the shipped one matches the recipe."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""How the nano agents are made, in small."""
+"""Makes the nano agents, in small."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""How the nano model's judge is made, in small: what it is shown, and that it learns from it."""
+"""Makes the nano model's judge in small: its examples, and that it learns from them."""
 
 import json
 

@@ -14,7 +14,7 @@ def test_what_is_said_of_each_operation():
 
 
 def test_no_other_file_lists_operations_or_their_colours():
-    """A new operation then comes to automaton, grammar, charts and page from the table."""
+    """Makes sure that a new operation reaches automaton, grammar, charts and page by the table."""
     package = pathlib.Path(memr1_jax.__file__).parent
     colours = [colour for event in Event for colour in event.colours]
     lists = ['"add", "update"', '"ADD", "UPDATE"', "Event.ADD, Event.UPDATE"]

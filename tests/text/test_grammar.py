@@ -33,7 +33,7 @@ def _scan(tables, table, tokens, length):
 
 
 def _walk(grammar, budget, shown, rng, stop):
-    """Sample legal tokens at random; some walks favour a digit, a brace or the way to the end."""
+    """Samples legal tokens at random; some walks favour a digit, a brace or the way to the end."""
     state = np.full(len(budget), int(grammar.start), np.int32)
     tokens = np.full((len(budget), LENGTH), stop, np.int32)
     states = np.zeros((len(budget), LENGTH), np.int32)
@@ -94,7 +94,7 @@ def test_one_token_fewer_than_the_least_is_refused(schema, grammars):
 
 
 def _reads(grammar, tokenizer, byte_table, text, shown, remaining=200):
-    """How many bytes of the text are legal, spelled byte by byte."""
+    """Counts how many bytes of the text are legal, spelled byte by byte."""
     state = np.int32(grammar.start)
     for place, byte in enumerate(text.encode()):
         token = byte_table.byte_token[byte]

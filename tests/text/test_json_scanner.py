@@ -31,7 +31,7 @@ def _run(tables, table, tokens, length, salvage=False):
 
 
 def _scan(rows, byte_table, salvage=False):
-    """Scan rows of tokens in batches of one fixed shape; results as one list of NumPy trees."""
+    """Scans rows of tokens in batches of one fixed shape; results as one list of NumPy trees."""
     results = []
     for start in range(0, len(rows), BATCH):
         tokens = np.full((BATCH, LENGTH), 7, np.int32)

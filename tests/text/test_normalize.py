@@ -40,7 +40,7 @@ def _rows(items):
 
 
 def _words(text):
-    """The hashed words of the plain-Python rule."""
+    """Returns the hashed words of the plain-Python rule."""
     return words_of_text(normalize_text(text, plain_marks=True), MAX_WORDS)
 
 

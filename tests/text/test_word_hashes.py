@@ -63,7 +63,7 @@ def test_words_are_folded_and_cut(text, words):
 
 
 def test_words_of_ascii_are_hashed_byte_by_byte():
-    """The features of plain English, and so all results on it, stay what they were."""
+    """Keeps the features of plain English, and so all results on it, what they were."""
     value = 0
     for byte in b"adopted":
         value = (value * 16777619 + byte + 1) % 2**32

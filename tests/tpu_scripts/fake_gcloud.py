@@ -1,6 +1,6 @@
 """Stands in for gcloud: writes down its arguments and answers from files in the folder $FAKE.
 
-The files states and progress hold one answer a line, the last of which stays; "!text" is an error.
+The files states and progress hold one answer a line, and the last one stays; "!text" is an error.
 Where there is a folder worker, it is the home of a worker: commands for it are carried out there.
 """
 
@@ -29,7 +29,7 @@ def flag(name):
 
 
 def place(text):
-    """A path here, or in the home of the worker."""
+    """Returns a path here, or in the home of the worker."""
     return WORKER / text.split(":", 1)[1] if ":" in text else Path(text)
 
 

@@ -62,7 +62,7 @@ class _Cloud:
         return [json.loads(line) for line in lines]
 
     def verbs(self):
-        """What it was asked, in short."""
+        """Returns what it was asked, in short."""
         shorts = []
         for words in self.asked():
             verb = next(w for w in words if w in ("create", "delete", "describe", "ssh", "scp"))

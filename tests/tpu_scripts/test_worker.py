@@ -63,7 +63,7 @@ def _program(path, text):
 
 @pytest.fixture
 def machine(tmp_path):
-    """A machine with stand-ins, the home of a worker, and a bucket."""
+    """Yields a machine with stand-ins, the home of a worker, and a bucket."""
     source = Path(__file__).with_name("fake_gcloud.py").read_text()
     _program(tmp_path / "bin" / "gcloud", f"#!{sys.executable}\n{source}")
     _program(tmp_path / "bin" / "python3", SYSTEM_PYTHON)
@@ -135,7 +135,7 @@ def test_a_job_runs_in_the_background_and_is_done(installed):
     (installed / "job").write_text("0")
     _until(installed, "done")
     assert _log(installed) == [[str(installed / "worker/memr1_jax"), "-m", "x", "--a=it's here"]]
-    # Another start goes on with the same log.
+    # Another start continues the same log.
     _worker(installed, "start", "first", "-", "-m", "x", "--resume")
     _until(installed, "done")
     log = installed / "worker/memr1_jax_jobs/first/log"
@@ -178,7 +178,7 @@ def test_a_job_needs_an_installation(installed):
 
 
 def _commands():
-    """The six commands at the start of the README."""
+    """Returns the six commands at the start of the README."""
     block = re.search(r"```bash\n(.*?)```", README.read_text(), re.S)[1]
     return block.strip().splitlines()
 

@@ -1,4 +1,4 @@
-"""What two agents of one run do not share, and what they are not shown."""
+"""Checks what two agents of one run do not share, and what they are not shown."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a run says it did is what it did: options, models, data and prompts are its identity."""
+"""Checks that a run records what it did: options, models, data and prompts are its identity."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from memr1_jax.training.identity import MAY_TURN_ON, inputs, may_change, open_ru
 
 
 def _begin(folder, **changes):
-    """Leave a folder as a run does that has made a step."""
+    """Leaves a folder as a run does that has made a step."""
     with open_run(options(folder, **changes), "training", resume=False):
         (folder / "metrics.jsonl").write_text(
             '{"step": 1, "phase": "train", "agent": "answer", "reward": 0.5}\n'

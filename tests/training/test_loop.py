@@ -1,4 +1,4 @@
-"""The loop: the order of the data, and runs that stop and go on."""
+"""The loop: the order of the data, and runs that stop and resume."""
 
 import itertools
 import json
@@ -156,7 +156,7 @@ def test_a_folder_without_checkpoints_starts_anew(tmp_path):
 
 
 def _poisoned(agent, steps):
-    """The train step, to which the weights are not a number at some of its calls."""
+    """Returns the train step, for which some calls get weights that are not numbers."""
     training, calls = make_training(agent), itertools.count()
 
     def step(state, *arguments):

@@ -32,7 +32,7 @@ def _inputs(agent, rows, valid=(True, True)):
 
 @functools.cache
 def _program(agent):
-    """The executable: it refuses arguments of any other shape or type."""
+    """Returns the executable, which refuses arguments of any other shape or type."""
     step = compile_step(ppo_update, make_training(agent).policy, ALGORITHM, OPTIMIZERS)
     return step.lower(_state(), *_inputs(agent, [0, 1])).compile()
 

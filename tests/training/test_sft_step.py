@@ -27,7 +27,7 @@ def _tiny():
 
 @functools.cache
 def _training(agent: str):
-    """The step, compiled once, and what it takes after the state but the rows."""
+    """Returns the step, compiled once, and its arguments after the state but the rows."""
     tiny = _tiny()
     pair, tokenizer = tiny.pair, tiny.model.tokenizer
     shared = (pair.tools, pair.encoder, tokenizer, tiny.conversations)

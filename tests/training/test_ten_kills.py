@@ -33,7 +33,7 @@ PATIENCE = 600
 
 
 def _start(output, cache, log, **flags):
-    """The command line, as a process; its output goes to the file `log`."""
+    """Starts the command line as a process; its output goes to the file `log`."""
     flags = FLAGS | {"model": str(tiny_folder()), "output": output} | flags
     command = [sys.executable, "-m", "experiments.locomo_grpo"]
     command += [f"--{name}={value}" for name, value in flags.items()]
@@ -84,7 +84,7 @@ def _metrics(folder):
 
 
 def _final_state(folder):
-    """All arrays of the last checkpoint: parameters, moments, key and step."""
+    """Returns all arrays of the last checkpoint: parameters, moments, key and step."""
     import orbax.checkpoint as ocp
 
     with Checkpoints(folder / "checkpoints" / "answer", read_only=True) as checkpoints:
@@ -111,7 +111,7 @@ def _assert_same_end(folder, whole):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The folder of a run that nothing happens to, and the cache that it leaves."""
+    """Returns the folder of a run that nothing happens to, and the cache that it leaves."""
     folder = tmp_path_factory.mktemp("whole")
     _finish(folder / "run", folder / "cache", folder / "log")
     return folder / "run", folder / "cache"

@@ -1,4 +1,4 @@
-"""What a run needs of its dialogues is said before a model is loaded."""
+"""Checks that a run states what its dialogues lack before a model is loaded."""
 
 import dataclasses
 import json

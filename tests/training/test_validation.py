@@ -53,7 +53,7 @@ def test_without_dialogues_there_is_a_sentence(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "mesh"), [("grpo", ""), ("sft", ""), ("grpo", "data:1")])
 def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algorithm, mesh):
-    """The tiny model earns nothing before or after, so what is measured is made to fall."""
+    """Makes the measured reward fall, as the tiny model earns nothing before or after."""
     folder, made, falling = tmp_path / "run", make_validation, itertools.count()
 
     def measured(*arguments, **options):

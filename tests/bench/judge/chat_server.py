@@ -13,7 +13,7 @@ KEY = "sk-test-7f3a9c51d2e84b60"
 
 
 def chat(content) -> bytes:
-    """The body of a chat completion."""
+    """Returns the body of a chat completion."""
     return json.dumps(
         {"choices": [{"message": {"role": "assistant", "content": content}}]}
     ).encode()
@@ -32,7 +32,7 @@ class Server:
     released: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def script(self, *steps) -> None:
-        """One behaviour after another, for requests that come one after another."""
+        """Returns one behaviour after another, for requests that come one after another."""
         left = list(steps)
 
         def behave(request, handler):

@@ -297,7 +297,7 @@ def test_which_key_is_used():
 
 
 def test_the_key_is_in_no_output(server, tmp_path, capfd, caplog):
-    """The server sends the key back in every way; it is in no log, error, file or result."""
+    """Sends the key back in every way; it is in no log, error, file or result."""
     caplog.set_level(logging.DEBUG)
     echo = f"You sent {KEY}! "
     long = "x" * 150 + KEY  # would be cut in the middle of the key
@@ -346,7 +346,7 @@ def test_a_key_that_comes_back_in_another_spelling_is_in_no_output(server, tmp_p
 
 
 def test_a_readable_log_of_a_troubled_server(server, tmp_path):
-    """Run with -s for the log: requests, failures, retries and verdicts of six questions."""
+    """Prints requests, failures, retries and verdicts of six questions; run with -s."""
     troubles = {
         "Kim's boat": [reply(RIGHT)],
         "Lou's maps": [status(500, b"overloaded"), status(429, Retry_After=3), reply(WRONG)],

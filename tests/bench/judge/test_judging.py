@@ -21,7 +21,7 @@ PROMPT = judge_prompt("locomo")
 
 
 def fake(replies, batch=4, model="m"):
-    """A judge that says what `replies` has for the answer, once each, and records what it heard."""
+    """Returns a judge that says `replies` for each answer, once each, and records what it heard."""
     heard = []
 
     def ask(requests):
@@ -185,7 +185,7 @@ judge_rows(rows, judge, path, prompt=judge_prompt("locomo"))
 
 
 def test_a_run_that_was_killed_goes_on_to_the_identical_file(server, tmp_path):
-    """SIGKILL while three requests are under way, half a line in the file, then another run."""
+    """Sends SIGKILL with three requests under way and half a line in the file, then runs again."""
 
     def content(request):
         label = "CORRECT" if "answer 1" in request.body["messages"][0]["content"] else "WRONG"

@@ -49,7 +49,7 @@ def write(tiny):
 
 
 def test_replies_are_the_greedy_continuation_of_each_chat(tiny, write):
-    """Against a forward pass over the whole sequence for every token, without batch or cache."""
+    """Compares with a whole forward pass for every token, without batch or cache."""
     model = tiny.model
     for chat, text in zip(CHATS, write(CHATS), strict=True):
         tokens = greedy(model, render_chat("p", chat, model.tokenizer), 6)

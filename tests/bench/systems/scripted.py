@@ -37,7 +37,7 @@ QUESTION = Question("Whereabouts is Rex dwelling?", "brother's farmstead", 1, ("
 
 
 def embed(texts):
-    """Unit vectors `[n, 512]` of the words in the texts."""
+    """Returns unit vectors `[n, 512]` of the words in the texts."""
     rows = np.zeros((len(texts), 512), np.float32)
     for row, text in zip(rows, texts, strict=True):
         for word in re.findall(r"\w+", text.lower()):
@@ -46,7 +46,7 @@ def embed(texts):
 
 
 def stage(name: str = "compact", model: str = "base") -> AnswerStage:
-    """The answer prompt with room for 500 words."""
+    """Returns the answer prompt with room for 500 words."""
     prompt = read_prompt(f"answer_{name}")
     return AnswerStage(prompt, lambda text: len(text.split()), 500, 64, model)
 
@@ -74,12 +74,12 @@ class Script:
         return [call for batch in self.batches for call in batch]
 
     def stages(self) -> list[list[str]]:
-        """The stages of each batch."""
+        """Returns the stages of each batch."""
         return [[call.stage for call in batch] for batch in self.batches]
 
 
 def last(call: Call) -> str:
-    """The part of a prompt that is not the same for all."""
+    """Returns the part of a prompt that is not the same for all."""
     return call.messages[-1][1]
 
 
@@ -97,10 +97,10 @@ def reply(store, script, question=QUESTION):
 
 
 def held(store):
-    """Text, time, owner and sources of all memories."""
+    """Returns text, time, owner and sources of all memories."""
     return [(m.text, m.time, m.owner, m.sources) for m in store.memories()]
 
 
 def counted(store):
-    """The counters that are not zero."""
+    """Returns the counters that are not zero."""
     return {name: value for name, value in store.counts.items() if value}

@@ -1,4 +1,4 @@
-"""The answer prompt as text, beside the one that the Answer Agent is given on the device."""
+"""The answer prompt as text, against the one that the Answer Agent is given on the device."""
 
 import jax
 import jax.numpy as jnp

@@ -30,7 +30,7 @@ def resources(**options):
 
 
 def calls_of(row, **options):
-    """The calls that a row makes to read the dialogue and to answer the question."""
+    """Returns the calls that a row makes to read the dialogue and to answer the question."""
     system = build_row(row, resources(**options), {"ppo": BOTH, "half": frozenset(("answer",))})
     script = Script(lambda call: '{"facts": ["Ann has a dog."]}')
     store = system.start(SPEAKERS)

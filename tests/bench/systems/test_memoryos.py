@@ -152,7 +152,7 @@ def test_hot_segments_yield_profile_and_knowledge_once():
     profile = memories["Ann is kind and calm."]
     assert (profile.owner, profile.time) == ("Ann", JUNE)
     assert profile.sources == ("D1:1", "D1:2", "D1:3", "D1:4", "D2:1", "D2:2")
-    # Three pages gave one fact about Ann and two about Ben each, of which three are kept.
+    # Three pages gave one fact about Ann and two about Ben each; three are kept.
     known = [m for m in store.memories() if m.text.startswith(("Ann has", "Ben "))]
     assert [(m.owner, m.sources) for m in known] == [
         ("Ann", ("D1:1", "D1:2")),

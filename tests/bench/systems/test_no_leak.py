@@ -39,7 +39,7 @@ GOLD = ("farmstead", "brother's")
 
 
 def say(call):
-    """Something of use for every stage; it repeats what is asked, as a leak would."""
+    """Says something of use for every stage; it repeats what is asked, as a leak would."""
     said = last(call).splitlines()[-2:]
     one = {"id": 0, "text": "Rex is a dog.", "context": "c", "tags": ["t"], "fact": "Rex is here."}
     values = {

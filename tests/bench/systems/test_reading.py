@@ -40,7 +40,7 @@ def embed(texts):
 
 
 def ask(system, question=WHERE):
-    """The memories that are shown, and the last message."""
+    """Returns the memories that are shown, and the last message."""
     store = system.start(SPEAKERS)
     seen = []
 

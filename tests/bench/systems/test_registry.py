@@ -51,7 +51,7 @@ def resources(tmp_path_factory):
 
 
 def work(resources, name):
-    """The row's run, and the calls that it made."""
+    """Returns the row's run, and the calls that it made."""
     seen = []
 
     def run(calls):

@@ -1,4 +1,4 @@
-"""What the rows without memory management find."""
+"""Checks what the rows without memory management find."""
 
 import numpy as np
 import pytest

@@ -30,7 +30,7 @@ def search(query):
 
 
 def turns_of(call):
-    """The message, and what was written and told since."""
+    """Returns the message, and what was written and told since."""
     first = max(i for i, (_, text) in enumerate(call.messages) if text.startswith("Person:"))
     return [text for _, text in call.messages[first:]]
 

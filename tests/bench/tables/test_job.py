@@ -36,7 +36,7 @@ def options(output, **changes):
 
 
 def files(folder):
-    """All files of a table but those that tell the time, and the replies, which have times too."""
+    """Returns all files of a table but those that tell the time, and the replies, which do too."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

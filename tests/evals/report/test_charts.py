@@ -1,4 +1,4 @@
-"""Where the lines of a chart fall, and which charts a run has."""
+"""Checks where the lines of a chart fall, and which charts a run has."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What operations come to, beside the bank on the device."""
+"""Compares the replay of operations with the bank on the device."""
 
 import jax
 import jax.numpy as jnp

@@ -42,7 +42,7 @@ def _turn(place, speaker, output, changes=(), size=0, **more):
 
 
 def _dialogues(trained):
-    """Two dialogues; untrained, the manager writes something evil and changes nothing."""
+    """Returns two dialogues; untrained, the manager writes something evil and changes nothing."""
     question = QuestionRecord(0, "Which pet?", "cat", 4, ("D1:1", "D1:3"), "a cat", "…", trained)
     if not trained:
         turns = [_turn(i, "Ana" if i % 2 else "Ben", EVIL, valid=False) for i in range(4)]
@@ -78,7 +78,7 @@ def _evaluation(right):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run folder with everything that the page reads."""
+    """Returns a run folder with everything that the page reads."""
     folder = tmp_path_factory.mktemp("runs") / "a <run>"
     folder.mkdir()
     with MetricsLog(folder) as log:

@@ -26,7 +26,7 @@ WRITTEN = [
 
 
 def _conversation():
-    """Ana says five things, one fact each; Ben listens."""
+    """Makes a dialogue: Ana says five things, one fact each; Ben listens."""
     turns = tuple(Utterance("Ana", f"Words {i}.", f"D1:{i}") for i in range(5))
     facts = tuple(Fact("Ana", f"Ana fact {i}.", 1, (f"D1:{i}",)) for i in range(5))
     questions = (
@@ -38,7 +38,7 @@ def _conversation():
 
 
 def _scripted(tiny, written):
-    """The compiled turn with given responses in the place of sampled ones; stream 0 alone acts."""
+    """Makes the compiled turn give set responses instead of samples; only stream 0 acts."""
     manager, calls = tiny.pair.manager, []
 
     def act(tools, bank, facts, tokens, length):

@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def write_smollm2(path, pre="smollm"):
-    """A SmolLM2 of one layer; returns what its tensors were before they were quantised."""
+    """Writes a SmolLM2 of one layer; returns its tensors before they were quantised."""
     import gguf
 
     random = np.random.default_rng(0)

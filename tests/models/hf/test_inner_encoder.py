@@ -36,7 +36,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def make_tokenizer():
-    """Small tokenizers like those of Llama-2 (prepend), Mistral (first) and Gemma (replace)."""
+    """Makes small tokenizers like those of Llama-2 (prepend), Mistral (first), Gemma (replace)."""
     pieces = tokenizers.Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     trainer = trainers.BpeTrainer(vocab_size=700, show_progress=False)

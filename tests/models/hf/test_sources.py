@@ -57,7 +57,7 @@ def test_the_four_bit_smollm2_is_found_under_its_earlier_name(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub of one model in `tmp_path`; returns what was asked of it."""
+    """Sets up a hub of one model in `tmp_path`; returns what was asked of it."""
     asked = []
 
     def download(name, **options):
