@@ -138,13 +138,15 @@ def test_other_settings_are_named_and_nothing_is_lost(tmp_path):
 def test_what_was_off_as_0_is_off_as_none():
     """Checkpoints of the version before resume: it wrote 0 where None is written now."""
 
+    state = types.SimpleNamespace(step=1)
+
     def checkpoints(**identity):
         return types.SimpleNamespace(
-            folder="run", latest_step=lambda: 1, restore=lambda _: ("state", {"identity": identity})
+            folder="run", latest_step=lambda: 1, restore=lambda _: (state, {"identity": identity})
         )
 
     now = Stage("answer", 1, 1, 0, 1, 1, identity={"dual_clip": None, "group": 5})
-    assert resume(checkpoints(dual_clip=0.0, group=5), now, None) == "state"
+    assert resume(checkpoints(dual_clip=0.0, group=5), now, None) is state
     with pytest.raises(UserError, match=r"dual_clip \(was 3.0\)"):
         resume(checkpoints(dual_clip=3.0, group=5), now, None)
 
