@@ -147,7 +147,7 @@ def test_what_was_off_as_0_is_off_as_none():
 
     now = Stage("answer", 1, 1, 0, 1, 1, identity={"dual_clip": None, "group": 5})
     assert resume(checkpoints(dual_clip=0.0, group=5), now, None) is state
-    with pytest.raises(UserError, match=r"dual_clip \(was 3.0\)"):
+    with pytest.raises(UserError, match=r"dual_clip=None \(was 3.0\)"):
         resume(checkpoints(dual_clip=3.0, group=5), now, None)
 
 
