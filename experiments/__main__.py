@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from memr1_jax.errors import UserError
+
 COMMANDS = {
     "train": ("experiments.locomo_grpo", "Trains both agents with GRPO, or with --algorithm."),
     "ppo": ("experiments.locomo_ppo", "Trains them with PPO and a critic."),
@@ -25,10 +27,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in ("--help", "-h", "help"):
         print(usage())
     elif name in COMMANDS:
-        importlib.import_module(COMMANDS[name][0]).command([f"memr1 {name}", *rest])
+        try:
+            module = importlib.import_module(COMMANDS[name][0])
+        except UserError as error:  # an extra is not installed
+            sys.exit(_refused(error))
+        module.command([f"memr1 {name}", *rest])
     else:
-        print(f"Error: memr1 has no command {name!r}.\n{usage()}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_refused(f"memr1 has no command {name!r}.\n{usage()}"))
+
+
+def _refused(why: object) -> int:
+    print(f"Error: {why}", file=sys.stderr)
+    return 2
 
 
 def usage() -> str:

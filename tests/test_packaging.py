@@ -81,13 +81,18 @@ def test_the_core_needs_no_library_of_an_extra():
         assert not _needed() & _needed(extra)
 
 
-def test_the_service_says_what_to_install(monkeypatch):
+def test_the_service_says_what_to_install(monkeypatch, capsys):
     found = importlib.util.find_spec
     hidden = lambda name, *package: None if name == "sqlalchemy" else found(name, *package)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", hidden)
     monkeypatch.delitem(sys.modules, "memr1_jax.service", raising=False)
+    for module in [name for name in sys.modules if name.startswith("memr1_jax.service.")]:
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(UserError, match=r'pip install "memr1_jax\[service\]"'):
         importlib.import_module("memr1_jax.service")
+    with pytest.raises(SystemExit) as ended:
+        main(["memr1", "memory", "list"])
+    assert ended.value.code == 2 and 'pip install "memr1_jax[service]"' in capsys.readouterr().err
 
 
 def test_the_command_lists_what_it_does(capsys):
