@@ -8,7 +8,7 @@ from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.own_turns import SESSION_GAP
-from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.data.synthetic import GENERATED, write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.options import at_least, between, option
@@ -47,10 +47,10 @@ class DataConfig:
         within=at_least(0),
     )
     link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
-    synthetic_train: int = option(4, "Generated conversations to learn from.", within=at_least(1))
-    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=at_least(1))
-    synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=at_least(1))
-    synthetic_facts: int = option(4, "Facts told in a generated session.", within=at_least(1))
+    synthetic_train: int = option(4, "Generated conversations to learn from.", within=GENERATED)
+    synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=GENERATED)
+    synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=GENERATED)
+    synthetic_facts: int = option(4, "Facts told in a generated session.", within=GENERATED)
     synthetic_changes: float = option(
         0.2, "Share of these that change an earlier fact.", within=between(0, 1)
     )

@@ -13,7 +13,11 @@ from memr1_jax.data import open_phrases, phrases
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.phrases import Kind
 from memr1_jax.data.types import Conversation
+from memr1_jax.options import between
 from memr1_jax.run.files import write_text_atomic
+
+# Of dialogues, sessions and facts that are generated: more do not fit into the memory of a machine.
+GENERATED = between(1, 100_000)
 
 
 @dataclasses.dataclass(frozen=True)

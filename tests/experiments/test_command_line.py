@@ -71,6 +71,12 @@ def test_every_command_is_listed():
     assert found == set(COMMANDS)
 
 
+def test_more_dialogues_than_a_machine_holds_are_refused():
+    for name in ("experiments.evaluate", "experiments.locomo_grpo"):
+        with pytest.raises(UserError, match="--synthetic_eval=1000000.* must be from 1 to 100000"):
+            parse(KINDS[name], f"--synthetic_eval={10**400}")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_number_out_of_its_range_is_refused_by_flag_value_and_range(command):
     record, values = KINDS[command], flags.FlagValues()

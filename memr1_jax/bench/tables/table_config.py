@@ -7,6 +7,7 @@ from typing import Any
 from memr1_jax.bench.paper import TABLES
 from memr1_jax.data.benchmarks import BENCHMARKS
 from memr1_jax.data.own_turns import SESSION_GAP
+from memr1_jax.data.synthetic import GENERATED
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, current_names, option, with_default
 from memr1_jax.parallel.mesh import parse_mesh
@@ -58,11 +59,11 @@ class BenchmarkConfig:
     synthetic_eval: int = option(
         1,
         "Generated dialogues, for --data=synthetic.",
-        within=at_least(1),
+        within=GENERATED,
         formerly="synthetic_conversations",
     )
-    synthetic_sessions: int = option(4, "Sessions of a generated dialogue.", within=at_least(1))
-    synthetic_facts: int = option(4, "Facts told in a generated session.", within=at_least(1))
+    synthetic_sessions: int = option(4, "Sessions of a generated dialogue.", within=GENERATED)
+    synthetic_facts: int = option(4, "Facts told in a generated session.", within=GENERATED)
 
 
 @dataclasses.dataclass(frozen=True)
