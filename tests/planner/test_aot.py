@@ -76,7 +76,8 @@ def test_the_step_of_a_small_experiment_for_four_chips():
     text = str(fit)
     assert "compiled for 4 x TPU v5 lite" in text
     assert "fits into the usable 15.750 GiB" in text
-    assert list(fit.seconds()) == ["prefill", "decode", "reference", "update"]
+    phases = ["prefill", "decode", "reference", "old log-probabilities", "update"]
+    assert list(fit.seconds()) == phases
     assert all(f"{name}: " in text for name in fit.work)
 
 
