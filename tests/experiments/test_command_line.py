@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from commands import COMMANDS, KINDS
 
 from experiments.command_line import define_flags, help_text, parsed, read_flags
 from memr1_jax.errors import UserError
@@ -18,24 +19,6 @@ from memr1_jax.flag_files import HOME, expanded
 from memr1_jax.options import check, entries, flags_text, with_options
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {
-    "experiments.ablations": "AblationsConfig",
-    "experiments.bench_step": "BenchStepConfig",
-    "experiments.evaluate": "TableConfig",
-    "experiments.learning": "LearningConfig",
-    "experiments.locomo_eval": "EvaluationConfig",
-    "experiments.locomo_grpo": "ExperimentConfig",
-    "experiments.locomo_ppo": "PPOConfig",
-    "experiments.locomo_sft": "SFTConfig",
-    "experiments.make_judge": "NanoJudgeConfig",
-    "experiments.make_nano": "NanoConfig",
-    "experiments.make_nano_agents": "NanoAgentsConfig",
-    "experiments.report": "OutputConfig",
-    "experiments.retrieval_recall": "RecallConfig",
-    "tpu_scripts.aot_compile": "AotConfig",
-    "tpu_scripts.tpu_fit": "TPUFitConfig",
-}
-KINDS = {name: getattr(importlib.import_module(name), kind) for name, kind in COMMANDS.items()}
 
 
 def parse(kind: type, *arguments: str):

@@ -1,11 +1,11 @@
 """Command lines: every option of every command with odd values, and flag files."""
 
-import importlib
 import os
 import random
 from pathlib import Path
 
 from absl import flags
+from commands import KINDS
 
 from experiments.command_line import define_flags, parsed, read_flags
 from memr1_jax.bench.tables.job import make_table
@@ -18,23 +18,6 @@ from memr1_jax.training.experiment import Experiment
 from .driver import Target, single
 from .mutate import damaged
 
-COMMANDS = {
-    "experiments.ablations": "AblationsConfig",
-    "experiments.bench_step": "BenchStepConfig",
-    "experiments.evaluate": "TableConfig",
-    "experiments.learning": "LearningConfig",
-    "experiments.locomo_eval": "EvaluationConfig",
-    "experiments.locomo_grpo": "ExperimentConfig",
-    "experiments.locomo_ppo": "PPOConfig",
-    "experiments.locomo_sft": "SFTConfig",
-    "experiments.make_judge": "NanoJudgeConfig",
-    "experiments.make_nano": "NanoConfig",
-    "experiments.make_nano_agents": "NanoAgentsConfig",
-    "experiments.report": "OutputConfig",
-    "experiments.retrieval_recall": "RecallConfig",
-    "tpu_scripts.aot_compile": "AotConfig",
-    "tpu_scripts.tpu_fit": "TPUFitConfig",
-}
 # What the command does with the options, up to where it would need its model.
 _WORK = {
     "experiments.evaluate": make_table,
@@ -54,8 +37,8 @@ _ODD = [
 
 
 def _make(rng: random.Random):
-    command = rng.choice(list(COMMANDS))
-    record = getattr(importlib.import_module(command), COMMANDS[command])
+    command = rng.choice(list(KINDS))
+    record = KINDS[command]
     found = list(entries(record()))
     arguments = []
     for entry in rng.sample(found, min(rng.choice([1, 1, 1, 2, 3]), len(found))):
@@ -65,7 +48,7 @@ def _make(rng: random.Random):
 
 
 def _parse(command: str, arguments: list[str]):
-    record = getattr(importlib.import_module(command), COMMANDS[command])
+    record = KINDS[command]
     values = flags.FlagValues()
     define_flags(record, values)
     try:
@@ -86,7 +69,7 @@ def flag_targets(folder: Path) -> list[Target]:
         # A model that does not exist ends what all checks let pass.
         ends = {"--model": "./none", "--output": output, "--data": "synthetic"}
         ends |= {"--synthetic_train": 1, "--synthetic_eval": 1, "--synthetic_sessions": 2}
-        record = getattr(importlib.import_module(command), COMMANDS[command])
+        record = KINDS[command]
         known = {f"--{entry.flag}" for entry in entries(record())}
         more = [f"{k}={v}" for k, v in ends.items() if work and k in known and k not in given]
         before = os.getcwd()
