@@ -9,6 +9,7 @@ from typing import Any
 from memr1_jax.errors import UserError
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.reading import DEFAULT_DB
+from memr1_jax.service.scope import IDS
 
 
 def parser(about: str) -> argparse.ArgumentParser:
@@ -40,7 +41,7 @@ def add_ids(found: argparse.ArgumentParser) -> None:
 
 def ids_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the ids that were given, as arguments of `Memory`."""
-    return {name: getattr(arguments, name) for name in ("user_id", "agent_id", "run_id")}
+    return {name: getattr(arguments, name) for name in IDS}
 
 
 def open_memory(arguments: argparse.Namespace) -> Memory:

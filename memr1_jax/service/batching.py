@@ -22,9 +22,7 @@ class Job:
     no order. `finish` may raise `Outdated`, after which the job is prepared again.
     """
 
-    kind: (
-        str  # "remember" or "answer": the requests are those of `Agents.remember_all`, `answer_all`
-    )
+    kind: str
     key: Hashable | None
     prepare: Callable[[], Sequence[Any]]
     finish: Callable[[Sequence[Any]], Any]

@@ -4,13 +4,15 @@
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memr1_jax.inference.memories import text_table
+from memr1_jax.run.json_files import loads
+from memr1_jax.run.markdown import text_table
 from memr1_jax.service.arguments import add_ids, add_places, ids_of, open_memory, parser, run
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.memory import Memory
@@ -139,7 +141,7 @@ _VERBS: dict[str, tuple] = {
         add,
         *(_TEXT, _FILE, _EXPLAIN),
         ("--timestamp", {"help": "when it was said, as 2026-05-08T13:56:00+00:00"}),
-        ("--metadata", {"type": json.loads, "help": "a JSON object, kept with the memories"}),
+        ("--metadata", {"type": loads, "help": "a JSON object, kept with the memories"}),
         ("--no-infer", {"action": "store_true", "help": "keep messages as they stand"}),
     ),
     "search": (search, _TEXT, _FILE, _TOP, *_PAST),
@@ -196,8 +198,6 @@ def _past(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _opened(file: str) -> Any:
-    import contextlib
-
     if file == "-":
         return contextlib.nullcontext(sys.stdin)
     try:
@@ -228,9 +228,9 @@ def _messages(given: argparse.Namespace) -> list[Any]:
     if given.text is not None or text.lstrip()[:1] not in ("[", "{"):
         return [text]
     try:
-        found = json.loads(text)
+        found = loads(text)
     except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]
         found = [_message(line, number) for number, line in enumerate(lines, 1)]
     if isinstance(found, Mapping):
         found = found.get("messages", [found])
@@ -243,7 +243,7 @@ def _messages(given: argparse.Namespace) -> list[Any]:
 
 def _message(line: str, number: int) -> Any:
     try:
-        return json.loads(line)
+        return loads(line)
     except ValueError as error:
         raise Refused(f"Line {number} of the messages is no JSON ({error}).") from error
 

@@ -16,7 +16,7 @@ from memr1_jax.service.filters import Test, matcher, scope_of
 from memr1_jax.service.messages import clean
 from memr1_jax.service.records import State
 from memr1_jax.service.replies import history_reply, memory_reply
-from memr1_jax.service.scope import Scope
+from memr1_jax.service.scope import IDS, Scope
 from memr1_jax.service.search import Item, Shelves, vectors_of
 from memr1_jax.service.store import Store
 from memr1_jax.service.undo import bare
@@ -270,7 +270,7 @@ class Reading:
             return self._loaded
 
     def _asked(self, filters, ids, show_expired: bool, reference: Any) -> tuple[Scope, Test]:
-        if strange := set(ids) - {"user_id", "agent_id", "run_id"}:
+        if strange := set(ids) - set(IDS):
             raise Refused(f"There is no argument {', '.join(sorted(strange))}.")
         scope, test = scope_of(filters, **ids), matcher(filters)
         if show_expired:

@@ -181,7 +181,7 @@ class Shelves:
             shelf.ids, shelf.place, shelf.states = [], {}, {}
             shelf.version = shelf.event = 0
             return
-        ids = {name: getattr(shelf.scope, name) for name in ("user_id", "agent_id", "run_id")}
+        ids = dataclasses.asdict(shelf.scope)
         last = {event.memory: event.after for event in events if event.memory is not None}
         for memory, after in last.items():
             if after is None:

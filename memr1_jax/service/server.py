@@ -1,13 +1,13 @@
 """The HTTP server: key, limits and counters around the routes."""
 
 import hmac
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from memr1_jax.errors import UserError
+from memr1_jax.run.json_files import loads
 from memr1_jax.service.errors import Unknown
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.routes import ROUTES, Handler, openapi
@@ -99,10 +99,10 @@ async def _reply(
         if len(received) > most_bytes:
             return {"detail": f"A request has {most_bytes:,} bytes at most. Divide it."}, 413
     try:
-        body = json.loads(received) if received else {}
+        body = loads(bytes(received)) if received else {}
         if not isinstance(body, dict):
             raise ValueError("it is no object")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return {"detail": f"The body must be a JSON object ({error})."}, 400
     call: Callable[[], Any] = lambda: handler(  # noqa: E731
         memory, dict(request.query_params), body, **request.path_params

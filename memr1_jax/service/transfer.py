@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from memr1_jax.run.json_files import loads
 from memr1_jax.service import schema
 from memr1_jax.service.errors import Refused
 from memr1_jax.service.records import Kind, State, new_state
@@ -46,7 +47,7 @@ def import_lines(store: Store, lines: Iterable[str]) -> dict[str, int]:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = loads(line)
                 if number == 1:
                     if row != _FORMAT:
                         raise ValueError("an export begins with its format")

@@ -72,6 +72,16 @@ def test_messages_come_from_files_and_standard_input(memr1, tmp_path):
     assert memr1("add", "-f", str(file), "-u", "d").count("ADD") == 2
 
 
+def test_files_of_messages_are_read_as_all_other_json(memr1, tmp_path):
+    said = [{"role": "user", "content": f"k{i} is a\u2028b"} for i in range(2)]
+    file = tmp_path / "said.jsonl"
+    file.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in said))
+    assert memr1("add", "-f", str(file), "-u", "a").count("ADD") == 2
+    file.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="nested too deeply"):
+        memr1("add", "-f", str(file), "-u", "a")
+
+
 def test_an_export_is_imported_elsewhere(memr1, tmp_path):
     memr1("add", "city is Oslo", "-u", "ana")
     lines = memr1("export", "-u", "ana")
