@@ -12,6 +12,7 @@ from typing import Any
 from memr1_jax.data import open_phrases, phrases
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.phrases import Kind
+from memr1_jax.data.times import session_time
 from memr1_jax.data.types import Conversation
 from memr1_jax.options import between
 from memr1_jax.run.files import write_text_atomic
@@ -150,11 +151,6 @@ def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> l
         return load_conversations(file.name)
 
 
-def _session_time(time: datetime.datetime) -> str:
-    """Formats a time as LoCoMo does, without zero padding: "1:56 pm on 8 May, 2023"."""
-    return f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower() + f" on {time.day} {time:%B, %Y}"
-
-
 def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
     """Draws a past date as it is said ("yesterday"), written ("on 7 May 2023") and answered."""
     days = {"today": 0, "yesterday": 1, "two days ago": 2, "three days ago": 3, "a week ago": 7}
@@ -183,7 +179,7 @@ def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
         time += datetime.timedelta(days=rng.randint(30, 90))
         time = time.replace(hour=rng.randint(8, 21), minute=rng.randrange(60))
         noted = len(story.notes)
-        conversation[f"session_{session}_date_time"] = _session_time(time)
+        conversation[f"session_{session}_date_time"] = session_time(time)
         conversation[f"session_{session}"] = _session(rng, story, session, time, rates)
         observation[f"session_{session}_observation"] = {
             speaker: [[note, turn] for who, note, turn in story.notes[noted:] if who == speaker]

@@ -1,4 +1,4 @@
-"""Reads the times that people and programs write, to tell how long a dialogue paused."""
+"""Reads the times that people and programs write, and spells a time as dialogues do."""
 
 import datetime
 import re
@@ -40,6 +40,11 @@ def read_times(texts: Sequence[str]) -> list[datetime.datetime | None]:
     """
     day_first = any((date := _DATES[2].search(text)) and int(date["first"]) > 12 for text in texts)
     return [_read(text, day_first) for text in texts]
+
+
+def session_time(time: datetime.datetime) -> str:
+    """Formats a time as LoCoMo does, without zero padding: "1:56 pm on 8 May, 2023"."""
+    return f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower() + f" on {time.day} {time:%B, %Y}"
 
 
 def _read(text: str, day_first: bool) -> datetime.datetime | None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+from memr1_jax.data.times import session_time
 from memr1_jax.service.errors import Refused
 
 
@@ -69,6 +70,4 @@ def day(value: object, name: str) -> str | None:
 
 def said(moment: str) -> str:
     """Spells a stored time the way dialogues do: "1:56 pm on 8 May, 2023"."""
-    time = dt.datetime.fromisoformat(moment)
-    clock = f"{time.hour % 12 or 12}:{time:%M} {time:%p}".lower()
-    return f"{clock} on {time.day} {time:%B, %Y}"
+    return session_time(dt.datetime.fromisoformat(moment))

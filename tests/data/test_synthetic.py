@@ -10,6 +10,7 @@ import pytest
 from memr1_jax.data import phrases, synthetic
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import generate, write_synthetic
+from memr1_jax.data.times import session_time
 from memr1_jax.data.tuples import facts_before, manager_tuples
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
@@ -105,9 +106,9 @@ def test_dates_advance_in_locomos_form_and_speakers_alternate(conversations):
 def test_past_dates_are_computed_from_the_session():
     time = datetime.datetime(2024, 3, 1, 9, 5)
     rng = random.Random(0)
-    assert synthetic._session_time(time) == "9:05 am on 1 March, 2024"
-    assert synthetic._session_time(time.replace(hour=0)) == "12:05 am on 1 March, 2024"
-    assert synthetic._session_time(time.replace(hour=12)) == "12:05 pm on 1 March, 2024"
+    assert session_time(time) == "9:05 am on 1 March, 2024"
+    assert session_time(time.replace(hour=0)) == "12:05 am on 1 March, 2024"
+    assert session_time(time.replace(hour=12)) == "12:05 pm on 1 March, 2024"
     assert {synthetic._date(rng, time) for _ in range(200)} == {
         ("today", "on 1 March 2024", "1 March 2024"),
         ("yesterday", "on 29 February 2024", "29 February 2024"),
