@@ -26,3 +26,8 @@ def cast_weights(params: Any, dtype: Any) -> Any:
         return leaf.astype(kind)
 
     return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def float32_copy(params: Any) -> Any:
+    """Copies parameters to float32 arrays of their own, for an update that donates them."""
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)

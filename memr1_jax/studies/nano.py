@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.precision import float32_copy
 from memr1_jax.models.sampler import generate as sample
 from memr1_jax.models.sampler import greedy_sampling
 from memr1_jax.models.small_model import write_small_model
@@ -89,6 +90,10 @@ NANO_DIALOGUES = {
     "repeats": 0.1,
     "relative_dates": 0.0,
 }
+# Texts for the tokenizer: the words around what is said, often enough to become tokens.
+FORMS = ["user\nassistant\n"] * 50 + [
+    "Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"
+] * 50
 _AGENTS = ("answer", "manager")
 _TURNS = ("answer", "manager", "answer")  # whose demonstrations the steps take, in rotation
 _AT_ONCE = 250  # dialogues that are turned into demonstrations together
@@ -150,15 +155,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
       UserError: an option makes no sense, or the folder holds a run.
     """
     check(options)
-    opened = RunFolder(
-        options.output,
-        "nano",
-        options,
-        resume=False,
-        overwrite=options.overwrite,
-        free={"output", "overwrite", "compilation_cache"},
-    )
-    opened.record({})
+    opened = new_folder(options, "nano")  # held until the model is written
     folder = opened.path
     start = write_small_model(folder / "untaught", tokenizer_texts(), shape, options.seed)
     config = ExperimentConfig(model=str(start), **NANO_SIZES)
@@ -168,17 +165,11 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     pair = build_agent_pair(config, models, statistics)
 
     def lessons(dialogues, what, **flaws):
-        with progress_bar(dialogues, f"demonstrations, {what}") as progress:
-            parts = []
-            for done in range(0, dialogues, _AT_ONCE):
-                count = min(_AT_ONCE, dialogues - done)
-                told = nano_dialogues(next(seeds), count, split=what)
-                parts.append(demonstrated(pair, models, told, **flaws))
-                progress.update(done + count)
-        return {
-            agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
-            for agent in _AGENTS
-        }
+        def demonstrate_some(count):
+            told = nano_dialogues(next(seeds), count, split=what)
+            return demonstrated(pair, models, told, **flaws)
+
+        return gather_lessons(dialogues, what, demonstrate_some)
 
     test = lessons(options.test_dialogues, "test")
     clean = lessons(options.dialogues, "train")
@@ -187,7 +178,7 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
 
     model = models.manager
     agents = {"manager": pair.manager, "answer": pair.answerer}
-    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
+    params = float32_copy(model.params)
     scores = {}
     falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
     phases = (
@@ -220,11 +211,50 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
     write_settings(made, config, "noted", None)
-    write_json_atomic(
-        folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
-    )
+    write_report(folder, options, equal_to_gold=scores)
     print(f"The model is in {made}")
     return made
+
+
+def new_folder(options: OutputConfig, job: str) -> RunFolder:
+    """Begins the folder of a model that is made in one go; it is held until it is closed."""
+    opened = RunFolder(
+        options.output,
+        job,
+        options,
+        resume=False,
+        overwrite=options.overwrite,
+        free={"output", "overwrite", "compilation_cache"},
+    )
+    opened.record({})
+    return opened
+
+
+def write_report(folder: Path, options: OutputConfig, **figures: Any) -> None:
+    """Writes `report.json`: the options and what was measured."""
+    write_json_atomic(folder / "report.json", {"options": dataclasses.asdict(options), **figures})
+
+
+def gather_lessons(
+    dialogues: int, what: str, demonstrate_some: Callable[[int], dict[str, Lessons]]
+) -> dict[str, Lessons]:
+    """Joins each agent's lessons from dialogues that are demonstrated a part at a time.
+
+    Args:
+      dialogues: how many in all.
+      what: names them in the progress bar.
+      demonstrate_some: makes the lessons of that many more dialogues.
+    """
+    parts = []
+    with progress_bar(dialogues, f"demonstrations, {what}") as progress:
+        for done in range(0, dialogues, _AT_ONCE):
+            count = min(_AT_ONCE, dialogues - done)
+            parts.append(demonstrate_some(count))
+            progress.update(done + count)
+    return {
+        agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
+        for agent in parts[0]
+    }
 
 
 def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
@@ -239,17 +269,21 @@ def nano_dialogues(seed: int, count: int, split: str = "train") -> list[Conversa
 
 def tokenizer_texts() -> Iterator[str]:
     """Yields texts for the tokenizer: facts, questions, answers and operations, as they occur."""
-    yield from ["user\nassistant\n"] * 50
-    yield from ["Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"] * 50
+    yield from FORMS
     for record in generate(0, 500, split="tokenizer", **NANO_DIALOGUES):
-        for session in record["observation"].values():
-            yield from (f" {note}" for told in session.values() for note, _ in told)
-        for item in record["qa"]:
-            yield f" {item['question']} **Answer:** {item['answer']}"
-        for operation in record["gold_operations"]:
-            event = Event[operation["event"]]
-            place = 0 if event.names_memory else -1
-            yield compact_response([Written(event, place, operation["text"])])
+        yield from record_texts(record)
+
+
+def record_texts(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the facts, questions, answers and operations of a generated dialogue."""
+    for session in record["observation"].values():
+        yield from (f" {note}" for told in session.values() for note, _ in told)
+    for item in record["qa"]:
+        yield f" {item['question']} **Answer:** {item['answer']}"
+    for operation in record["gold_operations"]:
+        event = Event[operation["event"]]
+        place = 0 if event.names_memory else -1
+        yield compact_response([Written(event, place, operation["text"])])
 
 
 def demonstrated(
@@ -300,9 +334,10 @@ def equal_share(acting: Acting, decoder: Decoder, params: dict, lessons: Lessons
         tokens, length = jax.device_get(
             write(params, lessons.prompt[rows], lessons.prompt_length[rows])
         )
-        mask = np.arange(tokens.shape[-1]) < lessons.response_length[rows, None]
+        width = lessons.response.shape[-1]  # may be cropped; a longer output has another length
+        mask = np.arange(width) < lessons.response_length[rows, None]
         same = (length == lessons.response_length[rows]) & np.all(
-            (tokens == lessons.response[rows]) | ~mask, axis=-1
+            (tokens[:, :width] == lessons.response[rows]) | ~mask, axis=-1
         )
         right += int(same[valid].sum())
     return right / len(lessons.prompt)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.agent_folder import write_settings
@@ -25,7 +24,6 @@ from memr1_jax.agents.extractor import (
     prompt_tokens,
     write_facts,
 )
-from memr1_jax.agents.targets import Written, compact_response
 from memr1_jax.agents.templates import load_template
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
@@ -33,13 +31,22 @@ from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.precision import float32_copy
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
-from memr1_jax.run.files import write_json_atomic
-from memr1_jax.run.progress import progress_bar, table
-from memr1_jax.run.run_folder import RunFolder
-from memr1_jax.studies.nano import Lessons, demonstrated, equal_share, falling_rate, teach
-from memr1_jax.text.events import Event
+from memr1_jax.run.progress import table
+from memr1_jax.studies.nano import (
+    FORMS,
+    Lessons,
+    demonstrated,
+    equal_share,
+    falling_rate,
+    gather_lessons,
+    new_folder,
+    record_texts,
+    teach,
+    write_report,
+)
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
 SHAPE = DecoderConfig(  # 1.1 million parameters
@@ -77,7 +84,6 @@ _DIALOGUES = {
     "repeats": 0.1,
 }
 _AGENTS = ("extract", "manager", "answer")
-_AT_ONCE = 250  # dialogues that are turned into demonstrations together
 _SMALL_TALK = 0.2  # share of the turns without facts that are demonstrated
 
 
@@ -113,15 +119,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
       UserError: an option makes no sense, or the folder holds a run.
     """
     check(options)
-    opened = RunFolder(
-        options.output,
-        "nano_agents",
-        options,
-        resume=False,
-        overwrite=options.overwrite,
-        free={"output", "overwrite", "compilation_cache"},
-    )
-    opened.record({})
+    opened = new_folder(options, "nano_agents")  # held until the model is written
     folder = opened.path
     texts = _texts(options.open_words)
     start = write_small_model(folder / "untaught", texts, shape, options.seed)
@@ -138,27 +136,20 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     )
 
     def lessons(dialogues: int, what: str) -> dict[str, Lessons]:
-        parts: dict[str, list[Lessons]] = {agent: [] for agent in _AGENTS}
-        with progress_bar(dialogues, f"demonstrations, {what}") as progress:
-            for done in range(0, dialogues, _AT_ONCE):
-                count = min(_AT_ONCE, dialogues - done)
-                told = open_dialogues(next(seeds), count, options.open_words, split=what)
-                found = demonstrated(pair, models, told)
-                found["extract"] = extractions(extractor, pair.encoder, model.tokenizer, told)
-                for agent, part in found.items():
-                    parts[agent].append(part)
-                progress.update(done + count)
-        return {
-            agent: _cropped(Lessons(*map(np.concatenate, zip(*parts[agent], strict=True))))
-            for agent in _AGENTS
-        }
+        def demonstrate_some(count):
+            told = open_dialogues(next(seeds), count, options.open_words, split=what)
+            found = demonstrated(pair, models, told)
+            return {"extract": extractions(extractor, pair.encoder, model.tokenizer, told), **found}
+
+        found = gather_lessons(dialogues, what, demonstrate_some)
+        return {agent: _cropped(lessons) for agent, lessons in found.items()}
 
     test, clean = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
     agents = {"extract": extractor, "manager": pair.manager, "answer": pair.answerer}
     params = teach(
         agents,
         model.decoder,
-        jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params),
+        float32_copy(model.params),
         clean,
         "right",
         rate=falling_rate(options.learning_rate, options.steps, warmup=100),
@@ -179,9 +170,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
     write_settings(made, config, "extracted", jax.device_get(pair.tools.embedder))
-    write_json_atomic(
-        folder / "report.json", {"options": dataclasses.asdict(options), "equal_to_gold": scores}
-    )
+    write_report(folder, options, equal_to_gold=scores)
     print(f"The model is in {made}")
     return made
 
@@ -240,8 +229,7 @@ def _cropped(lessons: Lessons, share: float = 0.995) -> Lessons:
 
 def _texts(open_words: float) -> Iterator[str]:
     """Yields the tokenizer's training texts: turns, facts, questions, answers and operations."""
-    yield from ["user\nassistant\n"] * 50
-    yield from ["Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"] * 50
+    yield from FORMS
     yield from [f"Turn of: :\nFacts:\n- \n{NOTHING}\n"] * 50
     records: list[Mapping[str, Any]] = generate(
         0, 500, split="tokenizer", open_words=open_words, **_DIALOGUES
@@ -250,11 +238,4 @@ def _texts(open_words: float) -> Iterator[str]:
         for name, value in record["conversation"].items():
             if isinstance(value, list) and name.startswith("session_"):
                 yield from (f" {turn['text']}" for turn in value)
-        for session in record["observation"].values():
-            yield from (f" {note}" for told in session.values() for note, _ in told)
-        for item in record["qa"]:
-            yield f" {item['question']} **Answer:** {item['answer']}"
-        for operation in record["gold_operations"]:
-            event = Event[operation["event"]]
-            place = 0 if event in (Event.UPDATE, Event.DELETE) else -1
-            yield compact_response([Written(event, place, operation["text"])])
+        yield from record_texts(record)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -29,11 +28,16 @@ from memr1_jax.data.encode import Encoder
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.models.decoder import Block
 from memr1_jax.models.hf.hf_weights import export_params
+from memr1_jax.models.precision import float32_copy
 from memr1_jax.options import at_least, between, check, option, with_default, with_options
-from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
-from memr1_jax.run.run_folder import RunFolder
-from memr1_jax.studies.nano import NANO_SIZES, falling_rate, nano_dialogues
+from memr1_jax.studies.nano import (
+    NANO_SIZES,
+    falling_rate,
+    nano_dialogues,
+    new_folder,
+    write_report,
+)
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
@@ -97,15 +101,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
       UserError: an option makes no sense, or the folder holds a run.
     """
     check(options)
-    opened = RunFolder(
-        options.output,
-        "nano_judge",
-        options,
-        resume=False,
-        overwrite=options.overwrite,
-        free={"output", "overwrite", "compilation_cache"},
-    )
-    opened.record({})
+    opened = new_folder(options, "nano_judge")  # held until the judge is written
     folder = opened.path
     settings = with_options(ExperimentConfig(), model="nano", reward="judge", **NANO_SIZES)
     models = load_models(settings)
@@ -116,7 +112,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
     tests = list(shown_answers(tests, options.seed + 1))
     mark = functools.partial(right_by_kind, pair, tests)
 
-    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), models.judge.params)
+    params = float32_copy(models.judge.params)
     before = mark(params)
     params = _teach(options, pair, params, learned)
     after = mark(params)
@@ -141,8 +137,7 @@ def make_nano_judge(options: NanoJudgeConfig) -> Path:
         tokenizer_folder=models.judge.folder,
         dtype="bfloat16",
     )
-    report = {"options": dataclasses.asdict(options), "nano": before, "judge": after}
-    write_json_atomic(folder / "report.json", report)
+    write_report(folder, options, nano=before, judge=after)
     print(f"The judge is in {made}")
     return made
 

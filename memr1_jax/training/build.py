@@ -17,6 +17,7 @@ from memr1_jax.agents.consult import FrozenAnswerer
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
+from memr1_jax.models.precision import float32_copy
 from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.rl.imitation import imitation_update
 from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
@@ -49,7 +50,7 @@ def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
     lora = lora_of(options)
     if lora is not None:
         return init_adapters(model.config, lora, run_key(options.seed, agent, "adapters"))
-    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), model.params)
+    return float32_copy(model.params)
 
 
 def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
