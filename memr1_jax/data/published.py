@@ -1,7 +1,6 @@
 """Finds and fetches the files of published data sets, and identifies them by sha256."""
 
 import dataclasses
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from memr1_jax.data.hub import local_path
 from memr1_jax.errors import UserError
+from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
@@ -122,12 +122,6 @@ def _given(file: PublishedFile, path: Path) -> Path:
 
 def identify(file: PublishedFile, path: str | os.PathLike) -> Found:
     """Identifies the edition of `file` at `path`."""
-    sha256 = digest(path)
+    sha256 = file_digest(path)
     edition = file.editions.get(sha256, Edition(UNKNOWN))
     return Found(Path(path), edition.name, sha256, edition.counts)
-
-
-def digest(path: str | os.PathLike) -> str:
-    """Computes the sha256 of a file."""
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

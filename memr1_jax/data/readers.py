@@ -16,9 +16,10 @@ from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_c
 from memr1_jax.data.own_dialogues import load_own_dialogues
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
-from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, digest, find
+from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, find
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.run.checksums import file_digest
 
 PathLike = str | os.PathLike
 
@@ -135,7 +136,7 @@ def read_own(
         raise UserError("One's own dialogues need --data_path, the file of JSON lines.")
     path = one_file(path)
     conversations = load_own_dialogues(path, session_gap, drop_unknown_turns)
-    return Read(path.name, (Found(path, "own", digest(path), {}),), conversations)
+    return Read(path.name, (Found(path, "own", file_digest(path), {}),), conversations)
 
 
 def count(conversations: Sequence[Conversation]) -> dict[str, int]:

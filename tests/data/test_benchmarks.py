@@ -15,6 +15,7 @@ from memr1_jax.data.published import Edition
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.run import download
+from memr1_jax.run.checksums import file_digest
 
 UNKNOWN = pytest.mark.filterwarnings("ignore:.*not a known edition")
 
@@ -90,7 +91,7 @@ def test_a_part_is_never_called_the_whole(write, sample):
     parts = [sample | {"sample_id": name} for name in ("conv-26", "conv-41")]
     path = write(parts)
     benchmark = load_benchmark("locomo", path, split="train")
-    name = f"LoCoMo, 2 of 10 conversations, unknown edition {readers.digest(path)[:12]}"
+    name = f"LoCoMo, 2 of 10 conversations, unknown edition {file_digest(path)[:12]}"
     assert benchmark.name == name and benchmark.split == "train"
     assert benchmark.description == (
         f"{name}, train split: 1 conversation, 4 sessions, 8 turns, "
@@ -107,13 +108,13 @@ def test_an_edited_file_of_the_same_size_goes_by_its_digest(write, sample, monke
     published = [sample | {"sample_id": "conv-26"}]
     path = write(published)
     counts = {"conversations": 1, "sessions": 4, "turns": 8, "questions": 9}
-    editions = {readers.digest(path): Edition("official", counts)}
+    editions = {file_digest(path): Edition("official", counts)}
     monkeypatch.setattr(readers.locomo, "LOCOMO", dataclasses.replace(LOCOMO, editions=editions))
     assert load_benchmark("locomo", path).name == "LoCoMo"
     published[0]["qa"][0]["answer"] = "four"
     edited = write(published, "edited.json")
     assert load_benchmark("locomo", edited).name == (
-        f"LoCoMo, unknown edition {readers.digest(edited)[:12]}"
+        f"LoCoMo, unknown edition {file_digest(edited)[:12]}"
     )
 
 
@@ -146,7 +147,7 @@ def test_two_conversations_of_one_name_are_refused(write, sample):
 
 def test_a_known_file_must_hold_what_it_is_known_to_hold(write, sample, monkeypatch):
     path = write([sample])
-    digest = readers.digest(path)
+    digest = file_digest(path)
     counts = {"conversations": 1, "questions": 9}
     monkeypatch.setitem(LOCOMO.editions, digest, Edition("tiny", counts))
     assert load_benchmark("locomo", path, strict=True).variant == "tiny"

@@ -1,7 +1,6 @@
 """The dialogues that a table is made on, and a title that states their origin."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from memr1_jax.data.question_lists import listed, read_question_list
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.options import user_path
+from memr1_jax.run.checksums import file_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
             facts_per_session=options.synthetic_facts,
         )
     conversations = load_conversations(path)
-    digest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    digest = {path.name: file_digest(path)}
     chosen = split(conversations, name)
     asked = sum(len(conversation.questions) for conversation in chosen)
     title = f"Generated dialogues: {len(chosen)} conversations, {asked} questions"
@@ -95,7 +95,7 @@ def _data(options, title, sha256, conversations, statistics, summaries) -> Table
     if options.questions:
         path = user_path(options.questions)
         chosen = listed(conversations, read_question_list(path))
-        sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256[path.name] = file_digest(path)
         which = f"those of the list {path.name}, of"
     else:
         chosen, which = asking(conversations, options.eval_questions), "evenly spread over"
