@@ -29,7 +29,7 @@ _NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat")
 
 @dataclasses.dataclass(frozen=True)
 class AgentSettings:
-    """How the agents of a folder were trained: option values by name, and the source of facts."""
+    """Says how a folder's agents were trained: option values by name, and the source of facts."""
 
     options: dict[str, Any]
     facts: str

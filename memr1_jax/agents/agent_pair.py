@@ -25,7 +25,7 @@ from memr1_jax.text.grammar import build_grammar, fewest_tokens
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """Who acts, who answers and who judges; they may be one and the same model."""
+    """Holds the models that act, answer and judge; they may be one and the same."""
 
     manager: Model
     answerer: Model

@@ -7,7 +7,7 @@ MULTIPLE_CHOICE_METRICS = ("accuracy_personamem_official", "accuracy_marked_opti
 _MARK, _END_MARK = "<final_answer>", "</final_answer>"
 _IN_BRACKETS = re.compile(r"\(([a-d])\)")
 _ALONE = re.compile(r"\b([a-d])\b")
-# Neither the article nor the d of "I'd": a letter after "option", a capital A amid a sentence, or a
+# Neither the article nor the d of "I'd": a letter after "option", a capital A in a sentence, or a
 # letter that no word follows where it is an a.
 _MARKED = re.compile(
     r"\b(?i:option|choice)\s+([a-dA-D])\b"

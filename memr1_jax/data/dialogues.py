@@ -136,11 +136,11 @@ def _own_dialogues(
 ) -> tuple[list[Conversation], list[Conversation]]:
     loaded = load_own_dialogues(path, options.session_gap, options.drop_unknown_turns)
     conversations = list(map(turns_as_facts, loaded))
-    amid = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
-    if amid:
+    early = sum(not _asked_at_the_end(c, q) for c in conversations for q in c.questions)
+    if early:
         warnings.warn(
             f'Questions of {options.data_path} that "after" asks amid the dialogue are left out:'
-            f" {amid}.",
+            f" {early}.",
             stacklevel=2,
         )
         conversations = [

@@ -1,6 +1,6 @@
 """Passes over a model's reasoning before its answer; no rule and no scanner reads it.
 
-Reasoning ends at the last `</think>`. A text that then begins with `<think>` was cut off amid its
+Reasoning ends at the last `</think>`. A text that then begins with `<think>` was cut off within its
 reasoning and says nothing.
 """
 

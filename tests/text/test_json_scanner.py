@@ -186,7 +186,7 @@ KEPT = {  # with salvage and without
         ["a", "c"],
         ["a"],
     ),
-    # After a fault no object is looked for amid a line: it may be a quoted text.
+    # After a fault no object is looked for within a line: it may be a quoted text.
     '{"op":"ADD","text":"a"}\n{"op":"ADD","text":"b"c {"op":"ADD","text":"d"}': (["a"], ["a"]),
 }
 

@@ -16,8 +16,8 @@ def blotter(key: str) -> Callable[[str], str]:
     """Returns a function that replaces the key by `***`.
 
     It finds the key in upper and lower case, with any of its characters encoded for addresses (also
-    repeatedly), JSON, C or HTML, in hexadecimal, and in either alphabet of base64, also amid other
-    text. Keys of fewer than eight characters are words that are no secret, and stay.
+    repeatedly), JSON, C or HTML, in hexadecimal, and in either alphabet of base64, inside other
+    text as well. Keys of fewer than eight characters are words that are no secret, and stay.
     """
     if len(key) < _SHORTEST:
         return lambda text: text
