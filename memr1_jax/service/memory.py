@@ -4,6 +4,7 @@ Names, arguments and replies are mem0's, of versions 1 and 2. Added are `answer`
 `retry`, `as_of=` on reads, `explain=True`, and the events UPDATE, DELETE and NONE of `add`.
 """
 
+import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,10 @@ from memr1_jax.service.batching import Job
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.messages import clean, read_messages, read_metadata
 from memr1_jax.service.reading import Reading
-from memr1_jax.service.records import Entry, Here, Kind, Message, Outdated, State, new_state
+from memr1_jax.service.records import Entry, Here, Kind, Message, State, new_state, until_current
 from memr1_jax.service.replies import entry_reply
 from memr1_jax.service.scope import Scope
+from memr1_jax.service.store import scope_of
 from memr1_jax.service.undo import bare, undo
 
 _UNSET: Any = object()
@@ -107,7 +109,8 @@ class Memory(Reading):
             for place, message in enumerate(said)
             if message.role != "system" and message.content.strip()
         ]
-        while True:
+
+        def attempt() -> list[Entry]:
             found, moment = self.store.snapshot(scope, ""), clock.now()
             taken: dict[str, int] = {}
             for speaker in {message.speaker for _, message in kept}:
@@ -124,12 +127,11 @@ class Memory(Reading):
                 actor, memory = message.speaker, str(uuid.uuid4())
                 details = {"message": Here(place)}
                 entries.append(Entry(Kind.ADD, memory, None, state, time, actor, details))
-            try:
-                stamp = {"version": found.version, "moment": moment}
-                self.store.write(scope, entries, call=call, messages=said, **stamp)
-                return entries
-            except Outdated:
-                continue
+            stamp = {"version": found.version, "moment": moment}
+            self.store.write(scope, entries, call=call, messages=said, **stamp)
+            return entries
+
+        return until_current(attempt)
 
     def update(
         self,
@@ -177,17 +179,15 @@ class Memory(Reading):
         return {"message": "Memory deleted successfully!"}
 
     def _replace(self, memory: str, kind: Kind, changed, time: str | None) -> None:
-        while True:
+        def attempt() -> None:
             scope, state = self.store.scope_of(memory=memory), bare(self.store.memory(memory))
             if state is None:
                 raise Unknown(f"The memory {memory!r} was deleted. `undo` brings it back.")
             moment = clock.now()
             entry = Entry(kind, memory, state, changed(state, moment), time or moment)
-            try:
-                self.store.write(scope, [entry], moment=moment)
-                return
-            except Outdated:
-                continue
+            self.store.write(scope, [entry], moment=moment)
+
+        until_current(attempt)
 
     def delete_all(
         self, user_id: Any = None, agent_id: Any = None, run_id: Any = None
@@ -198,19 +198,17 @@ class Memory(Reading):
           Refused: no id was given.
         """
         for scope in self.store.versions(Scope.of(user_id, agent_id, run_id)):
-            while True:
-                found, now = self.store.snapshot(scope, ""), clock.now()
-                entries = [
-                    Entry(Kind.DELETE, memory, bare(state), None, now)
-                    for memory, state in found.states.items()
-                ]
-                try:
-                    if entries:
-                        self.store.write(scope, entries, version=found.version)
-                    break
-                except Outdated:
-                    continue
+            until_current(functools.partial(self._delete_scope, scope))
         return {"message": "Memories deleted successfully!"}
+
+    def _delete_scope(self, scope: Scope) -> None:
+        found, now = self.store.snapshot(scope, ""), clock.now()
+        entries = [
+            Entry(Kind.DELETE, memory, bare(state), None, now)
+            for memory, state in found.states.items()
+        ]
+        if entries:
+            self.store.write(scope, entries, version=found.version)
 
     def undo(
         self,
@@ -233,8 +231,7 @@ class Memory(Reading):
             event = int(event_id)
         named = {"memory": memory_id or "", "call": call or "", "event": event}
         scope = self.store.scope_of(**named)
-        done = set(undo(self.store, scope, **named))
-        events = [e for e in self.store.events(scope) if e.id in done]
+        events = self.store.events(scope, ids=undo(self.store, scope, **named))
         return {
             "results": [
                 {
@@ -261,7 +258,7 @@ class Memory(Reading):
         for event in events:
             if event.kind != Kind.FAILED or event.id in done:
                 continue
-            exact = Scope(event.user_id, event.agent_id, event.run_id)
+            exact = scope_of(event)
             (row,) = self.store.messages(exact, ids=[event.details["message"]])
             message = Message(row.role, row.speaker, row.content, row.event_time)
             extra = {"retries": event.id}

@@ -1,13 +1,15 @@
 """Records of the memory database: events, messages and the state of a memory."""
 
+import contextlib
 import dataclasses
 import enum
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from memr1_jax.service import clock
 
 State = dict[str, Any]  # of one memory; see `new_state`
+Result = TypeVar("Result")
 
 
 class Kind(enum.StrEnum):
@@ -23,6 +25,13 @@ class Kind(enum.StrEnum):
 
 class Outdated(Exception):
     """Somebody else wrote to the scope in the meantime: read it again."""
+
+
+def until_current(attempt: Callable[[], Result]) -> Result:
+    """Reads and writes by `attempt`, again where somebody else wrote in between."""
+    while True:
+        with contextlib.suppress(Outdated):
+            return attempt()
 
 
 @dataclasses.dataclass(frozen=True)

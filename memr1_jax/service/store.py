@@ -149,16 +149,29 @@ class Store:
             }
 
     def events(
-        self, scope: Scope, *, memories: Iterable[str] = (), call: str = "", event: int = 0
+        self,
+        scope: Scope,
+        *,
+        memories: Iterable[str] = (),
+        call: str = "",
+        ids: Iterable[int] = (),
     ) -> list[sa.Row]:
-        """Returns events under the ids of a scope in their order: of memories, a call, or all."""
+        """Returns events under the ids of a scope in their order; empty arguments let all pass.
+
+        Args:
+          scope: whose.
+          memories: of these memories alone.
+          call: of this call alone.
+          ids: with these numbers alone.
+        """
         table = schema.events
         query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
         if names := list(memories):
             query = query.where(table.c.memory.in_(names))
-        for column, value in ((table.c.call, call), (table.c.id, event)):
-            if value:
-                query = query.where(column == value)
+        if numbers := list(ids):
+            query = query.where(table.c.id.in_(numbers))
+        if call:
+            query = query.where(table.c.call == call)
         with self._engine.connect() as connection:
             return list(connection.execute(query.order_by(table.c.id)).all())
 

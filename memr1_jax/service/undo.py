@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from memr1_jax.service.errors import Refused
-from memr1_jax.service.records import Entry, Kind, Outdated, State
+from memr1_jax.service.records import Entry, Kind, State, until_current
 from memr1_jax.service.scope import IDS, Scope
-from memr1_jax.service.store import Store
+from memr1_jax.service.store import Store, scope_of
 
 
 def undo(
@@ -20,15 +20,13 @@ def undo(
     Raises:
       Refused: there is nothing to take back, or a later event changed the same memory.
     """
-    while True:
-        try:
-            return _undo(store, scope, memory, call, event)
-        except Outdated:  # somebody wrote since it was read
-            continue
+    return until_current(lambda: _undo(store, scope, memory, call, event))
 
 
 def _undo(store: Store, scope: Scope, memory: str, call: str, event: int) -> list[int]:
-    found = store.events(scope, memories=[memory] if memory else (), call=call, event=event)
+    found = store.events(
+        scope, memories=[memory] if memory else (), call=call, ids=[event] if event else ()
+    )
     touched = {e.memory for e in found if e.memory is not None}
     standing = _standing(store.events(scope, memories=touched)) if touched else {}
     changing = [e for e in found if e.memory is not None and standing.get(e.id)]
@@ -50,8 +48,7 @@ def _undo(store: Store, scope: Scope, memory: str, call: str, event: int) -> lis
             Entry(Kind.UNDO, past.memory, current, past.before, past.event_time, reverts=past.id)
         )
         states[past.memory] = past.before
-    exact = Scope(changing[0].user_id, changing[0].agent_id, changing[0].run_id)
-    return store.write(exact, entries)
+    return store.write(scope_of(changing[0]), entries)
 
 
 def bare(state: State | None) -> State | None:
