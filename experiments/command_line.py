@@ -9,29 +9,11 @@ from typing import Any
 from absl import app, flags, logging
 
 from memr1_jax.errors import UserError
-from memr1_jax.flag_files import expanded
-from memr1_jax.flags import define_flags, given_options
+from memr1_jax.flags import define_flags, given_options, read_arguments
 from memr1_jax.options import check, entries
 from memr1_jax.run.compiled import keep_compiled_programs
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
-_LONGEST_NAME = 100  # characters of a flag
-
-
-def read_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Reads a command line, the name of the command first, with the flag files that it names.
-
-    Raises:
-      UserError: an argument is no flag, or a flag file cannot be read.
-      flags.Error: a flag is not known, or its value is none.
-    """
-    arguments = expanded(argv[1:])
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if name.startswith("-") and len(name) > _LONGEST_NAME:  # absl compares it with all others
-            raise UserError(f"Unknown command line flag of {len(name)} characters: {name[:40]}...")
-    if rest := values([argv[0], *arguments])[1:]:
-        raise UserError(f"{rest[0]!r} is no flag. Every option is one, as --name=value.")
 
 
 def parsed(options: type, values: flags.FlagValues = flags.FLAGS) -> Any:
@@ -75,7 +57,7 @@ def run(
             print(f"{about.strip()}\n{help_text(options)}", flush=True)
             sys.exit()
         with _sentences():
-            read_flags(argv)
+            read_arguments(argv)
 
     def work(_):
         logging.set_verbosity(logging.WARNING)  # orbax reports every file at INFO

@@ -95,7 +95,7 @@ def _lines(path: Path) -> list[str]:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"The flag file {path} cannot be read: {why}.") from error
     lines = []
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+    for number, line in enumerate(map(str.strip, text.split("\n")), 1):
         if line and not line.startswith(("#", "//")):
             if not line.startswith("-"):
                 raise UserError(

@@ -14,6 +14,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.flag_files import expanded
 from memr1_jax.options import Range, check, entries, with_options
 
+_LONGEST_NAME = 100  # characters of a flag
 _FORMER = "Former names: accepted in this version"
 
 
@@ -109,6 +110,22 @@ def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_flag(former, values, module_name=_FORMER)
 
 
+def read_arguments(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """Reads a command line, the name of the command first, with the flag files that it names.
+
+    Raises:
+      UserError: an argument is no flag, or a flag file cannot be read.
+      flags.Error: a flag is not known, or its value is none.
+    """
+    arguments = expanded(argv[1:])
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and len(name) > _LONGEST_NAME:  # absl compares it with all others
+            raise UserError(f"Unknown command line flag of {len(name)} characters: {name[:40]}...")
+    if rest := values([argv[0], *arguments])[1:]:
+        raise UserError(f"{rest[0]!r} is no flag. Every option is one, as --name=value.")
+
+
 def given_options(options: type, values: flags.FlagValues = flags.FLAGS) -> tuple[Any, list[str]]:
     """Makes the record from parsed flags, and lists the flags that were given."""
     names = [entry.flag for entry in entries(options())]
@@ -125,11 +142,9 @@ def read_flags(options: type, arguments: Sequence[str]) -> tuple[Any, list[str]]
     values = flags.FlagValues()
     define_flags(options, values)
     try:
-        rest = values(["", *expanded(arguments)])[1:]
+        read_arguments(["", *arguments], values)
     except flags.Error as error:
         raise UserError(f"{error}") from error
-    if rest:
-        raise UserError(f"{rest[0]!r} is no flag. Every option is one, as --name=value.")
     found, given = given_options(options, values)
     check(found)
     return found, given

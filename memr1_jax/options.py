@@ -150,9 +150,20 @@ def current_names(options: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in stored.items()}
 
 
+def changed_flags(options: Any) -> list[str]:
+    """Lists the flags whose values are not their defaults."""
+    defaults = flag_values(type(options)())
+    return [flag for flag, value in flag_values(options).items() if value != defaults[flag]]
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Spells values by flag as arguments of a command."""
+    return [f"--{flag}={value}" for flag, value in values.items()]
+
+
 def flags_text(options: Any) -> str:
     """Writes a record as a flag file."""
-    return "".join(f"--{flag}={value}\n" for flag, value in flag_values(options).items())
+    return "".join(f"{argument}\n" for argument in as_flags(flag_values(options)))
 
 
 def with_options(options: Record, **values: Any) -> Record:

@@ -15,7 +15,14 @@ from memr1_jax.memory.embedder import Embedder
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
 from memr1_jax.models.hf.folders import RETRIEVAL, SETTINGS
 from memr1_jax.models.hf.sources import local_folder
-from memr1_jax.options import Record, check, flag_values, with_options
+from memr1_jax.options import (
+    Record,
+    as_flags,
+    changed_flags,
+    check,
+    flag_values,
+    with_options,
+)
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import loads
 from memr1_jax.run.records import typed
@@ -99,15 +106,12 @@ def with_model_settings(
     if settings is None:
         return options
     values = flag_values(options)
-    if given is None:
-        defaults = flag_values(type(options)())
-        given = [flag for flag, value in values.items() if value != defaults[flag]]
+    given = set(changed_flags(options) if given is None else given)
     taken = {
         name: value
         for name, value in settings.options.items()
-        if name not in set(given) and value != values[name]
+        if name not in given and value != values[name]
     }
     if taken:
-        told = " ".join(f"--{name}={value}" for name, value in taken.items())
-        say(f"As --model={options.model} was trained: {told}.")
+        say(f"As --model={options.model} was trained: {' '.join(as_flags(taken))}.")
     return with_options(options, model_settings=False, **taken)

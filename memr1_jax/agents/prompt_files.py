@@ -144,7 +144,7 @@ def parse_prompt(name: str, source: str) -> PromptText:
 def _parse_head(name: str, text: str) -> PromptHead:
     known = [field.name for field in dataclasses.fields(PromptHead)]
     values = {}
-    for line in filter(str.strip, text.splitlines()):
+    for line in filter(str.strip, text.split("\n")):
         key, colon, value = (part.strip() for part in line.partition(":"))
         if not colon or key not in known or key in values:
             raise UserError(

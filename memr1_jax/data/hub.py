@@ -83,7 +83,6 @@ def _from_tables(repository: str) -> Path:
         belongs = {"split": split} if len(loaded) > 1 and split in _SPLITS else {}
         lines += [json.dumps(belongs | _present(row), default=str) for row in rows]
     path = cache_folder() / "datasets" / f"{repository.replace('/', '--')}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(path, "".join(f"{line}\n" for line in lines))
     return path
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from memr1_jax.errors import UserError
-from memr1_jax.options import flag_values, with_options
+from memr1_jax.options import as_flags, changed_flags, flag_values, with_options
 
 Options = TypeVar("Options")
 
@@ -77,20 +77,14 @@ def with_recipe(
             " them out."
         )
     values = flag_values(options)
-    if given is None:
-        defaults = flag_values(type(options)())
-        given = [flag for flag, value in values.items() if value != defaults[flag]]
+    given = changed_flags(options) if given is None else given
     parts = RECIPES[name]
     kept = [part for part in parts if part in given and values[part] != parts[part]]
     chosen = {part: value for part, value in parts.items() if part not in kept}
-    say(f"--recipe={name} sets {_as_flags(chosen)}.")
+    say(f"--recipe={name} sets {' '.join(as_flags(chosen))}.")
     if kept:
         won = {part: values[part] for part in kept}
-        say(f"Given explicitly, and so not the recipe's: {_as_flags(won)}.")
+        say(f"Given explicitly, and so not the recipe's: {' '.join(as_flags(won))}.")
     if name in ABSENT:
         say(f"Absent from {name} here: {ABSENT[name]}.")
     return with_options(options, recipe="", **chosen)
-
-
-def _as_flags(values):
-    return " ".join(f"--{name}={value}" for name, value in values.items())

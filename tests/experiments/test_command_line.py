@@ -13,10 +13,12 @@ import pytest
 from absl import flags
 from commands import COMMANDS, KINDS
 
-from experiments.command_line import define_flags, help_text, parsed, read_flags
+from experiments.command_line import define_flags, help_text, parsed
 from memr1_jax.errors import UserError
 from memr1_jax.flag_files import HOME, expanded
+from memr1_jax.flags import read_arguments
 from memr1_jax.options import check, entries, flags_text, with_options
+from memr1_jax.training.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def parse(kind: type, *arguments: str):
     values = flags.FlagValues()
     define_flags(kind, values)
-    read_flags(["test", *arguments], values)
+    read_arguments(["test", *arguments], values)
     return parsed(kind, values)
 
 
@@ -219,17 +221,20 @@ def test_a_mistake_is_one_sentence_and_status_2(module, arguments, message):
     assert message in refused(module, *arguments)
 
 
-def test_a_flag_with_an_endless_name_is_refused_in_a_sentence():
+def test_a_flag_with_an_endless_name_is_refused_in_a_sentence(tmp_path):
     """Guards against the recursive search for a similar name."""
     values = flags.FlagValues()
     define_flags(KINDS["experiments.report"], values)
     for name in ("9" * 5000, "outputs" * 20):
         with pytest.raises(UserError, match="Unknown command line flag of [0-9]+ characters: --"):
-            read_flags(["test", f"--{name}=1"], values)
+            read_arguments(["test", f"--{name}=1"], values)
+        (tmp_path / "long.flags").write_text(f"--{name}=1\n")
+        with pytest.raises(UserError, match="Unknown command line flag of [0-9]+ characters: --"):
+            ExperimentConfig.from_flags(tmp_path / "long.flags")
     with pytest.raises(flags.UnrecognizedFlagError, match="outpu"):
-        read_flags(["test", "--outpu=1"], values)
+        read_arguments(["test", "--outpu=1"], values)
     with pytest.raises(UserError, match="'more' is no flag"):
-        read_flags(["test", "more"], values)
+        read_arguments(["test", "more"], values)
 
 
 def test_a_table_without_any_row_that_ran_is_a_failure(tmp_path):

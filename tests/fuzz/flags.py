@@ -7,9 +7,10 @@ from pathlib import Path
 from absl import flags
 from commands import KINDS
 
-from experiments.command_line import define_flags, parsed, read_flags
+from experiments.command_line import define_flags, parsed
 from memr1_jax.bench.tables.job import make_table
 from memr1_jax.errors import UserError
+from memr1_jax.flags import read_arguments
 from memr1_jax.options import entries, flags_text
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.evaluation import evaluate
@@ -52,7 +53,7 @@ def _parse(command: str, arguments: list[str]):
     values = flags.FlagValues()
     define_flags(record, values)
     try:
-        read_flags(["fuzz", *arguments], values)
+        read_arguments(["fuzz", *arguments], values)
     except flags.Error as error:
         raise UserError(str(error)[:1000]) from error  # what was typed may be long
     return parsed(record, values)
