@@ -9,6 +9,7 @@ Weights come from the turns of the training and validation conversations.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,7 +33,6 @@ from memr1_jax.run.progress import table
 from memr1_jax.text.plain import one_line, plain_encoder, whole
 
 DEPTHS = (5, 10, 30)
-WIDTH = 128  # tokens in a turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,27 +90,39 @@ def rank_by_vectors(embed_texts: Embed, texts: Sequence[str], queries: Sequence[
     return np.argsort(-scores, axis=1, kind="stable")
 
 
-def most_rows(conversations: Sequence[Conversation]) -> tuple[int, int]:
-    """Returns rows for the turns and the questions of any conversation, so that one program fits.
+class Sizes(NamedTuple):
+    """Rows for the turns and the questions of any conversation, and the tokens of the longest."""
+
+    turns: int
+    questions: int
+    width: int
+
+
+def most(conversations: Sequence[Conversation], tokenizer) -> Sizes:
+    """Measures the conversations, so that one program fits all and no text is cut.
 
     There are at least as many turns as the deepest ranking has places.
     """
-    return (
+    tokenize = plain_encoder(tokenizer)
+    texts = {text for c in conversations for text in memories(c)}
+    texts |= {question.question for c in conversations for question in _with_evidence(c)}
+    return Sizes(
         max(max(DEPTHS), *(len(c.turns) for c in conversations)),
         max(1, *(len(_with_evidence(c)) for c in conversations)),
+        max(1, *(len(tokenize(one_line(text))) for text in texts)),
     )
 
 
 def rank_by_embedder(
     tokenizer,
     embedder: Embedder,
-    rows: tuple[int, int],
+    sizes: Sizes,
     texts: Sequence[str],
     queries: Sequence[str],
 ) -> np.ndarray:
     """Ranks by the package's own path: one bank, its keys, and top-k in compiled code.
 
-    `rows` are those of `most_rows`.
+    `sizes` are those of `most`.
     """
     tokenize = plain_encoder(tokenizer)
 
@@ -118,11 +130,10 @@ def rank_by_embedder(
         ids = [tokenize(one_line(text)) for text in texts]
         empty = np.zeros((len(ids), 1))
         return bank_from_facts(
-            ids, empty, [0] * len(ids), [0] * len(ids), capacity=rows, width=WIDTH
+            ids, empty, [0] * len(ids), [0] * len(ids), capacity=rows, width=sizes.width
         )
 
-    turns, questions = rows
-    found = _search(embedder, encode(texts, turns), encode(queries, questions))
+    found = _search(embedder, encode(texts, sizes.turns), encode(queries, sizes.questions))
     return np.asarray(found.slot)[: len(queries)]
 
 
@@ -159,7 +170,7 @@ def main(options: RecallConfig) -> None:
             f"No question of {options.data_path} names the turns that hold its answer, so there is"
             ' nothing to find. Give --data_path a file whose questions have "evidence".'
         )
-    known, rows = parts["train"] + parts["validation"], most_rows(conversations)
+    known = parts["train"] + parts["validation"]
     texts = [text for conversation in known for text in memories(conversation)]
     if options.model:
         tokenizer, name = load_tokenizer(resolve_model(options.model)), options.model
@@ -167,6 +178,7 @@ def main(options: RecallConfig) -> None:
         tokenizer = train_tokenizer(texts)
         name = "a byte-level BPE of 4,096 tokens, trained here on train and validation turns"
     size = max(tokenizer.get_vocab().values()) + 1
+    sizes = most(conversations, tokenizer)
 
     tfidf = build_tfidf(tokenizer, size, texts, options.features)
     embedders = {f"TF-IDF, {options.features} features": tfidf}
@@ -182,7 +194,7 @@ def main(options: RecallConfig) -> None:
     methods = {"BM25": rank_by_bm25}
     for label, embedder in embedders.items():
         embedder = jax.device_put(embedder)
-        methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder, rows)
+        methods[label] = functools.partial(rank_by_embedder, tokenizer, embedder, sizes)
     if options.minilm:
         methods["MiniLM (all-MiniLM-L6-v2)"] = functools.partial(rank_by_vectors, minilm_embedder())
 

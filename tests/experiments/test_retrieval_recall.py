@@ -6,6 +6,10 @@ import pathlib
 import subprocess
 import sys
 
+from experiments.retrieval_recall import most, train_tokenizer
+from memr1_jax.data.locomo import load_conversations
+from memr1_jax.text.plain import plain_encoder
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -52,6 +56,18 @@ def test_longer_dialogues_than_locomos_are_measured(tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if "BM25" in line]
     cells = [cell.strip() for cell in line.strip("│ ").split("│")]
     assert cells[1:4] == ["100.0"] * 3 and cells[4:7] == ["–"] * 3 and cells[-1] == "100.0"
+
+
+def test_no_turn_is_too_long_to_be_read_whole(tmp_path):
+    path = tmp_path / "wide.json"
+    talk = _conversation("train-1", 3, 2)
+    talk["conversation"]["session_1"][1]["text"] = " ".join(["word"] * 300)
+    path.write_text(json.dumps([talk]))
+    conversations = load_conversations(path)
+    tokenizer = train_tokenizer(["word by word", "K owns a thing"])
+    sizes = most(conversations, tokenizer)
+    assert sizes.turns == 30 and sizes.questions == 2
+    assert sizes.width == len(plain_encoder(tokenizer)("L: " + " ".join(["word"] * 300))) >= 300
 
 
 def test_a_file_without_evidence_is_refused(tmp_path):
