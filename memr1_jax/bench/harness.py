@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from memr1_jax.bench.operations import OperationScorer, question_counts
 from memr1_jax.bench.scoring import Answered, Score, score_by_question
 from memr1_jax.bench.systems.protocol import (
     Answer,
@@ -17,7 +18,7 @@ from memr1_jax.bench.systems.protocol import (
 )
 from memr1_jax.bench.usage import find_evidence
 from memr1_jax.data.tuples import spread
-from memr1_jax.data.types import Conversation, Question
+from memr1_jax.data.types import Conversation, Question, Stage
 
 Run = Callable[[list[Call]], list[Reply]]
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how many
@@ -28,7 +29,8 @@ class RowRun:
     """The outcome of a row.
 
     `bank_items` and `bank_tokens` are summed over the conversations, as they stood at the end. The
-    calls are kept without their messages.
+    calls are kept without their messages. `operations` are the counts of `bench.operations`; there
+    are some where the data set has gold operations or questions on what changed or was never said.
     """
 
     answered: list[Answered]
@@ -38,6 +40,7 @@ class RowRun:
     without_room: int  # memories that were chosen but did not fit, over all questions
     calls: list[tuple[Call, Reply]]
     search_seconds: list[float]
+    operations: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
 def asking(conversations: Sequence[Conversation], most: int) -> list[Conversation]:
@@ -92,18 +95,22 @@ def run_row(
         return replies
 
     answered, counts, searches = [], collections.Counter(), []
+    operations: collections.Counter = collections.Counter()
     items = tokens = without_room = 0
     progress = _Progress(conversations, on_progress)
     for start in range(0, len(conversations), together_at_most):
         wave = conversations[start : start + together_at_most]
         stores = [system.start(conversation.speakers) for conversation in wave]
+        scorers = [OperationScorer(c) if c.operations else None for c in wave]
         found: list[list[Answered]] = [[] for _ in wave]
         for level in range(max(len(conversation.stages) for conversation in wave)):
             at = [place for place, c in enumerate(wave) if level < len(c.stages)]
             stages = [wave[place].stages[level] for place in at]
-            together(
-                [_read(stores[p], s, progress) for p, s in zip(at, stages, strict=True)], recorded
-            )
+            reading = [
+                _read(stores[place], stage, scorers[place], progress)
+                for place, stage in zip(at, stages, strict=True)
+            ]
+            together(reading, recorded)
             asked = [
                 (place, question)
                 for place, stage in zip(at, stages, strict=True)
@@ -114,21 +121,27 @@ def run_row(
             for (place, question), answer in zip(asked, answers, strict=True):
                 row = _answered(wave[place], question, answer, held[place], score, plain_marks)
                 found[place].append(row)
+                operations.update(question_counts(question, answer.answer))
                 searches.append(answer.search_seconds)
                 without_room += answer.without_room
             progress.answered(len(asked))
-        for store, rows in zip(stores, found, strict=True):
+        for store, scorer, rows in zip(stores, scorers, found, strict=True):
+            operations.update(scorer.finish() if scorer else {})
             answered += rows
             counts.update(store.counts)
             memories = store.memories()
             items += len(memories)
             tokens += sum(count(memory.text) for memory in memories)
-    return RowRun(answered, counts, items, tokens, without_room, made, searches)
+    return RowRun(answered, counts, items, tokens, without_room, made, searches, operations)
 
 
-def _read(store: Store, stage, progress: "_Progress") -> Steps[None]:
+def _read(
+    store: Store, stage: Stage, scorer: OperationScorer | None, progress: "_Progress"
+) -> Steps[None]:
     for session in stage.sessions:
         yield from store.ingest(session)
+        if scorer:
+            scorer.look(session, store.memories())
         progress.read()
 
 
@@ -157,6 +170,7 @@ def _answered(
         scores=score(answer.answer, asked, plain_marks),
         evidence=find_evidence(question.evidence, held, answer.memories),
         memories=tuple(dataclasses.asdict(memory) for memory in answer.memories),
+        rubric=question.rubric,
     )
 
 

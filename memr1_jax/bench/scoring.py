@@ -9,6 +9,7 @@ from memr1_jax.bench.usage import EvidenceFound
 from memr1_jax.data.types import Question
 from memr1_jax.evals import intervals
 from memr1_jax.evals.metrics import CATEGORIES, score, score_msc
+from memr1_jax.text.normalize import normalize_text
 
 ADVERSARIAL = 5
 OVERALL = "overall"
@@ -33,6 +34,7 @@ class Answered:
     scores: dict[str, float]
     evidence: EvidenceFound
     memories: tuple[dict, ...]  # those that were shown
+    rubric: tuple[str, ...] = ()  # what a judge looks for, one by one, in place of the gold
 
 
 def _locomo(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
@@ -47,6 +49,15 @@ def _short(answer: str, question: Question, plain_marks: bool) -> dict[str, floa
 def _choice(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
     del plain_marks  # a label has none
     return score_multiple_choice(answer, question.answer)
+
+
+def _accepted(answer: str, question: Question, plain_marks: bool) -> dict[str, float]:
+    right = (question.answer, *question.accepted)
+    said = f" {normalize_text(answer, plain_marks)} "
+    held = any(f" {normalize_text(gold, plain_marks)} " in said for gold in right)
+    scores = [score_msc(answer, gold, plain_marks) for gold in right]
+    best = {name: max(row[name] for row in scores) for name in scores[0]}
+    return {"contains_answer": float(held), **best}
 
 
 def score_by_question(
@@ -67,6 +78,7 @@ METRICS: dict[str, Score] = {
     "locomo": _locomo,
     "short": _short,
     "choice": _choice,
+    "accepted": _accepted,
     "by_question": score_by_question,
 }
 
@@ -74,7 +86,7 @@ METRICS: dict[str, Score] = {
 def headline(metrics: Iterable[str]) -> str:
     """Returns the metric that a table is sorted and plotted by."""
     metrics = list(metrics)
-    preferred = ("judge", "accuracy_personamem_official", "f1_set_of_words")
+    preferred = ("judge", "accuracy_personamem_official", "contains_answer", "f1_set_of_words")
     return next((name for name in preferred if name in metrics), metrics[0])
 
 

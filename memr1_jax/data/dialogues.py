@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
 from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
@@ -65,6 +66,28 @@ class DataConfig:
         'Share of generated dated facts that say "yesterday" instead of the date.',
         within=between(0, 1),
     )
+    synthetic_cascades: float = option(
+        0.0,
+        "Share of these that depend on where a speaker lives, and so change along with it.",
+        within=between(0, 1),
+    )
+    synthetic_absences: int = option(
+        0,
+        "Questions of each generated conversation about what was never said; the right answer is"
+        ' "not mentioned".',
+        within=between(0, 1000),
+    )
+
+
+def check_shares(options: Any) -> None:
+    """Raises UserError where more facts are to change, end, ... than are told."""
+    names = [f"synthetic_{what}" for what in ("changes", "endings", "repeats", "cascades")]
+    if sum(getattr(options, name) for name in names) > 1:
+        given = [f"--{name}={getattr(options, name)}" for name in names]
+        raise UserError(
+            f"{', '.join(given[:-1])} and {given[-1]} are shares of the same facts, and together"
+            " more than 1. Lower them."
+        )
 
 
 def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = False) -> Path:
@@ -100,6 +123,8 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
                 endings=options.synthetic_endings,
                 repeats=options.synthetic_repeats,
                 relative_dates=options.synthetic_relative_dates,
+                cascades=options.synthetic_cascades,
+                absences=options.synthetic_absences,
             )
     barrier("dialogues")
     return path
@@ -120,7 +145,8 @@ def load_dialogues(
     if options.data == "own":
         train, evaluation = _own_dialogues(options, path)
         return _answerable(options, train) if learn else train, evaluation
-    conversations = load_conversations(path)
+    absences = options.data == "synthetic" and options.synthetic_absences > 0
+    conversations = load_conversations(path, adversarial=absences)
     if unnoted := sum(not conversation.facts for conversation in conversations):
         warnings.warn(
             f"{path} notes no facts for {unnoted} of {len(conversations)} conversations, so their"

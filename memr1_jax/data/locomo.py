@@ -82,17 +82,20 @@ def load_conversations(
 ) -> list[Conversation]:
     """Reads a file in LoCoMo's format, and warns of evidence and facts that name no turn.
 
+    Generated dialogues add `gold_operations`, and to a question its `kind`, the answers that are
+    `outdated` and, in category 5, the right `reply`.
+
     Args:
       path: the JSON file.
       captions: whether turns carry the caption of the image they share.
-      adversarial: whether category 5 is kept. Its questions have an empty answer; the wrong one
-        that the file offers is their `distractor`.
+      adversarial: whether category 5 is kept. Its questions have an empty answer unless the file
+        gives a `reply`; the wrong one that it offers is their `distractor`.
 
     Raises:
       UserError: the file is not JSON or not of LoCoMo's schema; the message names the place.
     """
     samples = read_json(path).of(list).items()
-    conversations = [_conversation(sample, captions, adversarial) for sample in samples]
+    conversations = [conversation_of(sample, captions, adversarial) for sample in samples]
     ids = [conversation.id for conversation in conversations]
     if twice := [identity for identity in ids if ids.count(identity) > 1]:
         raise UserError(f"{path} has more than one conversation {twice[0][:100]!r}.")
@@ -131,7 +134,10 @@ def split(conversations: Iterable[Conversation], name: str) -> list[Conversation
     return chosen
 
 
-def _conversation(sample: Node, captions: bool, adversarial: bool) -> Conversation:
+def conversation_of(
+    sample: Node, captions: bool = False, adversarial: bool = False
+) -> Conversation:
+    """Reads one record; see `load_conversations`."""
     identity = sample.text("sample_id")
     sample = sample.called(identity)
     record = sample["conversation"].of(dict)
@@ -187,16 +193,19 @@ def _question(item: Node, identity: str, index: int, turns: _Turns) -> Question:
     evidence, lost = turns.named(item["evidence"].items())
     if lost:
         turns.notes.append(Note(LOST_SOME if evidence else LOST_ALL, item.place, lost[0]))
+    reply = item.filled("reply") if "reply" in item else ""
+    outdated = item["outdated"].items() if "outdated" in item else []
     return Question(
         question=item.filled("question"),
-        answer="" if invites else item.filled("answer", str, int),
+        answer=reply if invites else item.filled("answer", str, int),
         category=category,
         evidence=evidence,
         index=index,
         id=identity,
-        kind=KINDS[category],
+        kind=item.text("kind") if "kind" in item else KINDS[category],
         abstain=invites,
         distractor=item.text("adversarial_answer") if invites else "",
+        outdated=tuple(old.of(str).value for old in outdated),
     )
 
 
@@ -209,7 +218,8 @@ def _session(record: Node, number: int, speakers: tuple[str, str], captions: boo
         if not is_turn_id(dia_id):
             raise item.error(f"the turn id {dia_id!r} does not read like D1:3.")
         caption = item.text("blip_caption") if captions and "blip_caption" in item else None
-        turns.append(Turn(speaker, text, dia_id, caption))
+        time = item.text("time") if "time" in item else ""
+        turns.append(Turn(speaker, text, dia_id, caption, time))
     return Session(number, record.text(f"session_{number}_date_time"), tuple(turns))
 
 

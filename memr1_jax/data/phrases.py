@@ -129,6 +129,7 @@ class Kind:
     likely: str = ""  # category 3: the answer to LIKELY
 
 
+HOME = "home"
 LIKELY = (
     "Would {name} likely enjoy a course in {value}?",
     "Would {name} likely be happy about a ticket for {value}?",
@@ -137,7 +138,7 @@ LIKELY = (
 
 KINDS = (
     Kind(
-        "home",
+        HOME,
         ("",),
         _town,
         ("I live in {value} these days.", "My flat is in {value}.", "Home for me is {value}."),
@@ -369,6 +370,27 @@ KINDS = (
         pairs=("Where does {name} plan to go for {first} and for {second}?",),
     ),
 )
+
+# Facts that depend on another: where such a thing is follows from where its owner lives.
+KEPT_AT_HOME = Kind(
+    "kept",
+    tuple("piano telescope kayak aquarium typewriter loom harp sledge".split()),
+    lambda rng: rng.choice("attic cellar garage hallway kitchen library porch study".split()),
+    (
+        "My {topic} stays at home, in the {value}.",
+        "I keep the {topic} at home now, in the {value}.",
+    ),
+    (
+        "{name} keeps the {topic} at home, in the {value}.",
+        "{name}'s {topic} is at home, in the {value}.",
+    ),
+    ("In which room at home does {name} keep the {topic}?",),
+)
+TOWN_OF_THING = (
+    "In which town is {name}'s {topic} now?",
+    "Which town is {name}'s {topic} in these days?",
+)
+ABSENT = "not mentioned"  # as LoCoMo's own script expects it
 
 REPEATED = ("As I told you: {said}", "Like I said before: {said}", "You may remember: {said}")
 

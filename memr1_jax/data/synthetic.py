@@ -7,10 +7,11 @@ import os
 import random
 import re
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from memr1_jax.data import open_phrases, phrases
-from memr1_jax.data.locomo import load_conversations
+from memr1_jax.data.locomo import ADVERSARIAL, load_conversations
 from memr1_jax.data.phrases import Kind
 from memr1_jax.data.times import session_time
 from memr1_jax.data.types import Conversation
@@ -32,6 +33,8 @@ class _Rates:
     relative_dates: float
     small_talk: float
     open_words: float
+    cascades: float
+    absences: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ class _Entry:
     value: str
     date: tuple[str, str, str]  # as `_date` returns it; empty strings for kinds without dates
     session: int
+    outdated: tuple[str, ...] = ()  # earlier values
     fact: int = -1  # the observation that says it
     turns: tuple[str, ...] = ()
 
@@ -94,12 +98,15 @@ def generate(
     small_talk: float = 0.5,
     split: str = "train",
     open_words: float = 0.0,
+    cascades: float = 0.0,
+    absences: int = 0,
 ) -> list[dict]:
     """Returns conversations as records of LoCoMo's format with the extra key `gold_operations`.
 
     Facts accumulate (ADD), change (UPDATE), end (DELETE) and are told again (NONE). A gold
     operation names observations by their position in dialogue order. Questions of categories 1 to
-    4 ask about what is true at the end; their answers have one to four words.
+    4 ask about what is true at the end; their answers have one to four words. Those of what
+    has changed list the answers that are `outdated`.
 
     Args:
       seed: the same seed, split and sizes give the same records.
@@ -114,9 +121,20 @@ def generate(
       split: train, validation or test; it begins the ids and is part of the seed.
       open_words: share of names and values from outside the closed lists of `phrases`, see
         `open_phrases`; above 0 there are more wordings too.
+      cascades: share of facts that depend on where a speaker lives; questions of the kind "cascade"
+        ask for what follows from both.
+      absences: questions of category 5 in each record, about what was never said.
     """
     rates = _Rates(
-        facts_per_session, changes, endings, repeats, relative_dates, small_talk, open_words
+        facts_per_session,
+        changes,
+        endings,
+        repeats,
+        relative_dates,
+        small_talk,
+        open_words,
+        cascades,
+        absences,
     )
     identities = [f"{split}-{seed}-{index}" for index in range(num_conversations)]
     return [_record(identity, num_sessions, rates) for identity in identities]
@@ -148,7 +166,7 @@ def generate_conversations(seed: int, num_conversations: int, **sizes: Any) -> l
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(generate(seed, num_conversations, **sizes), file)
         file.flush()
-        return load_conversations(file.name)
+        return load_conversations(file.name, adversarial=bool(sizes.get("absences")))
 
 
 def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
@@ -188,7 +206,7 @@ def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
     return {
         "sample_id": identity,
         "conversation": conversation,
-        "qa": _questions(rng, story),
+        "qa": _questions(rng, story, rates),
         "event_summary": {},
         "observation": observation,
         "session_summary": {},
@@ -248,6 +266,9 @@ def _next_telling(
         said = entry.phrase(rng, entry.kind.says, entry.date[1])
         said = rng.choice(phrases.REPEATED).format(said=said)
         return _Telling("NONE", said, entry.phrase(rng, entry.kind.notes, entry.date[1]), entry)
+    elif 0 <= chance - (rates.changes + rates.endings + rates.repeats) < rates.cascades:
+        if telling := _dependent(rng, story, session):
+            return telling
     return _novelty(rng, story, session, time, rates)
 
 
@@ -275,11 +296,30 @@ def _novelty(
     return _Telling("ADD", said, entry.phrase(rng, kind.notes, noted), entry)
 
 
+def _dependent(rng: random.Random, story: _Story, session: int) -> _Telling | None:
+    """Tells of a thing that is wherever its owner lives; None if all such things were told."""
+    kind = phrases.KEPT_AT_HOME
+    owners = [entry.speaker for entry in story.live if entry.kind.name == phrases.HOME]
+    free = [
+        (speaker, topic)
+        for speaker in owners
+        for topic in kind.topics
+        if (speaker, kind.name, topic) not in story.taken
+    ]
+    if not free:
+        return None
+    speaker, topic = rng.choice(free)
+    story.taken.add((speaker, kind.name, topic))
+    entry = _Entry(speaker, kind, topic, kind.draw(rng), ("", "", ""), session)
+    return _Telling("ADD", entry.phrase(rng, kind.says), entry.phrase(rng, kind.notes), entry)
+
+
 def _change(rng: random.Random, story: _Story, old: _Entry, session: int) -> _Telling | None:
     value = _fresh_value(rng, story, old.speaker, old.kind)
     if value is None:
         return None
-    entry = dataclasses.replace(old, value=value, session=session)
+    outdated = (*old.outdated, old.value)
+    entry = dataclasses.replace(old, value=value, outdated=outdated, session=session)
     said = entry.phrase(rng, old.kind.changed)
     return _Telling("UPDATE", said, entry.phrase(rng, old.kind.changed_notes), entry, old)
 
@@ -318,20 +358,21 @@ def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
     )
 
 
-def _questions(rng: random.Random, story: _Story) -> list[dict]:
+def _questions(rng: random.Random, story: _Story, rates: _Rates) -> list[dict]:
     """Asks about what is true at the end, in random order."""
     questions: list[dict] = []
 
-    def ask(category: int, text: str, answer: str, turns: list[str]) -> None:
+    def ask(
+        category: int, text: str, answer: str, turns: list[str], outdated: Sequence[str] = ()
+    ) -> None:
         if len(answer.split()) <= 4:
-            evidence = sorted(turns, key=lambda turn: [int(n) for n in turn[1:].split(":")])
-            questions.append(
-                {"question": text, "answer": answer, "evidence": evidence, "category": category}
-            )
+            question = {"question": text, "answer": answer, "evidence": _in_order(turns)}
+            old = {"outdated": list(outdated)} if outdated else {}
+            questions.append(question | {"category": category} | old)
 
     for entry in story.live:
         kind, turns = entry.kind, list(entry.turns)
-        ask(4, entry.phrase(rng, kind.asks), entry.value, turns)
+        ask(4, entry.phrase(rng, kind.asks), entry.value, turns, entry.outdated)
         if kind.whens:
             ask(2, entry.phrase(rng, kind.whens), entry.date[2], turns)
         if kind.likely:
@@ -340,11 +381,13 @@ def _questions(rng: random.Random, story: _Story) -> list[dict]:
     for speaker in story.speakers:
         for kind in story.kinds:
             entries = [e for e in story.live if e.speaker == speaker and e.kind == kind]
-            ended = [turn for e, turn in story.endings if e.speaker == speaker and e.kind == kind]
+            over = [(e, t) for e, t in story.endings if e.speaker == speaker and e.kind == kind]
+            ended = [turn for _, turn in over]
             turns = [turn for entry in entries for turn in entry.turns]
             if entries and kind.lists and len(entries) + len(ended) > 1:
                 listed = ", ".join(entry.value for entry in entries)
-                ask(1, entries[0].phrase(rng, kind.lists), listed, turns + ended)
+                gone = [entry.value for entry, _ in over]
+                ask(1, entries[0].phrase(rng, kind.lists), listed, turns + ended, gone)
                 ask(1, entries[0].phrase(rng, kind.counts), str(len(entries)), turns + ended)
             rng.shuffle(entries)
             for first, second in zip(entries[::2], entries[1::2], strict=False):
@@ -353,5 +396,54 @@ def _questions(rng: random.Random, story: _Story) -> list[dict]:
                     text = rng.choice(kind.pairs).format(**words)
                     both = [*first.turns, *second.turns]
                     ask(1, text, f"{first.value}, {second.value}", both)
+    questions += _cascade_questions(rng, story) + _absence_questions(rng, story, rates.absences)
     rng.shuffle(questions)
     return questions
+
+
+def _cascade_questions(rng: random.Random, story: _Story) -> list[dict]:
+    """Asks where the things are that are kept at home: the answer changes when the owner moves."""
+    homes = {entry.speaker: entry for entry in story.live if entry.kind.name == phrases.HOME}
+    return [
+        {
+            "question": entry.phrase(rng, phrases.TOWN_OF_THING),
+            "answer": homes[entry.speaker].value,
+            "evidence": _in_order([*entry.turns, *homes[entry.speaker].turns]),
+            "category": 1,
+            "kind": "cascade",
+            "outdated": list(homes[entry.speaker].outdated),
+        }
+        for entry in story.live
+        if entry.kind == phrases.KEPT_AT_HOME
+    ]
+
+
+def _absence_questions(rng: random.Random, story: _Story, number: int) -> list[dict]:
+    """Asks for values that were never told; each question invites one of the same kind."""
+    never = [
+        (speaker, kind, topic)
+        for speaker in story.speakers
+        for kind in story.kinds
+        for topic in kind.topics
+        if (speaker, kind.name, topic) not in story.taken
+    ]
+    questions = []
+    for speaker, kind, topic in rng.sample(never, min(number, len(never))):
+        told = [entry.value for entry in story.live if entry.kind == kind]
+        value = rng.choice(told) if told else kind.draw(rng)
+        asked = _Entry(speaker, kind, topic, value, ("", "", ""), 0)
+        questions.append(
+            {
+                "question": asked.phrase(rng, kind.asks),
+                "evidence": [],
+                "category": ADVERSARIAL,
+                "kind": "absence",
+                "adversarial_answer": value,
+                "reply": phrases.ABSENT,
+            }
+        )
+    return questions
+
+
+def _in_order(turns: Sequence[str]) -> list[str]:
+    return sorted(turns, key=lambda turn: [int(n) for n in turn[1:].split(":")])

@@ -73,6 +73,9 @@ class Question:
       distractor: a wrong answer that an adversarial question invites. It is never the gold.
       corrected: the answer according to an audit, where that differs from `answer`.
       doubt: what the audit objects to, as it names it; empty where it agrees.
+      outdated: answers that were right once and no longer are, the latest last.
+      accepted: further right answers.
+      rubric: what an answer must say or do, each judged by itself; empty where the gold is enough.
     """
 
     question: str
@@ -90,6 +93,9 @@ class Question:
     distractor: str = ""
     corrected: str | None = None
     doubt: str = ""
+    outdated: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    rubric: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_a_flag_file_of_a_table_is_accepted(path, monkeypatch):
     check_table(options)
     for row in options.rows.split(","):
         split_name(options, row)
-    assert options.data in BENCHMARKS
+    assert options.data in (*BENCHMARKS, "synthetic")
     if not path.stem.startswith("common"):
         assert options.output == f"runs/tables/{path.stem}"
 

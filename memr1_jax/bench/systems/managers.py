@@ -5,6 +5,7 @@ after its operations.
 """
 
 import collections
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from memr1_jax.bench.systems.text_bank import Bank, Embed, add, delete, update
 from memr1_jax.data.types import Fact
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
+from memr1_jax.text.normalize import normalize_text
 from memr1_jax.text.plain import one_line
 
 Written: TypeAlias = tuple[Event, int, str]  # an operation: event, id as shown or -1, text
@@ -163,6 +165,44 @@ def add_only(embed: Embed) -> Manager:
         yield  # makes it a generator
 
     return manage
+
+
+def newest_wins(embed: Embed) -> Manager:
+    """Lets a new fact replace the memory that begins as it does: the latest wins, no model asked.
+
+    A sentence names its subject first and the value last, so that two facts about one person are
+    taken to differ in the value alone if they share more than half of their words, from the first
+    on. A fact that is like no memory is stored.
+    """
+
+    def manage(bank, facts, time, counts):
+        for fact in facts:
+            like = {i: _shared_beginning(memory, fact) for i, memory in bank.items.items()}
+            best = max(like, key=lambda i: (like[i], i), default=None)
+            memory = Memory(fact.text, time, fact.speaker, fact.sources)
+            if best is None or like[best] <= 0.5:
+                counts["add"] += 1
+                bank = add(bank, [memory], embed)
+            else:
+                counts["none" if bank.items[best].text == fact.text else "update"] += 1
+                bank = update(bank, best, memory, embed)
+        return bank
+        yield  # makes it a generator
+
+    return manage
+
+
+def _shared_beginning(memory: Memory, fact: Fact) -> float:
+    """Returns the share of words, of the longer text, that both begin with.
+
+    The speaker's name that stands before a turn is no part of what was said.
+    """
+    name = f"{one_line(fact.speaker)}: "
+    first, second = (
+        normalize_text(text.removeprefix(name)).split() for text in (memory.text, fact.text)
+    )
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return sum(1 for _ in pairs) / max(len(first), len(second), 1)
 
 
 def noop_only(bank: Bank, facts: Sequence[Fact], time: str, counts) -> Steps[Bank]:

@@ -23,6 +23,7 @@ from memr1_jax.bench.systems.managers import (
     Manager,
     add_only,
     language_model_manager,
+    newest_wins,
     noop_only,
     random_operations,
 )
@@ -227,6 +228,7 @@ ROWS: dict[str, Row] = {
         ),
     ),
     "add_only": _bank("add_only", lambda r: add_only(r.embed)),
+    "newest_wins": _bank("newest_wins", lambda r: newest_wins(r.embed)),
     "mem0": _bank("mem0", lambda r: r.manager()),
     "mem0_constrained": _bank("mem0_constrained", lambda r: r.manager(constrained=True)),
     # Trained agents, named after the @; and each of them with an untrained partner.

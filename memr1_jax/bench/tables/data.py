@@ -1,5 +1,6 @@
 """The dialogues that a table is made on, and a title that states their origin."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ class TableData:
 
     `statistics` are conversations whose words an embedder may count: those to learn from, or, where
     a data set has none, the evaluated ones, from which it learns nothing but words. `title` says
-    what all this is, and `sha256` has a digest for each file.
+    what all this is, and `sha256` has a digest for each file. `irregular` counts what the reader
+    left out or changed, such as evidence that names no turn.
     """
 
     title: str
@@ -28,6 +30,7 @@ class TableData:
     conversations: list[Conversation]
     statistics: list[Conversation]
     summaries: Mapping[str, Mapping[int, str]]
+    irregular: Mapping[str, int]
 
 
 def table_source(benchmark: str) -> Source:
@@ -81,8 +84,13 @@ def _synthetic(options: TableConfig, folder: Path, again: bool) -> TableData:
             **counts,
             num_sessions=options.synthetic_sessions,
             facts_per_session=options.synthetic_facts,
+            changes=options.synthetic_changes,
+            endings=options.synthetic_endings,
+            repeats=options.synthetic_repeats,
+            cascades=options.synthetic_cascades,
+            absences=options.synthetic_absences,
         )
-    conversations = load_conversations(path)
+    conversations = load_conversations(path, adversarial=options.synthetic_absences > 0)
     digest = {path.name: file_digest(path)}
     chosen = split(conversations, name)
     asked = sum(len(conversation.questions) for conversation in chosen)
@@ -108,4 +116,6 @@ def _data(options, title, sha256, conversations, statistics, summaries) -> Table
             f"; asked here: {asked} of the {total} questions, {which} "
             f"{len(chosen)} of {len(conversations)} conversations"
         )
-    return TableData(title, sha256, chosen, statistics, summaries)
+    notes = (note.what for conversation in conversations for note in conversation.notes)
+    irregular = dict(collections.Counter(notes))
+    return TableData(title, sha256, chosen, statistics, summaries, irregular)

@@ -206,6 +206,7 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
     """Collects what the figures depend on, and what a reader must know about them."""
     return {
         "title": data.title,
+        "irregular": data.irregular,
         "models": identities(options, names),
         "dtype": str(jnp.dtype(compute_dtype(options.dtype))),
         "embedder": options.embedder,

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from memr1_jax.bench.harness import RowRun
+from memr1_jax.bench.operations import of_answers, operation_scores
 from memr1_jax.bench.scoring import Answered
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.bench.usage import summarise_evidence, total_usage, usage_by_stage
@@ -47,6 +48,10 @@ def row_of(run: RowRun) -> Row:
         "memories_without_room": run.without_room,
         "evidence": dataclasses.asdict(summarise_evidence(item.evidence for item in run.answered)),
     }
+    managed = any(figures["operations"].values())
+    if counts := run.operations if managed else of_answers(run.operations):
+        found = {"counts": dict(sorted(counts.items()))}
+        figures["gold_operations"] = operation_scores(counts) | found
     return Row(run.answered, figures, timing(run))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from memr1_jax.bench.paper import TABLES
 from memr1_jax.data.benchmarks import BENCHMARKS
+from memr1_jax.data.dialogues import DataConfig, check_shares
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.synthetic import GENERATED
 from memr1_jax.errors import UserError
@@ -64,6 +65,11 @@ class BenchmarkConfig:
     )
     synthetic_sessions: int = option(4, "Sessions of a generated dialogue.", within=GENERATED)
     synthetic_facts: int = option(4, "Facts told in a generated session.", within=GENERATED)
+    synthetic_changes: float = with_default(DataConfig, "synthetic_changes", 0.2)
+    synthetic_endings: float = with_default(DataConfig, "synthetic_endings", 0.12)
+    synthetic_repeats: float = with_default(DataConfig, "synthetic_repeats", 0.08)
+    synthetic_cascades: float = with_default(DataConfig, "synthetic_cascades", 0.0)
+    synthetic_absences: int = with_default(DataConfig, "synthetic_absences", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +199,7 @@ FREE = frozenset(
 def check_table(options: TableConfig) -> None:
     """Raises UserError for options that no table can be made with, before anything is loaded."""
     check(options)
+    check_shares(options)
     if options.eval_batch & (options.eval_batch - 1):
         raise UserError(f"--eval_batch={options.eval_batch} must be a power of two.")
     if not names_in(options.rows):

@@ -11,12 +11,22 @@ from memr1_jax.bench.tables.rows import OPERATIONS, Row
 from memr1_jax.bench.tables.table_config import LATENCY
 from memr1_jax.run.files import write_json_atomic, write_text_atomic
 from memr1_jax.run.markdown import markdown_table
+from memr1_jax.text.events import REPORTED
 
 NOT_RUN = "not run"
 _ELSEWHERE = (
     "Figures of Memory-R1 (arXiv 2508.19828), with the corrections that the notes name. They were "
     "made with other fact extractors, embedders and judges: to be read next to ours, not to be "
     "ranked with them."
+)
+_OPERATIONS = (
+    "Against gold operations, in percent, of rows that make any: P and R are precision and recall "
+    "of each session's net changes, where a memory is known by the turns that it came from; stale "
+    "and duplicates are shares of the memories in the end, stale answers of the questions about "
+    "what has changed. "
+    "Missing (facts that hold and are in no memory) and wrong deletes (facts that held and were "
+    "deleted or overwritten) are counts. Cascade asks for what follows from a fact that may have "
+    "changed (exact match), absence for what was never said (whether the answer says so)."
 )
 _PAIRED = (
     "Differences in percentage points over the questions that both rows answered; intervals from "
@@ -120,6 +130,8 @@ def markdown(
     if done:
         parts += [f"## By kind of question: {headline(metrics)}", _by_group(done, metrics)]
         parts += ["## What was kept and found", _kept(done)]
+        if any("gold_operations" in row.row.figures for row in done):
+            parts += ["## Memory operations", _OPERATIONS, _against_gold(done)]
         parts += ["## What was asked of the language model", _asked(done)]
     shown = [paper_markdown(name).rstrip() for name in about["paper"] if name != LATENCY]
     if shown:
@@ -152,7 +164,9 @@ def timing_markdown(about: Mapping, rows: Sequence[TableRow]) -> str:
 
 def _notes(about: Mapping) -> list[str]:
     models = ", ".join(f"{label} {found['model']}" for label, found in about["models"].items())
+    irregular = [f"{what}: {number:,}" for what, number in about.get("irregular", {}).items()]
     return [
+        *([f"Irregular in the data: {'; '.join(irregular)}."] if irregular else []),
         f"Models: {models}. {about['dtype']}, embedder {about['embedder']}, greedy decoding, "
         f"answer prompt {about['answer_prompt']}, facts {about['facts']}.",
         "Scores are percent; in brackets 95 % bootstrap intervals over questions, then over whole "
@@ -230,6 +244,23 @@ def _kept(rows: Sequence[TableRow]) -> str:
                 f"{figures['memories_without_room']:,}",
             ]
         )
+    return markdown_table(header, lines)
+
+
+def _against_gold(rows: Sequence[TableRow]) -> str:
+    events = [event for event in REPORTED if event]
+    shares = [f"{event.key}_{what}" for event in events for what in ("precision", "recall")]
+    asked = ("stale_answers", "cascade", "absence")
+    header = ["row", *(f"{event.label} {what}" for event in events for what in ("P", "R"))]
+    header += ["stale", "duplicates", "missing", "wrong deletes", "stale answers", *asked[1:]]
+    lines = []
+    for row in rows:
+        found = row.row.figures.get("gold_operations", {})
+        if found:
+            cells = [_percent(found[name]) for name in (*shares, "stale", "duplicates")]
+            numbers = [found[name] for name in ("missing", "wrong_deletes")]
+            cells += ["–" if number is None else f"{number:,}" for number in numbers]
+            lines.append([row.name, *cells, *(_percent(found[name]) for name in asked)])
     return markdown_table(header, lines)
 
 
