@@ -6,11 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 
+from memr1_jax.data.beam import BEAM, load_beam
+from memr1_jax.data.fact_consolidation import FACT_CONSOLIDATION, load_fact_consolidation
+from memr1_jax.data.halumem import HALUMEM, load_halumem
 from memr1_jax.data.locomo import split as split_of
 from memr1_jax.data.longmemeval import FILES
 from memr1_jax.data.personamem import QUESTIONS
+from memr1_jax.data.personamem_v2 import PERSONAMEM_V2, load_personamem_v2
+from memr1_jax.data.published import PathLike
 from memr1_jax.data.readers import (
-    PathLike,
     Read,
     count,
     longmemeval_reader,
@@ -18,7 +22,9 @@ from memr1_jax.data.readers import (
     read_locomo,
     read_msc,
     read_own,
+    set_reader,
 )
+from memr1_jax.data.realtalk import REALTALK, load_realtalk
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 
@@ -52,6 +58,37 @@ BENCHMARKS: dict[str, Source] = {
         f"personamem_{length}": Source(personamem_reader(length), "choice", "")
         for length in QUESTIONS
     },
+    **{
+        f"personamem_v2_{length}": Source(
+            set_reader(
+                published,
+                functools.partial(load_personamem_v2, published=published, length=length),
+            ),
+            "choice",
+            "",
+        )
+        for length, published in PERSONAMEM_V2.items()
+    },
+    **{
+        f"beam_{size}": Source(
+            set_reader(published, functools.partial(load_beam, published=published)),
+            "short",
+            "beam",
+        )
+        for size, published in BEAM.items()
+    },
+    "fact_consolidation": Source(
+        set_reader(FACT_CONSOLIDATION, load_fact_consolidation), "accepted", ""
+    ),
+    **{
+        f"halumem_{size.lower()}": Source(
+            set_reader(published, functools.partial(load_halumem, published=published)),
+            "short",
+            "halumem",
+        )
+        for size, published in HALUMEM.items()
+    },
+    "realtalk": Source(set_reader(REALTALK, load_realtalk), "locomo", "locomo"),
     "own": Source(read_own, "by_question", "locomo", splits=True),
 }
 
@@ -122,6 +159,9 @@ def load_benchmark(
     - `msc`: `cleaned_path` for the cleaned questions; `last_session` (see `msc.load_msc`).
     - `personamem_32k`, `personamem_128k`, `personamem_1M`: `contexts_path`, by default looked for
       next to the questions; `system_messages` (see `personamem.load_personamem`).
+    - `personamem_v2_32k`, `personamem_v2_128k`, `beam_100K`, `beam_500K`, `beam_1M`,
+      `fact_consolidation`, `halumem_medium`, `halumem_long` and `realtalk` need a path and have no
+      options.
     - `own`: `session_gap`, `drop_unknown_turns` (see `load_own_dialogues`); it needs a path.
 
     Args:

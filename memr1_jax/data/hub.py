@@ -19,8 +19,9 @@ def local_path(name: str | os.PathLike) -> Path:
     """Returns the file or folder of this machine that a name means.
 
     A name that begins with `hf:` is fetched into the hub's own cache, and found there without a
-    network. If a data set has one JSON or CSV file, that is returned, else its folder. One of
-    tables alone (Parquet) becomes JSON lines, whose conversations belong to the data set's splits.
+    network. After the owner and the name may stand a file, or a split of its tables. If a data set
+    has one JSON or CSV file, that is returned, else its folder. One of tables alone (Parquet)
+    becomes JSON lines, whose conversations belong to the data set's splits.
 
     Raises:
       UserError: the hub does not deliver it, or it holds nothing that can be read.
@@ -37,9 +38,11 @@ def local_path(name: str | os.PathLike) -> Path:
         f"{owner}/{title}", [file] if file else list(_READ), f"{text}: {{}}. {advice}", "dataset"
     )
     if file:
-        if not (folder / file).exists():
+        if (folder / file).exists():
+            return folder / file
+        if Path(file).suffix:
             raise UserError(f"The data set {owner}/{title} of the hub holds no {file}.")
-        return folder / file
+        return _from_tables(f"{owner}/{title}", file)
     found = [path for pattern in _READ for path in sorted(folder.rglob(pattern))]
     if not found:
         return _from_tables(f"{owner}/{title}")
@@ -63,7 +66,8 @@ def one_file(name: str | os.PathLike) -> Path:
     return path
 
 
-def _from_tables(repository: str) -> Path:
+def _from_tables(repository: str, only: str = "") -> Path:
+    """Writes the rows of a data set's tables as JSON lines: of all splits, or of the one named."""
     try:
         import datasets
     except ImportError as error:
@@ -74,6 +78,7 @@ def _from_tables(repository: str) -> Path:
         ) from error
     try:
         loaded = datasets.load_dataset(repository)
+        loaded = {only: loaded[only]} if only else loaded
     except Exception as error:  # a damaged or odd data set surfaces as nearly any type of exception
         raise UserError(
             f"hf:{repository} holds no file of JSON, and its tables cannot be read: {error}"
@@ -82,7 +87,8 @@ def _from_tables(repository: str) -> Path:
     for split, rows in loaded.items():
         belongs = {"split": split} if len(loaded) > 1 and split in _SPLITS else {}
         lines += [json.dumps(belongs | _present(row), default=str) for row in rows]
-    path = cache_folder() / "datasets" / f"{repository.replace('/', '--')}.jsonl"
+    name = "--".join(filter(None, (*repository.split("/"), only)))
+    path = cache_folder() / "datasets" / f"{name}.jsonl"
     write_text_atomic(path, "".join(f"{line}\n" for line in lines))
     return path
 

@@ -12,6 +12,7 @@ from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.download import cache_folder, download
 
 UNKNOWN = "unknown"
+PathLike = str | os.PathLike
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ A part of a data set never goes by the name of the whole.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from memr1_jax.data.msc import CLEANED, CLEANED_QUESTIONS, MSC, load_msc, read_c
 from memr1_jax.data.own_dialogues import load_own_dialogues
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.personamem import CONTEXTS, QUESTIONS, load_personamem
-from memr1_jax.data.published import UNKNOWN, Found, PublishedFile, find
+from memr1_jax.data.published import UNKNOWN, Found, PathLike, PublishedFile, find
+from memr1_jax.data.published_sets import Load, PublishedSet, load_set
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.run.checksums import file_digest
-
-PathLike = str | os.PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +118,17 @@ def personamem_reader(length: str) -> Callable[..., Read]:
         elif unknown := _unknown(questions, contexts):
             name += f", {counts['questions']} questions{unknown}"
         return Read(name, (questions, contexts), conversations)
+
+    return read
+
+
+def set_reader(published: PublishedSet, load: Load) -> Callable[..., Read]:
+    """Returns the reader of a data set that is known by its counts alone."""
+
+    def read(path: PathLike | None = None, strict: bool = False) -> Read:
+        found, conversations = load_set(published, load, path, strict)
+        name = f"{published.named(count(conversations))}, files {found.sha256[:12]}"
+        return Read(name, (found,), conversations)
 
     return read
 

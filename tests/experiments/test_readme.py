@@ -129,7 +129,7 @@ def test_the_commands_exist():
     }
     commands = "\n".join(_blocks("bash")).replace("\\\n", " ").splitlines()
     commands = [line for line in commands if line.strip()]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for line in commands:
         module = re.match(r"python -m (\S+)", line)[1]
         assert importlib.util.find_spec(module)

@@ -64,7 +64,7 @@ class JudgePrompt:
 
 @functools.cache
 def judge_prompt(name: str) -> JudgePrompt:
-    """Reads a prompt of this package: `locomo`, `msc_strict`, or one of `longmemeval_*`."""
+    """Reads a prompt of this package: a file of `prompts`, such as `locomo`."""
     file = importlib.resources.files("memr1_jax.bench.judge") / "prompts" / f"{name}.txt"
     return parse_prompt(name, file.read_text(encoding="utf-8"))
 
@@ -106,4 +106,8 @@ PROMPTS: dict[str, Callable[[str, bool], JudgePrompt]] = {
     "locomo": lambda kind, abstain: judge_prompt("locomo"),
     "msc_strict": lambda kind, abstain: judge_prompt("msc_strict"),
     "longmemeval": longmemeval_prompt,
+    "beam": lambda kind, abstain: judge_prompt("beam_rubric"),
+    "halumem": lambda kind, abstain: judge_prompt(
+        "longmemeval_abstention" if abstain else "longmemeval_default"
+    ),
 }

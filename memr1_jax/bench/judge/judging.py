@@ -82,11 +82,17 @@ class Judged:
 
     @property
     def scores(self) -> dict[Key, float]:
-        """1 for right and 0 for wrong by question; those without a readable verdict are missing."""
+        """The share of right verdicts by question: 1 or 0, or between where a rubric was judged.
+
+        Questions with a verdict that is missing or cannot be read are left out.
+        """
+        found: dict[Key, list[Verdict | None]] = collections.defaultdict(list)
+        for key, verdict in zip(self.keys, self.verdicts, strict=True):
+            found[key].append(verdict)
         return {
-            key: float(verdict.verdict == RIGHT)
-            for key, verdict in zip(self.keys, self.verdicts, strict=True)
-            if verdict is not None and verdict.verdict != UNREADABLE
+            key: sum(v.verdict == RIGHT for v in verdicts) / len(verdicts)
+            for key, verdicts in found.items()
+            if all(v is not None and v.verdict != UNREADABLE for v in verdicts)
         }
 
 

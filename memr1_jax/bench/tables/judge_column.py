@@ -30,7 +30,9 @@ def judging(options: TableConfig, folder: Path) -> Judging | None:
     judge, choose = _judge(options), PROMPTS[prompts]
 
     def judged(name: str, answered: Sequence[Answered]) -> tuple[list[Answered], str]:
-        chosen = [item for item in answered if item.category != ADVERSARIAL]
+        chosen = [
+            asked for item in answered if item.category != ADVERSARIAL for asked in by_rubric(item)
+        ]
         with progress_bar(max(len(chosen), 1), f"{name}: judging") as progress:
             found = judge_rows(
                 chosen,
@@ -50,6 +52,11 @@ def judging(options: TableConfig, folder: Path) -> Judging | None:
         return marked, judge_cell(found, interval)
 
     return judged
+
+
+def by_rubric(item: Answered) -> list[Answered]:
+    """Returns the answer once for each line of its rubric, which stands in place of the gold."""
+    return [dataclasses.replace(item, gold=line) for line in item.rubric] or [item]
 
 
 def _judge(options: TableConfig) -> Judge:

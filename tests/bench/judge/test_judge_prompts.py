@@ -60,4 +60,4 @@ def test_types_of_longmemeval_have_five_prompts():
         assert longmemeval_prompt(kind, abstention=True).name == "longmemeval_abstention"
     with pytest.raises(ValueError, match="no questions of the type 'other'"):
         longmemeval_prompt("other")
-    assert len({judge_prompt(name).digest for name in NAMES}) == len(NAMES) == 7
+    assert len({judge_prompt(name).digest for name in NAMES}) == len(NAMES) == 8

@@ -20,7 +20,9 @@ from memr1_jax.bench.tables.table_config import TableConfig, check_table
 from memr1_jax.bench.tables.table_files import TableRow, markdown, results, timing_markdown
 from memr1_jax.bench.usage import EvidenceFound
 from memr1_jax.data.benchmarks import BENCHMARKS
+from memr1_jax.data.locomo import LOST_ALL
 from memr1_jax.data.locomo_summaries import read_summaries
+from memr1_jax.data.synthetic import generate
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 
@@ -173,7 +175,8 @@ def test_every_benchmark_says_how_it_is_scored_and_judged(name):
     source = table_source(name)
     asked = Question("Where?", "(a)", category=1, evidence=(), index=0, options=("(a) Oslo",))
     assert METRICS[source.metrics]("(a)", asked, False)
-    assert name.startswith("personamem") if not source.judge else source.judge in PROMPTS
+    unjudged = ("personamem", "fact_consolidation")  # a choice, or an exact answer
+    assert name.startswith(unjudged) if not source.judge else source.judge in PROMPTS
 
 
 def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
@@ -192,6 +195,51 @@ def test_an_answer_is_judged_by_its_own_benchmark(monkeypatch, tmp_path):
         for prompt in ("msc_strict", "longmemeval_default", "locomo")
     ]
     assert [found for found in systems if found in filled] == filled
+
+
+@pytest.mark.filterwarnings("ignore:.*edition", "ignore:.*no such turn")
+def test_irregular_evidence_is_counted_with_the_data(tmp_path):
+    (record,) = generate(0, 1, num_sessions=1)
+    for question in record["qa"][:2]:
+        question["evidence"] = ["D99:1"]
+    path = tmp_path / "dialogues.json"
+    path.write_text(json.dumps([record]))
+    data = load_table_data(TableConfig(data="locomo", data_path=str(path)), tmp_path)
+    assert data.irregular == {LOST_ALL: 2}
+    text = markdown(ABOUT | {"irregular": data.irregular}, [row("one", [answered(0, f1=1.0)])])
+    assert f"Irregular in the data: {LOST_ALL}: 2." in text
+    assert "Irregular" not in markdown(ABOUT, [row("one", [answered(0, f1=1.0)])])
+
+
+def test_a_rubric_is_judged_line_by_line(monkeypatch, tmp_path):
+    asked = []
+
+    def ask(requests):
+        for request in requests:
+            asked.append(request.messages[-1][1])
+            yield Outcome(
+                "maybe" if "unclear" in asked[-1] else "yes" if "tea" in asked[-1] else "no", 0
+            )
+
+    monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
+    judge = judging(TableConfig(data="beam_100K", judge_model="fake"), tmp_path)
+    rubrics = (("says tea", "says cake", "no more than tea", "in a list"), ("unclear", "says tea"))
+    items = [
+        dataclasses.replace(answered(i, category=0), answer="-", gold="all", rubric=rubric)
+        for i, rubric in enumerate(rubrics)
+    ]
+    marked, cell = judge("row", items)
+    assert [item.scores.get("judge") for item in marked] == [0.5, None]
+    assert cell.startswith("50.00") and "1 unreadable" in cell
+    assert [item.gold for item in marked] == ["all", "all"]
+    assert len(asked) == 7 and all("all" not in text.split("Requirement")[1] for text in asked)
+
+
+def test_of_several_right_answers_the_best_counts():
+    question = Question("Who?", "Eve", 0, (), 0, accepted=("Eve Fox", "E. Fox"))
+    scores = METRICS["accepted"]("It is Eve Fox.", question, False)
+    assert scores["contains_answer"] == 1 and scores["f1_set_of_words"] == 2 * 2 / 6
+    assert METRICS["accepted"]("Evelyn", question, False)["contains_answer"] == 0
 
 
 def test_a_benchmark_that_nobody_knows_is_judged_by_no_other():
