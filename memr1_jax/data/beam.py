@@ -33,6 +33,7 @@ _ANSWERS = ("answer", "ideal_response", "ideal_answer", "ideal_summary", "expect
 _PLAN = re.compile(r"\s*->->\s*[\d,.\s]*$")  # the place in the authors' plan, after a message
 _QUESTIONS = "probing_questions.json"
 LOST = "source_chat_ids that name no message"
+NO_RUBRIC = "questions without a rubric, which are judged by their answer"
 
 BEAM = {
     size: PublishedSet(
@@ -120,9 +121,9 @@ def _question(item: Node, identity, kind, index, places: dict[int, str], notes) 
     found = {places[number] for number in named if number in places}
     order = {dia_id: place for place, dia_id in enumerate(places.values())}
     answer = next((item.written(name) for name in _ANSWERS if name in item), "")
-    rubric = tuple(line.of(str).value for line in item["rubric"].items())
+    rubric = tuple(n.of(str).value for n in (item["rubric"].items() if "rubric" in item else ()))
     if not rubric:
-        raise item["rubric"].error("this is empty: an answer has nothing to be judged by.")
+        notes.append(Note(NO_RUBRIC, item.place))
     return Question(
         question=item.filled("question"),
         answer=answer,

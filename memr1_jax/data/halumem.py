@@ -124,7 +124,7 @@ def _question(asked: Node, identity: str, index: int, read: int, memory: _Points
         memory.notes.append(Note(LOST_EVIDENCE, asked.place, named[0].text("memory_content")))
     return Question(
         question=asked.filled("question"),
-        answer=asked.filled("answer"),
+        answer=asked.filled("answer", str, int, float),
         category=0,
         evidence=tuple(evidence),
         index=index,

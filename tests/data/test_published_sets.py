@@ -108,7 +108,11 @@ def test_beam_from_the_rows_of_the_hub(tmp_path):
     row["probing_questions"] = repr({"abstention": PROBES["abstention"]})
     found, talk = one("beam_1M", lines(tmp_path / "1M.jsonl", row))
     assert talk.id == "7" and [q.kind for q in talk.questions] == ["abstention"]
-    assert len(talk.turns) == 2
+    assert len(talk.turns) == 2 and not talk.notes
+    row["probing_questions"] = "{'summarization': [{'question': 'What?', 'ideal_summary': 'x'}]}"
+    with pytest.warns(UserWarning, match="questions without a rubric, .*: 1 "):
+        (asked,) = one("beam_1M", lines(tmp_path / "1M.jsonl", row))[1].questions
+    assert (asked.answer, asked.rubric) == ("x", ())
     row["probing_questions"] = "__import__('os')"
     with pytest.raises(UserError, match="no Python literal"):
         load_benchmark("beam_1M", lines(tmp_path / "1M.jsonl", row))

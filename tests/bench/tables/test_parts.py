@@ -216,10 +216,9 @@ def test_a_rubric_is_judged_line_by_line(monkeypatch, tmp_path):
 
     def ask(requests):
         for request in requests:
-            asked.append(request.messages[-1][1])
-            yield Outcome(
-                "maybe" if "unclear" in asked[-1] else "yes" if "tea" in asked[-1] else "no", 0
-            )
+            asked.append(request.messages[0][1].split("Requirement: ")[1].splitlines()[0])
+            reply = "yes" if "tea" in asked[-1] else "no"
+            yield Outcome("maybe" if asked[-1] == "unclear" else reply, 0.0)
 
     monkeypatch.setattr(judge_column, "_judge", lambda options: Judge("fake", ask, 8))
     judge = judging(TableConfig(data="beam_100K", judge_model="fake"), tmp_path)
@@ -232,7 +231,8 @@ def test_a_rubric_is_judged_line_by_line(monkeypatch, tmp_path):
     assert [item.scores.get("judge") for item in marked] == [0.5, None]
     assert cell.startswith("50.00") and "1 unreadable" in cell
     assert [item.gold for item in marked] == ["all", "all"]
-    assert len(asked) == 7 and all("all" not in text.split("Requirement")[1] for text in asked)
+    # Equal lines of different questions are asked apart; what could not be read, once more.
+    assert asked == [*rubrics[0], *rubrics[1], "unclear"]
 
 
 def test_of_several_right_answers_the_best_counts():
