@@ -9,14 +9,15 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from memr1_jax.bench.scoring import ADVERSARIAL
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.data.tuples import facts_before
-from memr1_jax.data.types import Conversation, Fact, Question, Session
+from memr1_jax.data.types import Conversation, GoldOperation, Question, Session
 from memr1_jax.evals.metrics import exact_match, f1_locomo_official, f1_squad
 from memr1_jax.text.events import Event
 from memr1_jax.text.normalize import normalize_text
 
-ADVERSARIAL, CASCADE = 5, "cascade"
+_CASCADE = "cascade"
 _SCORED = (Event.ADD, Event.UPDATE, Event.DELETE)
 
 
@@ -86,9 +87,8 @@ class OperationScorer:
             fact = facts[operation.fact]
             if fact.sources[-1] not in turns or operation.event not in _SCORED:
                 continue
-            old = None if operation.replaces is None else facts[operation.replaces]
             self.counts[f"{operation.event.key}_gold"] += 1
-            fits = [change for change in left[operation.event] if _fits(change, fact, old)]
+            fits = [change for change in left[operation.event] if self._fits(change, operation)]
             if fits:
                 best = max(fits, key=lambda c: f1_squad(_text(c), fact.text))
                 left[operation.event].remove(best)
@@ -119,6 +119,13 @@ class OperationScorer:
         counts["missing"] += sum(known.isdisjoint(fact.sources) for fact in live)
         return counts
 
+    def _fits(self, change: Change, operation: GoldOperation) -> bool:
+        """Tells whether a change of the right event stores the fact, and on the right memory."""
+        told = self._conversation.facts[operation.fact].sources
+        stores = change.after is None or not set(told).isdisjoint(change.after.sources)
+        old = operation.replaces
+        return stores and (old is None or self._stated(change.before) == old)
+
     def _told(self, memory: Memory) -> list[int]:
         """Lists the facts of a memory's turns, in dialogue order."""
         found = {index for turn in memory.sources for index in self._facts.get(turn, ())}
@@ -143,15 +150,6 @@ class OperationScorer:
         return bool(told) and all(self._events.get(index) == Event.NONE for index in told)
 
 
-def _fits(change: Change, fact: Fact, old: Fact | None) -> bool:
-    """Tells whether a change of the right event stores the fact, and on the right memory."""
-    pairs = ((old, change.before), (fact, change.after))
-    return not any(
-        wanted is not None and memory is not None and set(wanted.sources).isdisjoint(memory.sources)
-        for wanted, memory in pairs
-    )
-
-
 def _text(change: Change) -> str:
     return (change.after or change.before).text
 
@@ -162,7 +160,7 @@ def question_counts(question: Question, answer: str) -> collections.Counter:
     if question.outdated:
         counts["changed_asked"] += 1
         counts["changed_stale"] += any(_names(answer, old) for old in question.outdated)
-    if question.kind == CASCADE:
+    if question.kind == _CASCADE:
         counts["cascade_asked"] += 1
         counts["cascade_right"] += int(exact_match(answer, question.answer))
     if question.category == ADVERSARIAL:

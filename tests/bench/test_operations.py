@@ -118,6 +118,30 @@ def test_facts_that_hold_and_are_lost_are_counted():
     assert scored([OSLO], [OSLO], [])["missing"] == 1  # Bergen
 
 
+def test_words_decide_between_facts_of_the_same_turns():
+    told = (("Ana lives in Oslo.", 1), ("Ana has a cat.", 1), ("Ana lives in Bergen.", 2))
+    sources = {1: ("D1:1", "D1:2"), 2: ("D2:1",)}
+    sessions = tuple(
+        Session(n, "", tuple(Turn("Ana", "...", turn) for turn in sources[n])) for n in sources
+    )
+    facts = tuple(Fact("Ana", text, n, sources[n]) for text, n in told)
+    events = (Event.ADD, Event.ADD, Event.UPDATE)
+    operations = tuple(
+        GoldOperation(event, i, facts[i].text, 0 if event == Event.UPDATE else None)
+        for i, event in enumerate(events)
+    )
+    talk = Conversation("c", ("Ana", "Bo"), sessions, (), facts, operations)
+    oslo, cat, bergen = (memory(fact.text, *fact.sources) for fact in facts)
+    moved = memory(bergen.text, *sources[1], *sources[2])
+    for kept, right in ((cat, 1), (oslo, 0)):  # the other one is rewritten
+        scorer = OperationScorer(talk)
+        scorer.look(sessions[0], [oslo, cat])
+        scorer.look(sessions[1], [moved, kept])
+        found = scorer.finish()
+        assert (found["add_right"], found["update_right"]) == (2, right)
+        assert (found["stale"], found["wrong_deletes"]) == (1 - right, 1 - right)
+
+
 def test_a_repetition_may_reword_a_memory():
     reworded = memory("Ana has a cat, as she said.", "D1:2", "D2:4")
     assert scored([OSLO, CAT], [BERGEN, reworded], [BERGEN])["wrong_deletes"] == 0
