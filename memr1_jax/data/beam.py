@@ -114,7 +114,7 @@ def _messages(node: Node) -> Iterator[Node]:
 
 
 def _question(item: Node, identity, kind, index, places: dict[int, str], notes) -> Question:
-    named = list(dict.fromkeys(_numbers(item.value.get("source_chat_ids"))))
+    named = list(dict.fromkeys(_numbers(item.of(dict).value.get("source_chat_ids"))))
     lost = [number for number in named if number not in places]
     if lost:
         notes.append(Note(LOST, item.place, str(lost[0])))

@@ -86,7 +86,7 @@ class _Points:
         self._known: dict[str, int] = {}  # the facts that hold, by what they say
 
     def note(self, point: Node, session: int, turns: tuple[str, ...]) -> None:
-        if point.value.get("memory_source") in _FALSE:
+        if point.of(dict).value.get("memory_source") in _FALSE:
             return
         text, index = point.filled("memory_content"), len(self.facts)
         updates = str(point.value.get("is_update", False)).strip().lower() == "true"

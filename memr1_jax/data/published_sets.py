@@ -4,7 +4,6 @@ A user names a file, a folder, or `hf:OWNER/NAME`; what is read is compared with
 counts, and a part, or anything else, never goes by the name of the whole.
 """
 
-import collections
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,5 @@ def load_set(
     conversations, files = load(place)
     if not conversations:
         raise UserError(f"{place} holds nothing of {published.title}. {published.advice}")
-    twice = collections.Counter(conversation.id for conversation in conversations)
-    if repeated := [identity for identity, number in twice.items() if number > 1]:
-        raise UserError(f"{place} has more than one conversation {repeated[0][:100]!r}.")
     tell(place, (note for conversation in conversations for note in conversation.notes))
     return found_files(place, files), conversations

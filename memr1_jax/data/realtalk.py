@@ -59,5 +59,5 @@ def _as_locomo(name: str, chat: Node) -> Node:
 
 
 def _asked(item: Node) -> dict:
-    kind = {"kind": "commonsense"} if item.value.get("category") == 3 else {}
-    return item.of(dict).value | kind
+    record = item.of(dict).value
+    return record | ({"kind": "commonsense"} if record.get("category") == 3 else {})

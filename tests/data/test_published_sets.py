@@ -340,6 +340,52 @@ def test_realtalk_is_read_like_locomo_and_says_what_evidence_is_lost(tmp_path):
 
 # All of them
 
+
+def damaged(value):
+    """Yields copies of a JSON value, each with one part of it replaced."""
+    for other in (7, "x", [], {}, None):
+        if not isinstance(other, type(value)) or other != value:
+            yield other
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            for part in damaged(value[key]):
+                copy = value.copy()
+                copy[key] = part
+                yield copy
+
+
+def beam_chat(path, chat):
+    write(path / "1" / "probing_questions" / "probing_questions.json", PROBES)
+    return write(path / "1" / "chat.json", chat).parent.parent
+
+
+def beam_probes(path, probes):
+    write(path / "1" / "chat.json", CHAT)
+    write(path / "1" / "probing_questions" / "probing_questions.json", probes)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "record", "put"),
+    [
+        ("beam_100K", CHAT, beam_chat),
+        ("beam_100K", PROBES, beam_probes),
+        ("fact_consolidation", CONFLICT, lambda path, value: lines(path / "f.jsonl", value)),
+        ("halumem_long", USER, lambda path, value: lines(path / "h.jsonl", value)),
+        ("realtalk", TALK, lambda path, value: write(path / "Chat_1.json", value)),
+    ],
+)
+def test_a_damaged_file_is_read_or_refused_with_a_sentence(tmp_path, name, record, put):
+    refused = 0
+    for broken in damaged(record):
+        try:
+            load_benchmark(name, put(tmp_path, broken))
+        except UserError:
+            refused += 1
+    assert refused > 20
+
+
 NAMES = ("beam_100K", "fact_consolidation", "halumem_long", "personamem_v2_32k", "realtalk")
 
 

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import datetime
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import pytest
 
 from memr1_jax.data import phrases, synthetic
+from memr1_jax.data.dialogues import DataConfig, check_shares, load_dialogues
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import generate, write_synthetic
 from memr1_jax.data.times import session_time
@@ -266,3 +268,14 @@ def test_manager_tuples_meet_every_operation(conversations):
         }
         met.update(events[item.dia_id] for item in manager_tuples(conversation, window=None))
     assert all(met[event] >= 10 for event in Event)
+
+
+def test_training_learns_what_was_never_said(tmp_path):
+    options = DataConfig(data="synthetic", synthetic_absences=2, synthetic_cascades=0.2)
+    train, evaluation = load_dialogues(options, 0, tmp_path)
+    for talk in (*train, *evaluation):
+        absent = [question for question in talk.questions if question.abstain]
+        assert [q.answer for q in absent] == ["not mentioned"] * 2
+    told = dataclasses.replace(options, synthetic_changes=0.9)
+    with pytest.raises(UserError, match="--synthetic_cascades=0.2 are shares of the same facts"):
+        check_shares(told)
