@@ -66,3 +66,9 @@ class AgentConfig:
         ("auto", "float32", "bfloat16"),
     )
     remat: str = option("dots", "What the backward pass keeps.", ("dots", "full", "none"))
+    attention: str = option(
+        "auto",
+        "What computes attention where shapes allow: XLA, JAX's splash attention (TPUs) or cuDNN"
+        " (GPUs); auto: what this machine has.",
+        ("auto", "xla", "splash", "cudnn"),
+    )

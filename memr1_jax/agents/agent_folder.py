@@ -31,7 +31,7 @@ from memr1_jax.run.records import typed
 # as it stands, or those that the model itself extracts from a turn.
 FACTS = ("noted", "turns", "sentences", "extracted")
 # Those of the machine and of the start.
-_NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat")
+_NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat", "attention")
 
 
 @dataclasses.dataclass(frozen=True)

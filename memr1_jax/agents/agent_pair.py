@@ -42,7 +42,13 @@ def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
     Raises:
       UserError: their tokenizers differ; memories and answers travel between them as tokens.
     """
-    load = functools.partial(load_model, dtype=options.dtype, remat=options.remat, mesh=mesh)
+    load = functools.partial(
+        load_model,
+        dtype=options.dtype,
+        remat=options.remat,
+        attention=options.attention,
+        mesh=mesh,
+    )
     loaded = {options.model: load(options.model)}
 
     def find(flag):

@@ -41,6 +41,28 @@ class Source(NamedTuple):
     causal: bool
 
 
+class Projected(NamedTuple):
+    """A block whose tokens are queries and keys at once.
+
+    `query` `[*lead, T, N, H]`; `key` and `value` `[*lead, K, T, H]`; `length` `[*lead]`.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+    length: jax.Array
+
+    @property
+    def own(self) -> Source:
+        """Its keys as its own tokens see them."""
+        return Source(self.key, self.value, jnp.arange(self.key.shape[-2]) + 1, causal=True)
+
+    @property
+    def above(self) -> Source:
+        """Its keys as the blocks below see them."""
+        return Source(self.key, self.value, self.length, causal=False)
+
+
 def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYTES) -> jax.Array:
     """Attends to the keys of all sources under one softmax; keeps the shape `[*lead, T, N, H]`.
 

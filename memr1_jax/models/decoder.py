@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from memr1_jax.models.attention import Source, attend
+from memr1_jax.models.attention import Projected, Source, attend
+from memr1_jax.models.attention_kernels import attend_chain
 from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.product import product, row_scores
@@ -102,7 +103,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections and rotation around `attend`; grouped heads."""
+    """Projections and rotation before attention and after it; grouped heads."""
 
     config: DecoderConfig
     dtype: Any
@@ -127,9 +128,9 @@ class Attention(nn.Module):
             split(array, rows=rows, heads=-3) for array in (key, value)
         )
 
-    def __call__(self, query, sources):
-        """Attends with `[*lead, T, N, H]` and mixes the heads into `[*lead, T, D]`."""
-        return self.output(attend(query, sources))
+    def __call__(self, heads):
+        """Mixes the heads `[*lead, T, N, H]` that attended into `[*lead, T, D]`."""
+        return self.output(heads)
 
 
 class FeedForward(nn.Module):
@@ -153,6 +154,7 @@ class Layer(nn.Module):
 
     config: DecoderConfig
     dtype: Any
+    kernel: str = "xla"
 
     def setup(self):
         """Makes the two halves of the layer."""
@@ -173,15 +175,13 @@ class Layer(nn.Module):
         Returns:
           New hidden states, and `(key, value)` of each block.
         """
-        above = _sources(past, geometry.past_lengths)
-        outputs, kept = [], []
-        for x, rope, length in zip(hidden, geometry.ropes, geometry.lengths, strict=True):
-            query, key, value = self.attention.project(_whole(self.attention_norm(x)), rope)
-            own = Source(key, value, jnp.arange(x.shape[-2]) + 1, causal=True)
-            outputs.append(self._finish(x, query, [*above, own]))
-            above.append(Source(key, value, length, causal=False))
-            kept.append((key, value))
-        return tuple(outputs), tuple(kept)
+        blocks = [
+            Projected(*self.attention.project(_whole(self.attention_norm(x)), rope), length)
+            for x, rope, length in zip(hidden, geometry.ropes, geometry.lengths, strict=True)
+        ]
+        found = attend_chain(self.kernel, blocks, _sources(past, geometry.past_lengths))
+        outputs = (self._finish(x, heads) for x, heads in zip(hidden, found, strict=True))
+        return tuple(outputs), tuple((block.key, block.value) for block in blocks)
 
     def decode(self, x, past, geometry, cache, layer, step):
         """Runs one token `[*lead, 1, D]` a row, writing its keys into slot `step` of `cache`.
@@ -196,10 +196,10 @@ class Layer(nn.Module):
         key, value = as_values((cache[0][layer], cache[1][layer]))
         own = Source(key, value, step[None] + 1, causal=True)
         above = _sources(past, geometry.past_lengths)
-        return self._finish(x, query, [*above, own]), cache
+        return self._finish(x, attend(query, [*above, own])), cache
 
-    def _finish(self, x, query, sources):
-        x = _resting(x + self.attention(query, sources))
+    def _finish(self, x, heads):
+        x = _resting(x + self.attention(heads))
         return _resting(x + self.mlp(_whole(self.mlp_norm(x))))
 
 
@@ -267,12 +267,13 @@ class Decoder(nn.Module):
     """The whole language model; parameters are float32, arithmetic is in `dtype`.
 
     `remat` names what the backward pass keeps of each layer: "dots" (results of the projections),
-    "full" (nothing) or "none" (everything).
+    "full" (nothing) or "none" (everything). `kernel` is one of `attention_kernels.KERNELS`.
     """
 
     config: DecoderConfig
     dtype: Any = jnp.float32
     remat: str = "dots"
+    kernel: str = "xla"
 
     def setup(self):
         """Declares the parameters; those of the layers are stacked."""
@@ -298,7 +299,7 @@ class Decoder(nn.Module):
         )
 
     def _layer(self):
-        return Layer(self.config, self.dtype, parent=None)
+        return Layer(self.config, self.dtype, self.kernel, parent=None)
 
     def _apply_layer(self, params, *inputs, **options):
         params = gather_weights(params, self.dtype)

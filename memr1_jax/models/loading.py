@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from memr1_jax.models.attention_kernels import choose_kernel
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.finite import check_finite
@@ -36,20 +37,26 @@ def compute_dtype(name: str):
 
 
 def load_model(
-    name: str, *, dtype: str = "auto", remat: str = "none", mesh: Mesh | None = None
+    name: str,
+    *,
+    dtype: str = "auto",
+    remat: str = "none",
+    attention: str = "auto",
+    mesh: Mesh | None = None,
 ) -> Model:
     """Loads a model by folder, hub name or `smollm2-135m-q4`; UserError where that fails.
 
-    On a mesh every process reads its own share of the weights. `dtype` and `remat` are the values
-    of the flags of these names.
+    On a mesh every process reads its own share of the weights. `dtype`, `remat` and `attention` are
+    the values of the flags of these names.
     """
     folder = resolve_model(name)
     number_format = compute_dtype(dtype)
+    kernel = choose_kernel(attention, number_format)
     params, config = read_params(folder, mesh, number_format)
     check_finite(params, f"The model in {folder}", "Use another model, or download it again.")
     tokenizer = load_tokenizer(folder)
     check_tokenizer(tokenizer, config, folder)
-    decoder = Decoder(config, number_format, remat)
+    decoder = Decoder(config, number_format, remat, kernel)
     return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
 
 

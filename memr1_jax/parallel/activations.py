@@ -7,6 +7,7 @@ each function here returns its argument, so one device runs the plain program.
 import contextlib
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -91,6 +92,27 @@ def splits(x: jax.Array, *, rows: int | None = 0, heads: int | None = None) -> i
         return 1
     sharding = NamedSharding(mesh, fitted(mesh, _axes(x, rows, heads), x.shape))
     return x.size // math.prod(sharding.shard_shape(x.shape))
+
+
+def on_devices(
+    function: Callable, arrays: Sequence[jax.Array], axes: Sequence[tuple], result: tuple
+) -> jax.Array:
+    """Calls `function` on each device with its own part of `arrays`; on all of them without mesh.
+
+    For kernels, which the compiler cannot divide. `axes` names the mesh axes of each array, and
+    `result` those of what comes back, which has the leading axes of the first array.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(*arrays)
+    specs = [fitted(mesh, names, x.shape) for x, names in zip(arrays, axes, strict=True)]
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(specs),
+        out_specs=fitted(mesh, result, arrays[0].shape),
+        check_vma=False,
+    )(*arrays)
 
 
 def _axes(x, rows, heads):

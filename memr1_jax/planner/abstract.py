@@ -11,6 +11,7 @@ import numpy as np
 from memr1_jax.agents.agent_pair import Models, build_agent_pair
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.models.attention_kernels import choose_kernel
 from memr1_jax.models.decoder import Decoder, init_params
 from memr1_jax.models.decoder_config import PRESETS, DecoderConfig
 from memr1_jax.models.hf.hf_config import read_config
@@ -105,7 +106,8 @@ def _model(name, options):
         config = read_config(folder)
     tokenizer = load_tokenizer(folder)
     dtype = compute_dtype(options.dtype)
-    decoder = Decoder(config, dtype, options.remat)
+    kernel = choose_kernel(options.attention, dtype, platform="tpu")
+    decoder = Decoder(config, dtype, options.remat, kernel)
     params = cast_weights(abstract_params(config), dtype)
     return Model(folder, config, decoder, params, tokenizer, stop_tokens(folder, tokenizer))
 

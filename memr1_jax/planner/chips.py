@@ -1,4 +1,4 @@
-"""Capacities and speeds of TPU chips: the one table behind fit reports and rooflines.
+"""Capacities and speeds of TPU chips, the table behind fit reports and rooflines, and of GPUs.
 
 Figures are those of the system pages v4, v5e, v5p and v6e of cloud.google.com/tpu/docs: peak
 bfloat16 compute, memory and its bandwidth, and bidirectional interconnect bandwidth of a chip. The
@@ -47,6 +47,28 @@ CHIPS: dict[str, Chip] = {
     "TPU v5": Chip("v5p", 95 * GIB, int(95.73 * GIB), 459e12, 2765e9, 1200e9),
     "TPU v6 lite": Chip("v6e", 32 * GIB, int(31.24 * GIB), 918e12, 1638e9, 800e9),
 }
+
+
+# Peak bfloat16 operations and memory bandwidth of GPUs, a second, by the name that JAX gives them:
+# dense figures of NVIDIA's data sheets. Programs are not planned for these.
+GPUS: dict[str, tuple[float, float]] = {
+    "NVIDIA A100-SXM4-40GB": (312e12, 1555e9),
+    "NVIDIA A100-SXM4-80GB": (312e12, 2039e9),
+    "NVIDIA B200": (2250e12, 8000e9),
+    "NVIDIA H100 80GB HBM3": (989e12, 3350e9),
+    "NVIDIA H100 PCIe": (756e12, 2000e9),
+    "NVIDIA H200": (989e12, 4800e9),
+    "NVIDIA L4": (121e12, 300e9),
+    "NVIDIA L40S": (362e12, 864e9),
+}
+
+
+def peaks_of(device_kind: str) -> tuple[float, float] | None:
+    """Returns a device's peak bfloat16 operations and bytes a second; None where not known."""
+    if device_kind in CHIPS:
+        chip = CHIPS[device_kind]
+        return chip.device_flops, chip.device_bandwidth
+    return GPUS.get(device_kind)
 
 
 def chip_of(device_kind: str) -> Chip:

@@ -3,6 +3,7 @@
 python tests/parallel/mesh_worker.py table                    all of it, as a table in Markdown
 python tests/parallel/mesh_worker.py steps ALGORITHM AGENT MESH MESH ...    each mesh, as JSON
 python tests/parallel/mesh_worker.py loops AGENT              weights gathered in a rollout's loops
+python tests/parallel/mesh_worker.py kernel                   a TPU kernel, interpreted, on a mesh
 """
 
 import dataclasses
@@ -33,6 +34,8 @@ import optax  # noqa: E402
 from flax import traverse_util  # noqa: E402
 from tiny_model import make_tiny, make_training  # noqa: E402
 
+from memr1_jax.models import attention_kernels, splash  # noqa: E402
+from memr1_jax.models.attention import Projected  # noqa: E402
 from memr1_jax.models.sampler import Sampling  # noqa: E402
 from memr1_jax.parallel.activations import on_mesh  # noqa: E402
 from memr1_jax.parallel.mesh import AXES, make_mesh, parse_mesh  # noqa: E402
@@ -273,6 +276,46 @@ def moments():
     return {"same": jax.tree.all(same), "split": sum(split), "axes": list(AXES)}
 
 
+def kernel():
+    """Compares splash attention divided over a mesh with XLA's attention on one device."""
+    splash.INTERPRET = True
+    rng = np.random.default_rng(0)
+
+    def block(*lead, length):
+        query = rng.normal(size=(*lead, length, 4, 64)).astype(np.float32)
+        keys = rng.normal(size=(2, *lead, 2, length, 64)).astype(np.float32)
+        return Projected(query, *keys, rng.integers(1, length + 1, lead).astype(np.int32))
+
+    above, *blocks = block(length=5), block(4, length=90), block(4, 2, length=30)
+
+    def gradients(kernel, mesh, above, arrays):
+        def total(above, arrays):
+            given = [Projected(*found, x.length) for found, x in zip(arrays, blocks, strict=True)]
+            with on_mesh(mesh):
+                found = attention_kernels.attend_chain(kernel, given, [above.above])
+            parts = 0
+            for x, block in zip(found, blocks, strict=True):
+                real = jnp.arange(x.shape[-3]) < block.length[..., None]
+                parts += jnp.sin(jnp.where(real[..., None, None], x, 0)).sum()
+            return parts
+
+        return jax.grad(total, (0, 1), allow_int=True)(above, arrays)
+
+    arrays, mesh = [block[:3] for block in blocks], mesh_of("data:2,fsdp:2,tensor:2")
+    whole = replicated(mesh)
+    programs = (
+        jax.jit(functools.partial(gradients, "splash", mesh), in_shardings=(whole, whole)),
+        jax.jit(functools.partial(gradients, "xla", None)),
+    )
+    results = []
+    for program in programs:
+        above_gradient, rest = program(above, arrays)
+        results.append(jax.tree.leaves((above_gradient[1:3], rest)))
+    text = str(programs[0].trace(above, arrays).jaxpr)
+    pairs = zip(*jax.device_get(results), strict=True)
+    return {"error": max(float(abs(a - b).max()) for a, b in pairs), "divided": "shard_map" in text}
+
+
 if __name__ == "__main__":
     job, *rest = sys.argv[1:]
     if job == "table":
@@ -282,5 +325,6 @@ if __name__ == "__main__":
             "steps": lambda: steps(*rest[:2], rest[2:]),
             "loops": lambda: loops(*rest),
             "moments": moments,
+            "kernel": kernel,
         }[job]()
         print("REPORT", json.dumps(report))

@@ -71,3 +71,9 @@ def test_moments_lie_where_their_parameters_do():
     found = report("moments")
     assert found["same"]
     assert found["split"] > 5
+
+
+def test_a_kernel_on_a_mesh_gives_what_one_device_gives():
+    found = report("kernel")
+    assert found["divided"]
+    assert found["error"] < 1e-5

@@ -12,6 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny_model import SIZES, options, tiny_folder
 
 from memr1_jax.errors import UserError
+from memr1_jax.models.attention import Projected
+from memr1_jax.models.attention_kernels import attend_chain
+from memr1_jax.parallel.activations import on_mesh
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.planner.aot import CompileReport, abstract, compile_ahead, topology_devices
 from memr1_jax.planner.layout_search import fit_step
@@ -59,6 +62,33 @@ def test_a_matrix_product_for_four_chips():
     assert report.devices == 4
     assert report.arguments == 512 * 512 * 2 // 4
     assert "all-gather" in compiled.as_text()
+
+
+@needs_libtpu
+def test_splash_attention_of_a_chain_for_four_chips():
+    """Compiles the kernel, its backward pass too, and finds it in the program."""
+    mesh = make_mesh("fsdp:2,tensor:2", topology_devices("v5e:2x2"))
+
+    def block(*lead, length):
+        rows = "fsdp" if lead else None
+        spec = PartitionSpec(*[rows][: len(lead)])
+        shapes = ((*lead, length, 4, 128), *[(*lead, 2, length, 128)] * 2)
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+        block = Projected(*arrays, jax.ShapeDtypeStruct(lead, jnp.int32))
+        return abstract(block, jax.tree.map(lambda _: NamedSharding(mesh, spec), block))
+
+    def loss(arrays, lengths):
+        blocks = [Projected(*given, n) for given, n in zip(arrays, lengths, strict=True)]
+        with on_mesh(mesh):
+            found = attend_chain("splash", blocks, [])
+        return sum(x.astype(jnp.float32).sum() for x in found)
+
+    blocks = [block(length=40), block(4, length=512), block(4, 2, length=200)]
+    arguments = [tuple(x[:3]) for x in blocks], [x.length for x in blocks]
+    _, compiled = compile_ahead(jax.jit(jax.grad(loss)), arguments)
+    text = compiled.as_text()
+    for phase in ("fwd", "dq", "dkv"):
+        assert f"splash_mha_{phase}_segmented" in text
 
 
 @needs_libtpu
