@@ -108,7 +108,7 @@ def answer_rollout(
     )
     valid = batch.valid[:, None]
     query = jax.tree.map(lambda x: x[:, None], batch.query)
-    outcome, values = answer_worth(marking, tools, query, reading)
+    outcome, values = answer_worth(marking, tools, query, reading, valid)
     parts = answer_reward(marking.reward, outcome, reading.verdict)
     metrics = masked_means(parts | values, valid)
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
