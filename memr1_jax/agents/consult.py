@@ -164,6 +164,7 @@ def consult(
             group=1,
             max_tokens=agent.response_length,
             stop_tokens=agent.stop_tokens,
+            drafts=agent.draft_tokens,
             active=active[:, None],
         )
         return Block(samples.tokens[:, 0], samples.length[:, 0])

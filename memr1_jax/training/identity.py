@@ -21,7 +21,7 @@ from memr1_jax.training.config import ExperimentConfig
 _PLACE = {"output", "resume", "overwrite", "compilation_cache"}
 # How the same numbers are computed: what is held at once, and where.
 _MEANS = {
-    *("micro_batches", "logit_chunk", "remat", "consult_batch", "eval_batch"),
+    *("micro_batches", "logit_chunk", "remat", "consult_batch", "eval_batch", "draft_tokens"),
     *("mesh", "distributed", "num_processes", "process_id"),
 }
 # What is written besides, and how far training goes; it may continue from where it ended.
