@@ -58,6 +58,12 @@ class AgentConfig:
     questions_per_turn: int = option(
         4, "Questions of a turn that reward the manager.", within=at_least(1)
     )
+    draft_tokens: int = option(
+        0,
+        "Tokens that a pass of decoding drafts by copying from prompt and response, and verifies;"
+        " what is sampled stays the same. 0: none.",
+        within=at_least(0),
+    )
     embedder: str = option("tfidf", "How memories are embedded.", ("tfidf", "static", "both"))
     features: int = option(1024, "Width of the hashed TF-IDF embedding.", within=at_least(1))
     dtype: str = option(

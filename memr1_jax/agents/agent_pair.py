@@ -130,6 +130,7 @@ def build_agent_pair(
         neighbours=options.neighbours,
         shown=options.memories_shown,
         salvage=options.salvage,
+        draft_tokens=options.draft_tokens,
     )
     answerer = AnswerAgent(
         template=answer_template,
@@ -139,6 +140,7 @@ def build_agent_pair(
         response_length=options.answer_response_length,
         stop_tokens=model.stop_tokens,
         memories=options.memories,
+        draft_tokens=options.draft_tokens,
     )
     tools = create_tools(table, embedder, grammar)
     encoder = create_encoder(model.tokenizer, tools.embedder, sizes, begins_character(table))

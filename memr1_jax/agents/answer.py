@@ -36,6 +36,7 @@ class AnswerAgent:
     stop_tokens: tuple[int, ...]
     memories: int = 30  # retrieved for each speaker
     answer_words: int = 48  # words read of a prediction
+    draft_tokens: int = 0  # drafted in a pass of decoding
 
 
 @struct.dataclass

@@ -1,7 +1,8 @@
 """Answers of the frozen Answer Agent from a manager's banks, and their worth.
 
-It answers a prompt for every sample and question, many more than the manager has itself, so the
-prompts can be answered a part at a time.
+It is asked a prompt for every sample and question, many more than the manager has itself. Samples
+that write the same operations, or change nothing that a question finds, lead to equal prompts: each
+distinct one is answered once, a part of them at a time.
 
 Axis letters: B prompts in a batch, G edited banks a prompt, n questions, N = B G n answers,
 P prompt length, R response length, M slots of a bank.
@@ -24,7 +25,8 @@ from memr1_jax.agents.answer import (
     read_words,
     retrieve_memories,
 )
-from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
+from memr1_jax.agents.distinct import once_each
+from memr1_jax.agents.judge import Judge, answer_block, judge_prompt, log_odds
 from memr1_jax.agents.manager import Report
 from memr1_jax.agents.reward import JUDGE, RewardOptions, outcome_of
 from memr1_jax.agents.tools import Tools
@@ -40,12 +42,21 @@ from memr1_jax.text.normalize import Words
 class FrozenAnswerer:
     """The Answer Agent that answers from a manager's edits: its sizes and its decoder.
 
-    `together` prompts are answered at a time, all of them where it is 0.
+    `together` distinct prompts are answered at a time, see `part`.
     """
 
     agent: AnswerAgent
     decoder: Decoder
     together: int = 0
+
+    def part(self, prompts: int) -> int:
+        """Returns how many of so many prompts are answered at a time.
+
+        By default that is all of them on an accelerator, where a token takes about as long for
+        many rows as for few; 0, for about an eighth of them, on a CPU, where it takes as long as
+        they are many.
+        """
+        return self.together or (0 if jax.default_backend() == "cpu" else prompts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +99,12 @@ def read_answer(
 
 
 def answer_worth(
-    marking: Marking, tools: Tools, query: Query, reading: Reading
+    marking: Marking, tools: Tools, query: Query, reading: Reading, asked: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Marks answers `[*rows]`: outcomes, and values of them that are metrics.
 
-    The leaves of `query` broadcast against the rows.
+    The leaves of `query` broadcast against the rows, and so does `asked`: only answers to what was
+    asked are shown to a judge.
     """
     answer = reading.answer
     values = fields(reading.verdict) | {"answer_tokens": answer.length}
@@ -102,8 +114,16 @@ def answer_worth(
         raise ValueError("The outcome is that of a judge, but there is no judge.")
     question = Block(query.tokens, query.length)
     gold = Block(query.gold_tokens, query.gold_length)
-    odds = judge_log_odds(marking.judge, marking.judge_params, tools, question, gold, answer)
-    return odds, values | {"judge": odds, "judge_yes": odds > 0}
+    prompt = judge_prompt(marking.judge, tools, question, gold, answer)
+    rows = answer.length.shape
+    odds, first = once_each(
+        lambda prompt, active: log_odds(marking.judge, marking.judge_params, prompt),
+        Block(prompt.tokens.reshape(-1, prompt.tokens.shape[-1]), prompt.length.reshape(-1)),
+        jnp.broadcast_to(asked, rows).reshape(-1),
+        jnp.float32(0),
+    )
+    odds, first = odds.reshape(rows), first.reshape(rows)
+    return odds, values | {"judge": odds, "judge_yes": odds > 0, "distinct_verdicts": first}
 
 
 def consult(
@@ -135,8 +155,7 @@ def consult(
         x = jnp.broadcast_to(x[:, None], (*rows, *x.shape[2:]))
         return x.reshape(-1, *x.shape[3:])
 
-    def answer(part):
-        prompt, query, active, report = part
+    def answer(prompt, active):
         samples = generate(
             answerer.decoder,
             params,
@@ -145,19 +164,28 @@ def consult(
             group=1,
             max_tokens=agent.response_length,
             stop_tokens=agent.stop_tokens,
+            drafts=agent.draft_tokens,
             active=active[:, None],
         )
-        read = functools.partial(read_answer, agent, marking.reward, tools)
-        tokens, length = samples.tokens[:, 0], samples.length[:, 0]
-        return answer_worth(
-            marking, tools, query, jax.vmap(read)(tokens, length, query.gold, report)
-        )
+        return Block(samples.tokens[:, 0], samples.length[:, 0])
 
     prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
-    asked = batch.asked & batch.valid[:, None]
+    asked = flat(batch.asked & batch.valid[:, None])
+    silent = Block(jnp.zeros(agent.response_length, jnp.int32), jnp.int32(0))
+    size = answerer.part(len(asked))
+    response, first = once_each(answer, prompt, asked, silent, size)
+
+    def read(part):
+        response, query, report = part
+        read = functools.partial(read_answer, agent, marking.reward, tools)
+        return jax.vmap(read)(response.tokens, response.length, query.gold, report)
+
+    query = jax.tree.map(flat, batch.queries)
     report = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], rows).reshape(-1), report)
-    part = prompt, jax.tree.map(flat, batch.queries), flat(asked), report
-    return jax.tree.map(lambda x: x.reshape(rows), in_parts(answer, part, answerer.together))
+    reading = in_parts(read, (response, query, report), answerer.together)
+    outcome, values = answer_worth(marking, tools, query, reading, asked)
+    values |= {"distinct_prompts": first}
+    return jax.tree.map(lambda x: x.reshape(rows), (outcome, values))
 
 
 def _prompts(agent, tools, batch, edited):

@@ -71,6 +71,7 @@ def make_ingest_turn(manager: MemoryManager, decoder: Decoder) -> Callable:
             group=1,
             max_tokens=manager.response_length,
             stop_tokens=manager.stop_tokens,
+            drafts=manager.draft_tokens,
             active=active[:, None],
             constraint=manager_constraint(tools, prompts.shown, (*active.shape, 1)),
         )

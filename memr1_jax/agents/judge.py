@@ -104,7 +104,11 @@ def judge_log_odds(
       gold: the same of the gold answer.
       answer: `[*rows, W]`, see `answer_block`; tokens beyond `judge.answer_width` are not read.
     """
-    prompt = judge_prompt(judge, tools, question, gold, answer)
+    return log_odds(judge, params, judge_prompt(judge, tools, question, gold, answer))
+
+
+def log_odds(judge: Judge, params: dict, prompt: Block) -> jax.Array:
+    """Returns the log-odds `[*rows]` of `judge_log_odds` for prompts of `judge_prompt`."""
     blocks = (judge.template.instruction_block, prompt)
     variables = {"params": params}
     hidden, _ = judge.decoder.apply(variables, blocks, method=Decoder.prefill)

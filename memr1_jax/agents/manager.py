@@ -36,6 +36,7 @@ class MemoryManager:
     neighbours: int = 5  # similar memories retrieved for each fact
     shown: int = 20  # memories shown at most
     salvage: bool = False  # whether the intact part of a broken response counts
+    draft_tokens: int = 0  # drafted in a pass of decoding
 
 
 @struct.dataclass

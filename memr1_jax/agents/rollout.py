@@ -98,6 +98,7 @@ def answer_rollout(
         group=group,
         max_tokens=agent.response_length,
         stop_tokens=agent.stop_tokens,
+        drafts=agent.draft_tokens,
         active=jnp.broadcast_to(batch.valid[:, None], rows),
     )
 
@@ -108,7 +109,7 @@ def answer_rollout(
     )
     valid = batch.valid[:, None]
     query = jax.tree.map(lambda x: x[:, None], batch.query)
-    outcome, values = answer_worth(marking, tools, query, reading)
+    outcome, values = answer_worth(marking, tools, query, reading, valid)
     parts = answer_reward(marking.reward, outcome, reading.verdict)
     metrics = masked_means(parts | values, valid)
     metrics |= _shape_metrics(samples, batch.valid, packed.dropped, packed.overflow)
@@ -175,6 +176,7 @@ def sample_edits(
         group=group,
         max_tokens=manager.response_length,
         stop_tokens=manager.stop_tokens,
+        drafts=manager.draft_tokens,
         row_ids=row_ids,
         active=jnp.broadcast_to(batch.valid[:, None], rows),
         constraint=manager_constraint(tools, prompts.shown, rows),
@@ -239,7 +241,11 @@ def manager_constraint(tools: Tools, shown: jax.Array, rows: tuple[int, ...]):
 
 def _shape_metrics(samples, valid, dropped, overflow):
     rows = valid[:, None]
-    return {
+    passes = {}
+    if samples.passes is not None:
+        weight = masked_mean(samples.passes, rows).sum
+        passes["tokens_per_pass"] = Mean(masked_mean(samples.length, rows).sum, weight)
+    return passes | {
         "response_length": masked_mean(samples.length, rows),
         "truncated": masked_mean(~samples.stopped, rows),
         "memories_dropped": masked_mean(dropped, valid),

@@ -327,6 +327,18 @@ class Decoder(nn.Module):
 
         `past` holds blocks above that were computed before; they lead the returned contexts.
         """
+        hidden, contexts = self._read(blocks, past)
+        last = jnp.maximum(blocks[-1].length - 1, 0)[..., None, None]
+        last = jnp.take_along_axis(hidden, last, axis=-2)[..., 0, :]
+        return self.final_norm(last), contexts
+
+    def extend(self, block: Block, past: tuple[Context, ...]) -> tuple[jax.Array, Context]:
+        """Returns all hidden states `[*lead, T, D]` of a block, and the block as a context."""
+        hidden, contexts = self._read((block,), past)
+        return self.final_norm(hidden), contexts[-1]
+
+    def _read(self, blocks, past):
+        """Returns hidden states of the last block, and all blocks as contexts."""
         geometry = _geometry(self.config, blocks, past)
 
         def run(hidden, inputs):
@@ -341,9 +353,7 @@ class Decoder(nn.Module):
             Context(key, value, block.length)
             for (key, value), block in zip(kept, blocks, strict=True)
         )
-        last = jnp.maximum(blocks[-1].length - 1, 0)[..., None, None]
-        last = jnp.take_along_axis(hidden[-1], last, axis=-2)[..., 0, :]
-        return self.final_norm(last), (*past, *new)
+        return hidden[-1], (*past, *new)
 
     def decode(
         self,
@@ -387,6 +397,20 @@ def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
     key, value = (split(jnp.zeros(shape, dtype), rows=1, heads=-3) for _ in range(2))
     return as_bits((key, value))
+
+
+def extend_cache(
+    cache: tuple[jax.Array, jax.Array], new: Context, written: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Writes keys and values `[L, *lead, K, T, H]` behind the first `written` `[*lead]` slots."""
+
+    def write(cache, new, start):  # of one row, [L, K, R, H]
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, start, axis=-2)
+
+    for _ in written.shape:
+        write = jax.vmap(write, (1, 1, 0), 1)
+    arrays = zip(cache, as_bits((new.key, new.value)), strict=True)
+    return tuple(write(array, value, written) for array, value in arrays)
 
 
 def _geometry(config, blocks, past, offset=0):

@@ -123,7 +123,8 @@ class JudgeConfig:
     judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of one's own.")
     consult_batch: int = option(
         0,
-        "Prompts that the frozen Answer Agent answers at a time for the manager; 0: all.",
+        "Distinct prompts that the frozen Answer Agent answers at a time for the manager; 0: all on"
+        " an accelerator, about an eighth on a CPU.",
         within=at_least(0),
     )
 

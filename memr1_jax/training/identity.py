@@ -22,6 +22,7 @@ _PLACE = {"output", "resume", "overwrite", "compilation_cache"}
 # How the same numbers are computed: what is held at once, and where.
 _MEANS = {
     *("micro_batches", "logit_chunk", "remat", "attention", "consult_batch", "eval_batch"),
+    "draft_tokens",
     *("mesh", "distributed", "num_processes", "process_id"),
 }
 # What is written besides, and how far training goes; it may continue from where it ended.
