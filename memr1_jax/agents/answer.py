@@ -36,6 +36,7 @@ class AnswerAgent:
     stop_tokens: tuple[int, ...]
     memories: int = 30  # retrieved for each speaker
     answer_words: int = 48  # words read of a prediction
+    label: tuple[int, ...] = ()  # tokens of the label that an answer comes after
 
 
 @struct.dataclass
