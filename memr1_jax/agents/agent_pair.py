@@ -10,6 +10,8 @@ from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.judge import Judge, create_judge
 from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.outcomes import RECALL
+from memr1_jax.agents.targets import LABEL
 from memr1_jax.agents.templates import load_template
 from memr1_jax.agents.tools import Tools, create_tools
 from memr1_jax.data.encode import Encoder, Sizes, create_encoder
@@ -21,6 +23,9 @@ from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.models.loading import Model, load_model
 from memr1_jax.text.byte_table import begins_character, build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
+from memr1_jax.text.plain import plain_encoder
+
+EVIDENCE = 8  # turns of evidence that are kept of a question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:
         check_same_tokens(loaded[name].tokenizer, loaded[options.model].tokenizer, flag, options)
         return loaded[name]
 
-    judged = getattr(options, "reward", None) is not None and options.reward.outcome == "judge"
+    judged = getattr(options, "reward", None) is not None and options.reward.judged
     return Models(find("model"), find("answer_model"), find("judge_model") if judged else None)
 
 
@@ -97,11 +102,14 @@ def build_agent_pair(
     """
     model = models.manager
     table = build_byte_table(model.tokenizer, model.config.vocab_size)
+    reward = getattr(options, "reward", None)
     sizes = Sizes(
         memory_width=options.memory_width,
         bank_capacity=options.bank_capacity,
         facts=options.facts_per_turn,
         questions=options.questions_per_turn,
+        retained=getattr(options, "retention_questions", 0),
+        evidence=EVIDENCE if reward is not None and reward.weight_of(RECALL) else 0,
     )
     if embedder is None:
         embedder = build_embedder(options, model, conversations)
@@ -141,6 +149,7 @@ def build_agent_pair(
         stop_tokens=model.stop_tokens,
         memories=options.memories,
         draft_tokens=options.draft_tokens,
+        label=tuple(plain_encoder(model.tokenizer)(LABEL)),
     )
     tools = create_tools(table, embedder, grammar)
     encoder = create_encoder(model.tokenizer, tools.embedder, sizes, begins_character(table))

@@ -37,6 +37,7 @@ class AnswerAgent:
     memories: int = 30  # retrieved for each speaker
     answer_words: int = 48  # words read of a prediction
     draft_tokens: int = 0  # drafted in a pass of decoding
+    label: tuple[int, ...] = ()  # tokens of the label that an answer comes after
 
 
 @struct.dataclass

@@ -28,7 +28,8 @@ from memr1_jax.agents.answer import (
 from memr1_jax.agents.distinct import once_each
 from memr1_jax.agents.judge import Judge, answer_block, judge_prompt, log_odds
 from memr1_jax.agents.manager import Report
-from memr1_jax.agents.reward import JUDGE, RewardOptions, outcome_of
+from memr1_jax.agents.outcomes import JUDGE
+from memr1_jax.agents.reward import RewardOptions, outcome_of
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import ManagerBatch, Query
 from memr1_jax.memory.bank import MemoryBank
@@ -36,6 +37,7 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import generate, greedy_sampling
 from memr1_jax.rl.means import fields
 from memr1_jax.text.normalize import Words
+from memr1_jax.text.segments import Packed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ def answer_worth(
     """
     answer = reading.answer
     values = fields(reading.verdict) | {"answer_tokens": answer.length}
-    if marking.reward.outcome != JUDGE:
+    if not marking.reward.judged:
         return reading.outcome, values
     if marking.judge is None:
         raise ValueError("The outcome is that of a judge, but there is no judge.")
@@ -123,7 +125,8 @@ def answer_worth(
         jnp.float32(0),
     )
     odds, first = odds.reshape(rows), first.reshape(rows)
-    return odds, values | {"judge": odds, "judge_yes": odds > 0, "distinct_verdicts": first}
+    outcome = reading.outcome + marking.reward.weight_of(JUDGE) * odds
+    return outcome, values | {"judge": odds, "judge_yes": odds > 0, "distinct_verdicts": first}
 
 
 def consult(
@@ -148,7 +151,7 @@ def consult(
       report: of the responses that edited them, leaves `[B, G]`.
     """
     agent = answerer.agent
-    packed = _prompts(agent, tools, batch, edited)
+    packed = answerer_prompts(agent, tools, batch, edited)
     rows = packed.length.shape  # [B, G, n]
 
     def flat(x):
@@ -188,8 +191,10 @@ def consult(
     return jax.tree.map(lambda x: x.reshape(rows), (outcome, values))
 
 
-def _prompts(agent, tools, batch, edited):
-    """Writes the prompts `[B, G, n, P]`."""
+def answerer_prompts(
+    agent: AnswerAgent, tools: Tools, batch: ManagerBatch, edited: MemoryBank
+) -> Packed:
+    """Writes the prompts `[B, G, n, P]` of questions about edited banks; see `consult`."""
 
     def prompt_of(own, other, speaker, scene, query):
         mine, theirs = (retrieve_memories(agent, tools, bank, query) for bank in (own, other))

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking, consult
+from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking
 from memr1_jax.agents.manager import MemoryManager, Report
-from memr1_jax.agents.reward import episode_reward
+from memr1_jax.agents.marking import Marks, mark_edits
+from memr1_jax.agents.reward import episode_reward, growth_price
 from memr1_jax.agents.rollout import Edits, Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import EpisodeBatch, EpisodeTurns, ManagerBatch, Query
@@ -139,10 +140,8 @@ def episode_rollout(
             row_ids=index * count + jnp.arange(count).reshape(rows),
         )
 
-    def ask(
-        turn: ManagerBatch, edited: MemoryBank, report: Report
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return consult(answerer, answer_params, marking, tools, turn, edited, report)
+    def ask(turn: ManagerBatch, edited: MemoryBank, report: Report) -> Marks:
+        return mark_edits(answerer, answer_params, marking, tools, turn, edited, report)
 
     if horizon.scheme == "terminal":
         return _trajectories(edit, ask, marking.reward, batch, group)
@@ -172,23 +171,42 @@ def _trajectories(edit, ask, reward, batch, group):
     present = turns.present & valid[:, None]
     report = jax.tree.map(lambda x: x[..., 0], report)
     whole = jax.tree.map(lambda x: jnp.where(present, x, 0).sum(-1, keepdims=True), report)
-    scores, values = ask(end, jax.tree.map(lambda x: x[:, None], first), whole)
+    marks = ask(end, jax.tree.map(lambda x: x[:, None], first), whole)
     asked = batch.asked & valid[:, None]
     memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
     parts = episode_reward(
-        *(reward, mean_of_asked(scores, asked)[:, 0]),
+        *(reward, mean_of_asked(marks.outcome, asked)[:, 0]),
         *(report, present, memories, first.alive.shape[-1]),
     )
     rewards = jnp.where(present, sum(parts.values())[:, None], 0.0)
     metrics = _sum_over_turns(metrics) | masked_means(parts, valid)
-    metrics |= masked_means(values, asked[:, None])
+    metrics |= masked_means(marks.values, asked[:, None])
+    costs = None
+    if reward.growth_weight:
+        told = jnp.where(present, (turns.facts.length > 0).sum(-1), 0).sum(-1)
+        worth = mean_of_asked(marks.worth, asked)[:, 0]
+        price, growth = growth_price(reward, _joined(batch.banks), _joined(banks), told, worth)
+        metrics |= masked_means(growth, valid)
+        costs = jnp.where(present, price[:, None], 0.0).reshape(-1, 1)
     metrics["final_bank_size"] = masked_mean(memories, valid[:, None])
     rollout = Rollout(
         *_flat((prompt, samples, rewards[..., None], present, shown)),
         metrics,
         Trajectories(group, present.shape[1]),
+        costs,
     )
     return Unrolled(rollout, banks)
+
+
+def _joined(banks: Banks) -> MemoryBank:
+    """Joins both speakers' banks in one of twice the slots, with the first's counters."""
+    first, second = banks
+    slots = ("tokens", "length", "key", "created", "updated", "source", "alive")
+    both = {
+        name: jnp.concatenate([getattr(first, name), getattr(second, name)], axis=1)
+        for name in slots
+    }
+    return first.replace(**both)
 
 
 def _branches(horizon, edit, ask, reward, batch, group, key):
@@ -210,28 +228,31 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
             asked=jnp.concatenate(asked, axis=1) & now.valid[:, None],
         )
         edits = edit(now, index, group)
-        scores, values = ask(now, edits.banks, edits.report)
-        outcomes, judged, outcome = branch_outcome(sets, scores, now.valid)
+        marks = ask(now, edits.banks, edits.report)
+        outcomes, judged, outcome = branch_outcome(sets, marks.outcome, now.valid)
+        _, _, worth = branch_outcome(sets, marks.worth, now.valid)
+        costs, growth = edits.costs(reward, now, worth)
         parts = edits.reward_parts(reward, outcome)
         rewards = jnp.where(judged[:, None], sum(parts.values()), 0.0)
         draw = jax.random.fold_in(named_key(key, "trunk"), index)
         chosen = choose_branch(horizon.trunk, rewards, draw)
         edited = jax.tree.map(lambda x: x[jnp.arange(len(chosen)), chosen], edits.banks)
         metrics = edits.metrics(now.valid) | masked_means(parts, judged[:, None])
-        metrics |= masked_means(values, now.asked[:, None])
+        metrics |= growth | masked_means(marks.values, now.asked[:, None])
         for name, (mean, counted) in outcomes.items():
             metrics[f"{name}_outcome"] = masked_mean(mean, counted[:, None])
         if "final" in outcomes:
             ends = (index == last) & now.valid
             metrics["end_outcome"] = masked_mean(outcomes["final"][0], ends[:, None])
-        seen = (edits.prompt, edits.samples, rewards, judged, edits.prompts.shown)
+        seen = (edits.prompt, edits.samples, rewards, judged, edits.prompts.shown, costs)
         return _go_on(banks, now, edited), (seen, chosen, metrics)
 
     banks, (seen, chosen, metrics) = jax.lax.scan(turn, batch.banks, _over_turns(batch.turns))
     memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
     metrics = _sum_over_turns(metrics)
     metrics["final_bank_size"] = masked_mean(memories, batch.valid[:, None])
-    rollout = Rollout(*_flat(_by_episode(seen)), metrics)
+    *seen, costs = _flat(_by_episode(seen))
+    rollout = Rollout(*seen, metrics, costs=costs)
     return Unrolled(rollout, banks, chosen.swapaxes(0, 1))
 
 

@@ -1,49 +1,33 @@
-"""Rewards of responses: the outcome, and on request its form and the size of the bank.
+"""Rewards of responses: outcomes, and on request their form, the size of the bank and its growth.
 
-An outcome is a pure JAX function of one answer, traced into the compiled step:
-
-    def brief(answer: Words, gold: Words, report: Report) -> jax.Array:
-        return contains(answer, gold) - 0.05 * answer.count
-
-`Words` (`text/normalize.py`) are two hashes of each normalised word, a count and an overflow; the
-functions of `text/match.py` compare them. `Report` (`agents/manager.py`) counts what the manager
-wrote, one response or a whole episode; in the training of the Answer Agent all counts are 0.
-
-Axis letters: B prompts or episodes, G samples a prompt, T turns of an episode, A words.
+Axis letters: B prompts or episodes, G samples a prompt, T turns of an episode, M slots of a bank,
+E retrieval width.
 """
 
 import dataclasses
-import functools
 import hashlib
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from memr1_jax.agents.answer import Verdict
 from memr1_jax.agents.manager import Report
+from memr1_jax.agents.outcomes import (
+    JUDGE,
+    OF_BANKS,
+    OUTCOMES,
+    Outcome,
+    Part,
+    name_of,
+    parse_outcomes,
+)
 from memr1_jax.errors import UserError
+from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.options import at_least, option
-from memr1_jax.text.match import contains, exact_match, token_f1
 from memr1_jax.text.normalize import Words
 
-Outcome: TypeAlias = Callable[[Words, Words, Report], jax.Array]
-
-JUDGE = "judge"  # the one outcome that is a model's, see `agents/judge.py`
-OUTCOMES: Mapping[str, Outcome | None] = MappingProxyType(
-    {
-        "exact_match": lambda answer, gold, report: exact_match(answer, gold),
-        "token_f1": lambda answer, gold, report: token_f1(answer, gold),
-        "contains": lambda answer, gold, report: contains(answer, gold),
-        JUDGE: None,
-    }
-)
+SAME_TEXT = 0.9  # cosine of two memories that say the same, whatever the order of their words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +40,8 @@ class RewardOptions:
     outcome: str = option(
         "exact_match",
         f"What an answer earns: {', '.join(OUTCOMES)}, or a function of one's own as"
-        " package.module:function (agents/reward.py).",
+        f" package.module:function (agents/outcomes.py); a manager's bank: {', '.join(OF_BANKS)}."
+        " Several are added by weight, as recall:1,exact_match:0.5.",
         flag="reward",
     )
     outcome_weight: float = option(1.0, "Weight of --reward.", within=at_least(0))
@@ -67,25 +52,45 @@ class RewardOptions:
         0.0, "Penalty of a manager for the filled share of its bank.", within=at_least(0)
     )
     size_free: int = option(0, "Memories that cost nothing.", within=at_least(0))
+    growth_weight: float = option(
+        0.0,
+        "Price of the memories that a manager adds, as a share of the facts it was told, times the"
+        " outcome; one that repeats another counts twice. Subtracted after normalising, as the KL"
+        " penalty is, so that a group of equal outcomes is moved by the price alone.",
+        within=at_least(0),
+    )
+    growth_free: float = option(
+        0.0, "Share of the facts told that may be added at no price.", within=at_least(0)
+    )
 
-    function: Outcome | None = dataclasses.field(default=None, repr=False)  # what `outcome` names
+    function: Outcome | None = dataclasses.field(default=None, repr=False)  # the user's own
+    parts: tuple[Part, ...] = dataclasses.field(init=False, repr=False)  # what `outcome` says
 
     def __post_init__(self):
         """Refuses an unknown outcome; one of the user's own is imported and tried."""
-        if self.outcome in OUTCOMES:
-            function = OUTCOMES[self.outcome]
-        elif self.function is not None and name_of(self.function) == self.outcome:
-            function = self.function
-        else:
-            function = _imported(self.outcome)
-        if self.own:
-            _check_shape(self.outcome, function)
-        object.__setattr__(self, "function", function)
+        parts = parse_outcomes(self.outcome, self.function)
+        object.__setattr__(self, "parts", parts)
+        own = [part.function for part in parts if part.own]
+        object.__setattr__(self, "function", own[0] if own else None)
 
     @property
     def own(self) -> bool:
-        """Says whether the outcome is a function of the user's own."""
-        return self.outcome not in OUTCOMES
+        """Says whether an outcome is a function of the user's own."""
+        return any(part.own for part in self.parts)
+
+    @property
+    def judged(self) -> bool:
+        """Says whether a judge gives an outcome."""
+        return bool(self.weight_of(JUDGE))
+
+    @property
+    def answer_weight(self) -> float:
+        """Sums the weights of the outcomes of an answer; 0 where none is read."""
+        return sum(part.weight for part in self.parts if not part.of_banks)
+
+    def weight_of(self, name: str) -> float:
+        """Returns the weight of an outcome, 0 where it is not one."""
+        return sum(part.weight for part in self.parts if part.name == name)
 
     def with_function(self, function: Outcome) -> "RewardOptions":
         """Returns the options with an outcome given as a function.
@@ -98,69 +103,26 @@ class RewardOptions:
         return dataclasses.replace(self, outcome=name_of(function), function=function)
 
     def digest(self) -> str:
-        """Returns a word for the source of an outcome of the user's own."""
-        try:
-            source = inspect.getsource(self.function)
-        except (OSError, TypeError):  # typed into an interpreter
-            source = self.outcome
-        return hashlib.sha256(source.encode()).hexdigest()[:32]
+        """Returns a word for the source of the outcomes of the user's own."""
+        sources = "".join(_source(part) for part in self.parts if part.own)
+        return hashlib.sha256(sources.encode()).hexdigest()[:32]
 
 
-def name_of(function: Outcome) -> str:
-    """Returns `package.module:function`."""
-    kind = function if hasattr(function, "__qualname__") else type(function)
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-@functools.cache
-def _imported(name: str) -> Outcome:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise UserError(
-            f"There is no reward named {name!r}; choose one of {', '.join(OUTCOMES)}, or name a"
-            " function of your own as package.module:function."
-        )
-    if os.getcwd() not in sys.path:  # a console script looks in its own folder alone
-        sys.path.append(os.getcwd())
+def _source(part: Part) -> str:
     try:
-        found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise UserError(
-            f"--reward={name} cannot be imported ({type(error).__name__}: {error}). Write"
-            " package.module:function, as it is imported in the folder where the command runs."
-        ) from error
-    if not callable(found):
-        raise UserError(f"--reward={name} is no function but {found!r}.")
-    return found
-
-
-def _check_shape(name: str, function: Outcome) -> None:
-    """Traces a function on shapes alone; UserError where it does not give one number."""
-    words = Words(
-        jax.ShapeDtypeStruct((8, 2), jnp.uint32),
-        jax.ShapeDtypeStruct((), jnp.int32),
-        jax.ShapeDtypeStruct((), bool),
-    )
-    counts = [jax.ShapeDtypeStruct((), jnp.float32)] * len(dataclasses.fields(Report))
-    try:
-        found = jax.eval_shape(function, words, words, Report(*counts))
-    except Exception as error:  # whatever the user's function does when it is traced
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"--reward={name} cannot be compiled ({type(error).__name__}: {reason}). It is traced"
-            " with (answer, gold, report): use jax.numpy, and jnp.where in place of if."
-        ) from error
-    if getattr(found, "shape", None) != () or found.dtype.kind not in "fiub":
-        raise UserError(
-            f"--reward={name} must return one number for one answer, but returns {found}."
-        )
+        return inspect.getsource(part.function)  # type: ignore[arg-type]
+    except (OSError, TypeError):  # typed into an interpreter
+        return part.name
 
 
 def outcome_of(reward: RewardOptions, answer: Words, gold: Words, report: Report) -> jax.Array:
-    """Returns the outcome of one answer, a float32 scalar; 0 where a judge gives it elsewhere."""
-    if reward.function is None:
-        return jnp.float32(0)
-    return jnp.asarray(reward.function(answer, gold, report), jnp.float32)
+    """Returns the outcomes of one answer by weight, a float32 scalar; 0 of a judge's."""
+    total = jnp.float32(0)
+    for part in reward.parts:
+        if part.function is not None:
+            found = part.function(answer, gold, report)
+            total += part.weight * jnp.asarray(found, jnp.float32)
+    return total
 
 
 def no_report() -> Report:
@@ -242,3 +204,44 @@ def _readable(report):
 
 def _excess(reward, memories, capacity):
     return jnp.maximum(memories - reward.size_free, 0) / capacity
+
+
+def growth_price(
+    reward: RewardOptions,
+    before: MemoryBank,
+    after: MemoryBank,
+    told: jax.Array,
+    worth: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns what the growth of banks costs, and values of it that are metrics.
+
+    The price is a share of what was told, times the worth of the outcome: a manager that answers
+    nothing pays nothing, so that storing nothing never earns anything by itself.
+
+    Args:
+      reward: the weights.
+      before: banks, leaves `[*rows, M, ...]`.
+      after: the same banks after the edits.
+      told: `[*rows]`, the facts that the edits were about.
+      worth: `[*rows]` in [0, 1].
+    """
+    added = jnp.maximum(bank_size(after) - bank_size(before), 0)
+    repeated = repeats(before, after)
+    share = (added + repeated) / jnp.maximum(told, 1)
+    price = reward.growth_weight * jnp.maximum(share - reward.growth_free, 0.0) * worth
+    return price, {"added": added, "repeated": repeated, "growth_price": price}
+
+
+def repeats(before: MemoryBank, after: MemoryBank) -> jax.Array:
+    """Counts the texts written between two banks that another memory says too: `[*rows]`.
+
+    Of two new ones that are the same the second counts.
+    """
+    norm = jnp.linalg.norm(after.key, axis=-1, keepdims=True)
+    key = after.key / jnp.maximum(norm, 1e-6)
+    same = jnp.einsum("...me,...ne->...mn", key, key) > SAME_TEXT
+    written = after.alive & (~before.alive | (after.key != before.key).any(-1))
+    slot = jnp.arange(after.alive.shape[-1])
+    earlier = ~written[..., None, :] | (slot < slot[:, None])
+    other = after.alive[..., None, :] & (slot != slot[:, None])
+    return jnp.sum(written & (same & earlier & other).any(-1), axis=-1, dtype=jnp.int32)

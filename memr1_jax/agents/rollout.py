@@ -16,7 +16,6 @@ from memr1_jax.agents.consult import (
     FrozenAnswerer,
     Marking,
     answer_worth,
-    consult,
     read_answer,
 )
 from memr1_jax.agents.manager import (
@@ -27,7 +26,14 @@ from memr1_jax.agents.manager import (
     grammar_constraint,
     manager_prompt,
 )
-from memr1_jax.agents.reward import RewardOptions, answer_reward, manager_reward, no_report
+from memr1_jax.agents.marking import mark_edits
+from memr1_jax.agents.reward import (
+    RewardOptions,
+    answer_reward,
+    growth_price,
+    manager_reward,
+    no_report,
+)
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
@@ -44,7 +50,7 @@ class Rollout:
 
     `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`, 0 in padding; `valid` `[B]`;
     `shown` `[B]`, the number of memory ids in a manager's prompt; `trajectories` where rows are
-    their steps.
+    their steps; `costs` `[B, G]`, in units of the advantage, None where nothing is priced.
     """
 
     prompt: Block
@@ -54,6 +60,7 @@ class Rollout:
     shown: jax.Array
     metrics: dict[str, Mean]
     trajectories: Trajectories | None = None
+    costs: jax.Array | None = None
 
 
 def answer_prompts(agent: AnswerAgent, tools: Tools, batch: AnswerBatch) -> Packed:
@@ -139,6 +146,18 @@ class Edits:
         memories, capacity = bank_size(self.banks), self.banks.alive.shape[-1]
         return manager_reward(reward, outcome, self.report, memories, capacity)
 
+    def costs(
+        self, reward: RewardOptions, batch: ManagerBatch, worth: jax.Array
+    ) -> tuple[jax.Array | None, dict[str, Mean]]:
+        """Returns what the growth of the banks costs `[B, G]`, None where it costs nothing."""
+        if not reward.growth_weight:
+            return None, {}
+        before = jax.tree.map(lambda x: x[:, None], batch.own)
+        told = jnp.sum(batch.facts.length > 0, axis=-1)[:, None]
+        price, values = growth_price(reward, before, self.banks, told, worth)
+        valid = batch.valid[:, None]
+        return jnp.where(valid, price, 0.0), masked_means(values, valid)
+
     def metrics(self, active: jax.Array) -> dict[str, Mean]:
         """Returns metrics of the rows that are `active` `[B]`."""
         metrics = fields(self.report) | {"bank_size": bank_size(self.banks)}
@@ -212,17 +231,17 @@ def manager_rollout(
     Algorithm 1). With a grammar in `tools` decoding is constrained.
     """
     edits = sample_edits(manager, decoder, params, tools, batch, key, sampling, group=group)
-    scores, values = consult(
-        answerer, answer_params, marking, tools, batch, edits.banks, edits.report
-    )
+    banks = batch.when_asked(edits.banks)
+    marks = mark_edits(answerer, answer_params, marking, tools, batch, banks, edits.report)
     asked = batch.asked & batch.valid[:, None]
-    parts = edits.reward_parts(marking.reward, mean_of_asked(scores, asked))
+    parts = edits.reward_parts(marking.reward, mean_of_asked(marks.outcome, asked))
+    costs, growth = edits.costs(marking.reward, batch, mean_of_asked(marks.worth, asked))
     valid = batch.valid[:, None]
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
     metrics = edits.metrics(batch.valid) | masked_means(parts, valid)
-    metrics |= masked_means(values, asked[:, None])
+    metrics |= growth | masked_means(marks.values, asked[:, None])
     shown = edits.prompts.shown
-    return Rollout(edits.prompt, edits.samples, rewards, batch.valid, shown, metrics)
+    return Rollout(edits.prompt, edits.samples, rewards, batch.valid, shown, metrics, costs=costs)
 
 
 def mean_of_asked(scores: jax.Array, asked: jax.Array) -> jax.Array:

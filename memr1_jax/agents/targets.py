@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from memr1_jax.text.events import Event
 
+LABEL = "**Answer:**"  # what an answer comes after
+
 
 class Written(NamedTuple):
     """An operation as a response states it: `id` is that of a shown memory, or -1."""
@@ -56,7 +58,7 @@ def distilled_answer(selection: str, memories: Sequence[tuple[int, str, str]], g
     `selection` is that of the prompt (`PromptHead`): the texts on one "line", "lists" of both
     speakers, or "none" for the answer alone.
     """
-    label = f"**Answer:** {gold}"
+    label = f"{LABEL} {gold}"
     if selection == "none":
         return label
     if selection == "line":

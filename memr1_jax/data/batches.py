@@ -3,7 +3,8 @@
 The whole data set stays on the device; each step sends it only a list of row numbers.
 
 Axis letters: B rows of a batch, C conversations, F facts of a turn, W tokens of a text, M slots of
-a bank, n questions of a turn, S dates; T turns of an episode, with N questions at its end.
+a bank, n questions of a turn, U turns of evidence, S dates; T turns of an episode, with N
+questions at its end.
 """
 
 from collections.abc import Iterator
@@ -39,13 +40,18 @@ class Scene:
 
 @struct.dataclass
 class Query:
-    """A question: `tokens` `[W]`, `length`; and its gold answer, in words and in tokens `[W]`."""
+    """A question: `tokens` `[W]`, `length`; and its gold answer, in words and in tokens `[W]`.
+
+    `evidence` `[U]`: the turns that its answer rests on, as memories name their source; -1 beyond.
+    None where no reward asks for it.
+    """
 
     tokens: jax.Array
     length: jax.Array
     gold: Words
     gold_tokens: jax.Array
     gold_length: jax.Array
+    evidence: jax.Array | None = None
 
 
 @struct.dataclass
@@ -76,6 +82,8 @@ class ManagerBatch:
     """Turns with the bank to edit, the other speaker's bank, and the questions that will judge.
 
     Leaves `[B, ...]`; `queries` `[B, n, ...]` with `asked` `[B, n]`; `speaker` `[B]` is 0 or 1.
+    `late` `[B, M]` marks dead slots of `own` whose memories join it after the edits, before the
+    questions are asked; None: there are none.
     """
 
     own: MemoryBank
@@ -86,6 +94,13 @@ class ManagerBatch:
     queries: Query
     asked: jax.Array
     valid: jax.Array
+    late: jax.Array | None = None
+
+    def when_asked(self, edited: MemoryBank) -> MemoryBank:
+        """Returns edited banks `[B, G, M, ...]` with what has joined them by then."""
+        if self.late is None:
+            return edited
+        return edited.replace(alive=edited.alive | self.late[:, None])
 
 
 @struct.dataclass
@@ -125,6 +140,7 @@ class ManagerData:
     asked: jax.Array
     scene: Scene
     conversation: jax.Array
+    late: jax.Array | None = None
 
     @property
     def rows(self) -> int:
@@ -136,10 +152,10 @@ class ManagerData:
         scene = jax.tree.map(lambda x: x[self.conversation[rows]], self.scene)
         picked = jax.tree.map(
             lambda x: x[rows],
-            (self.own, self.other, self.speaker, self.facts, self.queries, self.asked),
+            (self.own, self.other, self.speaker, self.facts, self.queries, self.asked, self.late),
         )
-        own, other, speaker, facts, queries, asked = picked
-        return ManagerBatch(own, other, speaker, scene, facts, queries, asked, valid)
+        own, other, speaker, facts, queries, asked, late = picked
+        return ManagerBatch(own, other, speaker, scene, facts, queries, asked, valid, late)
 
 
 @struct.dataclass

@@ -1,10 +1,11 @@
 """Encodes dialogues and tuples as arrays.
 
 Axis letters: C conversations, F facts of a turn, W tokens of a text, M slots of a bank, E retrieval
-width, n questions of a turn, S dates, A words of a gold answer.
+width, n questions of a turn, U turns of evidence, S dates, A words of a gold answer.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, Facts, ManagerData, Query, Scene
-from memr1_jax.data.tuples import Banks, ManagerTuple, banks_before, turn_of
+from memr1_jax.data.tuples import (
+    Banks,
+    ManagerTuple,
+    banks_before,
+    evidence_places,
+    turn_of,
+)
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
@@ -35,6 +42,8 @@ class Sizes:
     question_width: int = 48  # W of questions, tokens
     gold_words: int = 48  # A
     gold_width: int = 48  # W of gold answers, tokens
+    retained: int = 0  # questions of a turn besides n, see `data/pressure.py`
+    evidence: int = 0  # U, turns of evidence of a question; 0: they are not kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +110,26 @@ def encode_scenes(encoder: Encoder, conversations: Sequence[Conversation]) -> Sc
     )
 
 
-def encode_queries(encoder: Encoder, questions: Sequence[Question]) -> Query:
-    """Encodes questions and gold answers `[rows, ...]`."""
+def encode_queries(
+    encoder: Encoder,
+    questions: Sequence[Question],
+    conversations: Sequence[Conversation] | None = None,
+) -> Query:
+    """Encodes questions and gold answers `[rows, ...]`, with the evidence if the sizes ask for it.
+
+    `conversations` are those of the questions, one each; None where evidence is not known.
+    """
     sizes = encoder.sizes
     tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
     words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
     gold = encoder.rows([q.answer for q in questions], sizes.gold_width)
-    return Query(tokens, length, stack(words), *gold)
+    evidence = None
+    if sizes.evidence and conversations is not None:
+        evidence = np.full((len(questions), sizes.evidence), -1, np.int32)
+        for row, pair in enumerate(zip(conversations, questions, strict=True)):
+            places = evidence_places(*pair)[: sizes.evidence]
+            evidence[row, : len(places)] = places
+    return Query(tokens, length, stack(words), *gold, evidence)
 
 
 def encode_bank(
@@ -164,31 +186,66 @@ def encode_manager_data(
             " conversations names a turn with a noted fact as evidence. Check --data_path"
             " and --link."
         )
-    sizes = encoder.sizes
+    sizes, width = encoder.sizes, encoder.sizes.questions + encoder.sizes.retained
     place = {c.id: index for index, c in enumerate(conversations)}
-    keys = bank_keys(encoder, [item.banks for item in tuples])
+    dialogues = [conversations[place[item.conversation]] for item in tuples]
+    keys = bank_keys(encoder, [pair for item in tuples for pair in (item.banks, item.later)])
     banks = [
-        [encode_bank(encoder, conversations[place[t.conversation]], bank, keys) for bank in t.banks]
-        for t in tuples
+        _banks_of_turn(encoder, dialogue, item, keys)
+        for dialogue, item in zip(dialogues, tuples, strict=True)
     ]
-    queries = [list(t.questions[: sizes.questions]) for t in tuples]
-    padded = [q + q[:1] * (sizes.questions - len(q)) for q in queries]
-    encoded = encode_queries(encoder, [question for row in padded for question in row])
+    own, other, late = zip(*banks, strict=True)
+    queries = [
+        (*item.questions[: sizes.questions], *item.retained[: sizes.retained]) for item in tuples
+    ]
+    padded = [(*row, *row[:1] * (width - len(row))) for row in queries]
+    encoded = encode_queries(
+        encoder,
+        [question for row in padded for question in row],
+        [dialogue for dialogue in dialogues for _ in range(width)],
+    )
     facts = [
-        encode_facts(encoder, conversations[place[t.conversation]], t.facts, t.turn) for t in tuples
+        encode_facts(encoder, dialogue, item.facts, item.turn)
+        for dialogue, item in zip(dialogues, tuples, strict=True)
     ]
     return ManagerData(
-        own=stack([pair[t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
-        other=stack([pair[1 - t.speaker] for pair, t in zip(banks, tuples, strict=True)]),
+        own=stack(own),
+        other=stack(other),
         speaker=np.array([t.speaker for t in tuples], np.int32),
         facts=stack(facts),
-        queries=jax.tree.map(
-            lambda x: x.reshape(len(tuples), sizes.questions, *x.shape[1:]), encoded
-        ),
-        asked=np.array([[i < len(q) for i in range(sizes.questions)] for q in queries]),
+        queries=jax.tree.map(lambda x: x.reshape(len(tuples), width, *x.shape[1:]), encoded),
+        asked=np.array([[i < len(row) for i in range(width)] for row in queries]),
         scene=encode_scenes(encoder, conversations),
         conversation=np.array([place[t.conversation] for t in tuples], np.int32),
+        late=np.stack(late) if any(map(np.any, late)) else None,
     )
+
+
+def _banks_of_turn(
+    encoder: Encoder, conversation: Conversation, item: ManagerTuple, keys: dict[str, np.ndarray]
+) -> tuple[MemoryBank, MemoryBank, np.ndarray]:
+    """Encodes the bank that a turn edits, the other one, and which slots of the first come later.
+
+    Memories to come lie in the last slots, out of the way of those that are added.
+    """
+    speaker, encode = item.speaker, functools.partial(encode_bank, encoder, conversation)
+    own = encode(item.banks[speaker], keys)
+    other = encode((*item.banks[1 - speaker], *item.later[1 - speaker]), keys)
+    late = np.zeros(encoder.sizes.bank_capacity, bool)
+    if item.later[speaker]:
+        come = encode(item.later[speaker], keys)
+        late = come.alive[::-1] & ~own.alive
+        written = {
+            name: np.where(_to(late, held), getattr(come, name)[::-1], held)
+            for name in ("tokens", "length", "key", "created", "updated", "source")
+            for held in [getattr(own, name)]
+        }
+        own = own.replace(**written)
+    return own, other, late
+
+
+def _to(mask, array):
+    return mask.reshape(-1, *[1] * (array.ndim - 1))
 
 
 def encode_facts(

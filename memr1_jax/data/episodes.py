@@ -164,13 +164,22 @@ def encode_episodes(
         for turn in row
     ]
     keys = bank_keys(encoder, [episode.banks for episode in made])
-    distinct = dict.fromkeys(question for episode in made for question in episode.questions)
-    numbers = {question: number for number, question in enumerate(distinct)}
-    encoded = encode_queries(encoder, list(numbers))
+    distinct = dict.fromkeys(
+        (episode.conversation, question) for episode in made for question in episode.questions
+    )
+    numbers = {asked: number for number, asked in enumerate(distinct)}
+    encoded = encode_queries(
+        encoder,
+        [question for _, question in numbers],
+        [conversations[place[identity]] for identity, _ in numbers],
+    )
 
     def pick(rows, width):
-        """Picks queries `[rows, width]`, filled up with any, and a mask of the real ones."""
-        kept = [[numbers[question] for question in row[:width]] for row in rows]
+        """Picks queries `[rows, width]`, filled up with any, and a mask of the real ones.
+
+        Rows are a conversation's id and questions.
+        """
+        kept = [[numbers[name, question] for question in row[:width]] for name, row in rows]
         picked = np.array([row + [0] * (width - len(row)) for row in kept])
         asked = np.array([[i < len(row) for i in range(width)] for row in kept])
         return jax.tree.map(lambda x: x[picked], encoded), asked
@@ -179,7 +188,12 @@ def encode_episodes(
         pairs = zip(dialogues, made, strict=True)
         return stack([encode_bank(encoder, c, e.banks[speaker], keys) for c, e in pairs])
 
-    queries, asked = pick([turn.questions for turn in flat], encoder.sizes.questions)
+    of_turn = [
+        (episode.conversation, turn.questions)
+        for episode, row in zip(made, padded, strict=True)
+        for turn in row
+    ]
+    queries, asked = pick(of_turn, encoder.sizes.questions)
     of_turns = EpisodeTurns(
         present=np.array([i < len(episode.turns) for episode in made for i in range(turns)]),
         speaker=np.array([turn.speaker for turn in flat], np.int32),
@@ -187,7 +201,8 @@ def encode_episodes(
         queries=queries,
         asked=asked,
     )
-    queries, asked = pick(end, questions)
+    of_end = [(episode.conversation, row) for episode, row in zip(made, end, strict=True)]
+    queries, asked = pick(of_end, questions)
     return EpisodeData(
         banks=(bank(0), bank(1)),
         turns=jax.tree.map(lambda x: x.reshape(len(made), turns, *x.shape[1:]), of_turns),

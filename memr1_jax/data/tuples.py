@@ -16,7 +16,8 @@ class ManagerTuple:
 
     `speaker` is 0 or 1 and says whose bank is edited. `turn` is the position in dialogue order.
     `facts` are those the turn brings about that speaker. `banks` are both speakers' facts from
-    before the turn, as `banks_before` says. `questions` never reach the manager.
+    before the turn, as `banks_before` says. `questions` never reach the manager. `retained` are
+    asked besides, and `later` facts join both banks before any is asked; see `data/pressure.py`.
     """
 
     conversation: str
@@ -27,6 +28,8 @@ class ManagerTuple:
     facts: tuple[Fact, ...]
     banks: Banks
     questions: tuple[Question, ...]
+    retained: tuple[Question, ...] = ()
+    later: Banks = ((), ())
 
 
 def linked_questions(
@@ -63,21 +66,29 @@ def manager_tuples(
     """
     tuples = []
     for position, questions in linked_questions(conversation, link).items():
-        if not (facts := facts_of_turn(conversation, position)):
-            continue
-        tuples.append(
-            ManagerTuple(
-                conversation=conversation.id,
-                speaker=conversation.speakers.index(facts[0].speaker),
-                session=facts[0].session,
-                turn=position,
-                dia_id=conversation.turns[position].dia_id,
-                facts=facts,
-                banks=banks_before(conversation, position, window),
-                questions=questions,
-            )
-        )
+        if facts := facts_of_turn(conversation, position):
+            tuples.append(manager_tuple(conversation, position, facts, window, questions))
     return tuples
+
+
+def manager_tuple(
+    conversation: Conversation,
+    position: int,
+    facts: tuple[Fact, ...],
+    window: int | None,
+    questions: tuple[Question, ...],
+) -> ManagerTuple:
+    """Makes the tuple of a turn with the facts that it tells; they belong to one speaker."""
+    return ManagerTuple(
+        conversation=conversation.id,
+        speaker=conversation.speakers.index(facts[0].speaker),
+        session=facts[0].session,
+        turn=position,
+        dia_id=conversation.turns[position].dia_id,
+        facts=facts,
+        banks=banks_before(conversation, position, window),
+        questions=questions,
+    )
 
 
 def turn_of(conversation: Conversation, fact: Fact) -> int:
@@ -86,6 +97,25 @@ def turn_of(conversation: Conversation, fact: Fact) -> int:
     That is the last of its sources: before that turn the fact was not yet known in full.
     """
     return conversation.positions[fact.sources[-1]]
+
+
+def evidence_places(conversation: Conversation, question: Question) -> tuple[int, ...]:
+    """Returns the turns that the evidence of a question is remembered under, in order.
+
+    A memory names the turn of the fact that it holds, which may draw on earlier turns too. Turns
+    after which a right memory holds nothing new, as they repeat or end something, do not count.
+    """
+    facts = conversation.facts
+    silent = {
+        turn_of(conversation, facts[operation.fact])
+        for operation in conversation.operations
+        if not operation.event.writes
+    }
+    places = []
+    for identity in question.evidence:
+        told = [turn_of(conversation, fact) for fact in facts if identity in fact.sources]
+        places.append(min(told, default=conversation.positions[identity]))
+    return tuple(dict.fromkeys(place for place in places if place not in silent))
 
 
 def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]:

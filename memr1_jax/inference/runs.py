@@ -44,7 +44,7 @@ def train(
       config: all options; see `Config.quickstart` and `Config.paper`.
       output: the run folder, in place of the one that `config` names.
       reward: what an answer earns, in place of the outcome that `config` names: a function of its
-        words and of the gold answer's; see `agents/reward.py`.
+        words and of the gold answer's; see `agents/outcomes.py`.
 
     Raises:
       UserError: an option, the data or the folder will not do; nothing is lost.

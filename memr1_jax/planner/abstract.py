@@ -92,7 +92,7 @@ def _models(options):
             made[name] = _model(name, options)
         return made[name]
 
-    judge = find(options.judge_model) if options.reward.outcome == "judge" else None
+    judge = find(options.judge_model) if options.reward.judged else None
     return Models(find(options.model), find(options.answer_model), judge)
 
 

@@ -20,6 +20,7 @@ from memr1_jax.rl.policy import (
     UpdateOptions,
     all_trained,
     check_names,
+    net_rewards,
     policy_statistics,
     response_mask,
 )
@@ -63,7 +64,7 @@ def kept_samples(algorithm: ImitationOptions, experience: Experience) -> jax.Arr
     valid, trajectories = experience.valid[:, None], experience.trajectories
     if algorithm.imitated == "all":
         return jnp.broadcast_to(valid, experience.rewards.shape)
-    rewards, _ = returns(trajectories, experience.rewards, experience.valid)
+    rewards, _ = returns(trajectories, net_rewards(experience), experience.valid)
     best = jnp.arange(rewards.shape[-1]) == jnp.argmax(rewards, axis=-1, keepdims=True)
     return by_row(trajectories, best & (rewards > algorithm.min_reward)) & valid
 

@@ -29,7 +29,7 @@ from memr1_jax.rl.losses import (
 )
 from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.minibatches import accumulate_gradients, map_parts, optimiser_step
-from memr1_jax.rl.trajectories import Trajectories, by_step
+from memr1_jax.rl.trajectories import Trajectories, by_step, returns
 from memr1_jax.text.grammar import Grammar, allowed, states_along
 
 KL_PLACEMENTS = ("reward", "loss")
@@ -126,7 +126,8 @@ class Experience:
 
     `logprobs` `[B, G, R]` are the sampler's; `rewards` `[B, G]`; `stopped` `[B, G]`; `valid` `[B]`;
     `shown` `[B]` bounds the ids that a grammar allows. Where rows are steps of `trajectories`, G is
-    1, and `rewards` are those of the whole trajectory at each of its valid steps.
+    1, and `rewards` are those of the whole trajectory at each of its valid steps. `costs` `[B, G]`
+    likewise, or None: what is subtracted after outcomes were compared, in units of the advantage.
     """
 
     prompt: Block
@@ -137,6 +138,7 @@ class Experience:
     valid: jax.Array
     shown: jax.Array
     trajectories: Trajectories | None = None
+    costs: jax.Array | None = None
 
 
 @struct.dataclass
@@ -157,6 +159,11 @@ class PolicyBatch:
 
 Statistics = Callable[[dict, Experience], TokenStatistics]
 Complete = Callable[[dict], dict]  # from what is trained to all parameters of the network
+
+
+def net_rewards(experience: Experience) -> jax.Array:
+    """Returns rewards less costs `[B, G]`, for ways of learning that do not compare a group."""
+    return experience.rewards if experience.costs is None else experience.rewards - experience.costs
 
 
 def all_trained(params: dict) -> dict:
@@ -251,7 +258,7 @@ def group_penalties(
     old_logp: jax.Array | None,
     ref_logp: jax.Array | None,
 ) -> tuple[jax.Array | None, dict[str, Mean]]:
-    """Sums the KL penalty in the reward over each response, or over all steps of a trajectory.
+    """Adds costs and the KL penalty in the reward of each response, or trajectory over all steps.
 
     Responses that the loss leaves out are penalised like all others: their group is compared with
     what they earned, and so with what they cost.
@@ -259,12 +266,16 @@ def group_penalties(
     Returns:
         Penalties `[B, G]` and their metrics; None and none where the penalty is elsewhere.
     """
+    trajectories, costs = experience.trajectories, None
+    if experience.costs is not None:
+        costs, _ = returns(trajectories, experience.costs, experience.valid)
     if not options.penalises_reward:
-        return None, {}
+        return costs, {}
     assert old_logp is not None and ref_logp is not None  # as `fixed_logprobs` promises
     mask = response_mask(experience, mask_truncated=False)
-    costs, metrics = token_penalties(options, old_logp, ref_logp, mask)
-    return by_step(experience.trajectories, costs.sum(-1)).sum(-1), metrics
+    of_tokens, metrics = token_penalties(options, old_logp, ref_logp, mask)
+    penalties = by_step(trajectories, of_tokens.sum(-1)).sum(-1)
+    return penalties if costs is None else penalties + costs, metrics
 
 
 def policy_terms(

@@ -30,6 +30,7 @@ from memr1_jax.rl.policy import (
     PolicyOptions,
     all_trained,
     fixed_logprobs,
+    net_rewards,
     policy_statistics,
     policy_step,
     response_mask,
@@ -153,7 +154,7 @@ def ppo_update(
         assert old_logp is not None and ref_logp is not None  # as `fixed_logprobs` promises
         penalties, metrics_of_penalty = token_penalties(algorithm, old_logp, ref_logp, mask)
     advantages, returns, whole = token_advantages(
-        algorithm, experience.rewards, penalties, old_values, mask
+        algorithm, net_rewards(experience), penalties, old_values, mask
     )
 
     def step(carry, part):

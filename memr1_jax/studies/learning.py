@@ -17,7 +17,8 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.bank_health import COMPLAINTS
-from memr1_jax.options import SEEDS, at_least, check, option, with_default
+from memr1_jax.flags import read_flags
+from memr1_jax.options import SEEDS, at_least, check, flag_values, option, with_default
 from memr1_jax.run.plots import moving_mean, new_figure, png
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
@@ -63,6 +64,11 @@ class LearningConfig(OutputConfig):
     critic_learning_rate: float = option(1e-3, "Learning rate of PPO's critic.", within=at_least(0))
     dialogues: int = option(150, "Generated dialogues to learn from.", within=at_least(1))
     test_dialogues: int = option(40, "Generated dialogues to measure on.", within=at_least(1))
+    flags: str = option(
+        "",
+        "Flag file whose flags every run has in place of the study's, such as"
+        " experiments/flags/nano_signals.flags; folder, model, data, algorithm and seed stay.",
+    )
     seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.", within=SEEDS)
 
 
@@ -101,19 +107,32 @@ def run_options(
 ) -> ExperimentConfig:
     """Returns one run of GRPO or PPO from the start: the same but for what each has alone."""
     rates = {"grpo": options.grpo_learning_rate, "ppo": options.ppo_learning_rate}
-    return nano_options(
-        algorithm=algorithm,
-        model=options.model,
-        output=str(folder / f"{algorithm}_{seed}"),
-        data_path=str(folder / "dialogues.json"),
-        answer_steps=options.answer_steps,
-        manager_steps=options.manager_steps,
-        batch=options.batch,
-        group=options.group,
-        learning_rate=rates[algorithm],
-        critic_learning_rate=options.critic_learning_rate,
-        seed=seed,
-    )
+    common = {
+        "answer_steps": options.answer_steps,
+        "manager_steps": options.manager_steps,
+        "batch": options.batch,
+        "group": options.group,
+        "learning_rate": rates[algorithm],
+        "critic_learning_rate": options.critic_learning_rate,
+    }
+    fixed = {
+        "algorithm": algorithm,
+        "model": options.model,
+        "output": str(folder / f"{algorithm}_{seed}"),
+        "data": "locomo",  # the format of the study's file
+        "data_path": str(folder / "dialogues.json"),
+        "seed": seed,
+    }
+    return nano_options(**common | _of_file(options.flags) | fixed)
+
+
+def _of_file(name: str) -> dict[str, Any]:
+    """Returns the values that a flag file gives, by flag."""
+    if not name:
+        return {}
+    found, given = read_flags(ExperimentConfig, [f"--flagfile={name}"])
+    values = flag_values(found)
+    return {flag: values[flag] for flag in given}
 
 
 def _measure(experiment) -> dict[str, dict]:

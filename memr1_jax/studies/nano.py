@@ -4,7 +4,9 @@ Memory-R1 starts from instruction-tuned models of billions of parameters. The na
 for them where there are two CPU cores and no download. It is taught by demonstrations of generated
 dialogues, in two phases. The first shows right demonstrations. The second, short one shows flawed
 ones: a stated share of memory operations is wrong, and a stated share of answers repeats a whole
-memory. Reinforcement learning from outcomes then has to find these faults.
+memory. Reinforcement learning from outcomes then has to find these faults. Without the second phase
+and with a short first one (`--flawed_steps=0 --clean_steps=500`) the start is honest: it lacks
+nothing but practice.
 
 Axis letters: N demonstrations, P prompt length, R response length, B demonstrations in a batch.
 """
@@ -106,7 +108,7 @@ class NanoConfig(OutputConfig):
     output: str = with_default(OutputConfig, "output", "runs/nano")
     clean_steps: int = option(3200, "Steps on right demonstrations.", within=at_least(1))
     flawed_steps: int = option(
-        300, "Steps on flawed demonstrations after these.", within=at_least(1)
+        300, "Steps on flawed demonstrations after these; 0: none.", within=at_least(0)
     )
     verbose: float = option(
         0.55, "Share of flawed answers, which repeat a whole memory.", within=between(0, 1)
@@ -174,17 +176,16 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     test = lessons(options.test_dialogues, "test")
     clean = lessons(options.dialogues, "train")
     flaws = {"verbose": options.verbose, "corrupt": options.corrupt, "seed": options.seed}
-    flawed = lessons(options.flawed_dialogues, "validation", **flaws)
+    falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
+    phases = [("clean", falling, options.clean_steps, clean)]
+    if options.flawed_steps:
+        flawed = lessons(options.flawed_dialogues, "validation", **flaws)
+        phases.append(("flawed", options.flawed_learning_rate, options.flawed_steps, flawed))
 
     model = models.manager
     agents = {"manager": pair.manager, "answer": pair.answerer}
     params = float32_copy(model.params)
     scores = {}
-    falling = falling_rate(options.learning_rate, options.clean_steps, warmup=100)
-    phases = (
-        ("clean", falling, options.clean_steps, clean),
-        ("flawed", options.flawed_learning_rate, options.flawed_steps, flawed),
-    )
     for name, rate, steps, shown in phases:
         params = teach(
             agents,

@@ -13,8 +13,10 @@ from typing import Any, Self
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import with_model_settings
 from memr1_jax.agents.episode_rollout import HorizonOptions
+from memr1_jax.agents.outcomes import GAIN, LIKELIHOOD
 from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.data.dialogues import DataConfig, check_shares
+from memr1_jax.data.pressure import PressureOptions
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import EvalConfig
 from memr1_jax.models.lora import parse_targets
@@ -222,6 +224,7 @@ class ExperimentConfig(
     OptimizerConfig,
     LoRAConfig,
     AgentConfig,
+    PressureOptions,
     DataConfig,
 ):
     """All options of an experiment; as they stand, of GRPO."""
@@ -324,6 +327,7 @@ def check_options(options: Any) -> None:
     if options.lora_rank:
         parse_targets(options.lora_targets)
     _check_horizon(options)
+    _check_reward(options)
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
         raise UserError(
@@ -335,6 +339,25 @@ def check_options(options: Any) -> None:
             "--kl_kind=k1 in the loss has no gradient in expectation: it penalises nothing. Use"
             " k2, k3, k1+ or k3+, or --kl_placement=reward.",
             stacklevel=2,
+        )
+
+
+def _check_reward(options: ExperimentConfig) -> None:
+    reward, horizon = options.reward, options.horizon
+    if options.agent != "manager" and options.algorithm != "sft" and not reward.answer_weight:
+        raise UserError(
+            f"--reward={reward.outcome} measures banks alone, so it teaches the Answer Agent"
+            " nothing. Give --agent=manager, or add an outcome of answers, such as exact_match."
+        )
+    if horizon.scheme == "terminal" and reward.weight_of(GAIN):
+        raise UserError(
+            f"--reward={reward.outcome} compares the banks before and after one turn, but"
+            f" --horizon=terminal rewards whole episodes. Use {LIKELIHOOD} there."
+        )
+    if options.silent_turns and not options.retention_questions:
+        raise UserError(
+            f"--silent_turns={options.silent_turns} adds turns that no question is linked to, so"
+            " nothing would judge them. Give --retention_questions=2 or more too."
         )
 
 

@@ -100,7 +100,7 @@ def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
     def model(name: str) -> Input:
         return Input(name, folder_digest(resolve_model(name)))
 
-    judged = isinstance(options, ExperimentConfig) and options.reward.outcome == "judge"
+    judged = isinstance(options, ExperimentConfig) and options.reward.judged
     named = {"model": options.model, "answer_model": options.answer_model or options.model}
     prompts = {"manager": options.manager_prompt, "answer": options.answer_prompt}
     if judged:

@@ -241,4 +241,5 @@ def experience_of(rollout: Rollout) -> Experience:
         valid=rollout.valid,
         shown=rollout.shown,
         trajectories=rollout.trajectories,
+        costs=rollout.costs,
     )

@@ -20,6 +20,7 @@ from memr1_jax.data.encode import (
     left_out,
 )
 from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
+from memr1_jax.data.pressure import with_pressure
 from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuples
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -135,6 +136,9 @@ def manager_data(
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
+    if options.presses:
+        window = options.window or None
+        tuples = with_pressure(options, pair.encoder, dialogues, tuples, window, options.link)
     missing = _without_facts(options, dialogues)
     missing |= left_out(pair.encoder, tuples, [item.banks for item in tuples])
     _say(f"{len(tuples)} turns; left out", missing)

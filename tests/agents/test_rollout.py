@@ -1,5 +1,6 @@
 """Rollouts against a second reading of the same samples on the host."""
 
+import dataclasses
 import functools
 
 import jax
@@ -324,3 +325,25 @@ def test_a_judged_reward_needs_a_judge(tiny):
                 marking=Marking(RewardOptions("judge")),
             )
         )
+
+
+@pytest.mark.parametrize("horizon", ["one_step", "terminal", "branches"])
+def test_growth_is_priced_at_every_horizon(horizon):
+    """A manager's costs are those of its edits times the outcome, whatever earns the reward."""
+    training = make_training("manager", horizon)
+    reward = RewardOptions("contains", growth_weight=0.5)
+    policy = dataclasses.replace(training.policy, reward=reward)
+
+    @jax.jit
+    def roll(params, frozen, tools, data):
+        batch = data.select(jnp.array(ROWS), jnp.ones(2, bool))
+        options = jax.random.key(0), Sampling.create(1.0)
+        return policy.rollout(params, frozen, tools, batch, *options, group=2)
+
+    rollout = roll(make_tiny().model.params, *training.arguments)
+    assert rollout.costs.shape == rollout.rewards.shape
+    assert (np.asarray(rollout.costs) >= 0).all()
+    # Whoever answers nothing pays nothing.
+    assert (np.asarray(rollout.costs)[np.asarray(rollout.rewards) == 0] == 0).all()
+    found = metric_values(rollout.metrics)
+    assert {"added", "repeated", "growth_price"} <= found.keys() and found["added"] > 0

@@ -63,7 +63,8 @@ def settings_of(case: str, arguments: list[str]) -> dict:
     found = {"options": flag_values(options)}
     if isinstance(options, ExperimentConfig):
         found["learner"] = dataclasses.asdict(build_learner(options, "answer").algorithm)
-        found["reward"] = dataclasses.asdict(options.reward)
+        reward = dataclasses.asdict(options.reward)
+        found["reward"] = {k: v for k, v in reward.items() if k not in ("function", "parts")}
         found["horizon"] = dataclasses.asdict(options.horizon)
     return found
 

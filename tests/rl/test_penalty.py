@@ -12,9 +12,16 @@ from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.precision import cast_weights
+from memr1_jax.rl.policy import net_rewards
 from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_update, token_advantages
 from memr1_jax.rl.trajectories import Trajectories
-from memr1_jax.rl.update import Experience, GRPOOptions, create_state, update
+from memr1_jax.rl.update import (
+    Experience,
+    GRPOOptions,
+    create_state,
+    sample_advantages,
+    update,
+)
 
 SMALL = dataclasses.replace(CONFIG, vocab_size=48)
 DECODER = Decoder(SMALL, jnp.bfloat16, remat="none")
@@ -127,3 +134,28 @@ def test_ppo_adds_the_penalty_after_whitening():
     expected = np.where(mask, part - part[mask].mean(), 0.0)
     np.testing.assert_allclose(found - whitened, expected, atol=1e-6)
     np.testing.assert_allclose(np.asarray(whitened)[np.asarray(mask)].std(ddof=1), 1, atol=1e-4)
+
+
+def test_costs_move_a_flat_group_by_themselves_alone():
+    """Outcomes are compared and divided by their deviation; costs are subtracted afterwards."""
+    experience = _experience("grpo", jnp.array([[1.0] * 4, [0.0, 0, 0, 1], [1.0] * 4, [0.0] * 4]))
+    costs = jnp.array([[0.2, 0, 0, 0], [0.2, 0, 0, 0], [0.0] * 4, [0.0] * 4])
+    plain, priced = (
+        sample_advantages(GRPOOptions(group=GROUP, kl_weight=0.0), given, None, None)[0]
+        for given in (experience, dataclasses.replace(experience, costs=costs))
+    )
+    np.testing.assert_array_equal(plain[0], np.zeros(GROUP))
+    centred = np.array([0.15, -0.05, -0.05, -0.05])
+    for row in (0, 1):
+        np.testing.assert_allclose(priced[row], plain[row] - centred, atol=1e-6)
+    np.testing.assert_array_equal(priced[2:], plain[2:])
+    np.testing.assert_allclose(net_rewards(dataclasses.replace(experience, costs=costs))[0, 0], 0.8)
+
+
+def test_costs_of_a_trajectory_count_once():
+    rewards = jnp.array([[1.0, 0, 0, 0]] * PROMPTS)
+    experience = _experience("trajectories", rewards)
+    costs = jnp.repeat(jnp.array([0.4, 0, 0, 0, 0, 0, 0, 0]), 2)[:, None]
+    options = GRPOOptions(group=GROUP, kl_weight=0.0, advantage="dr_grpo")
+    priced, _ = sample_advantages(options, experience.replace(costs=costs), None, None)
+    np.testing.assert_allclose(priced[0], [0.45, -0.15, -0.15, -0.15], atol=1e-6)

@@ -22,8 +22,8 @@ SMALL = {
 
 
 def test_steps_without_any_are_refused(tmp_path):
-    with pytest.raises(UserError, match="--flawed_steps=0 must be at least 1"):
-        make_nano(NanoConfig(output=str(tmp_path), flawed_steps=0))
+    with pytest.raises(UserError, match="--clean_steps=0 must be at least 1"):
+        make_nano(NanoConfig(output=str(tmp_path), clean_steps=0))
 
 
 def test_the_tokenizer_knows_the_form_of_operations():

@@ -1,0 +1,154 @@
+"""The worth of a manager's banks: each outcome of the reward, and their weighted sum.
+
+Axis letters: B prompts in a batch, G edited banks a prompt, n questions, N = B G n rows,
+P prompt length, W tokens of a gold answer, M slots of a bank, U turns of evidence.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memr1_jax.agents.answer import AnswerAgent
+from memr1_jax.agents.consult import (
+    FrozenAnswerer,
+    Marking,
+    answerer_prompts,
+    consult,
+    in_parts,
+)
+from memr1_jax.agents.manager import Report
+from memr1_jax.agents.outcomes import GAIN, LIKELIHOOD, RECALL
+from memr1_jax.agents.tools import Tools
+from memr1_jax.data.batches import ManagerBatch
+from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.memory.embedder import embed
+from memr1_jax.memory.retrieval import retrieve
+from memr1_jax.models.decoder import Block
+from memr1_jax.models.logprobs import response_statistics
+
+
+@struct.dataclass
+class Marks:
+    """Outcomes of edited banks `[B, G, n]`, their `worth` in [0, 1], and values for metrics.
+
+    The worth of a log-probability is the probability; of what may be outside of [0, 1], the nearest
+    number in it.
+    """
+
+    outcome: jax.Array
+    worth: jax.Array
+    values: dict[str, jax.Array]
+
+
+def mark_edits(
+    answerer: FrozenAnswerer,
+    params: dict,
+    marking: Marking,
+    tools: Tools,
+    batch: ManagerBatch,
+    edited: MemoryBank,
+    report: Report,
+) -> Marks:
+    """Marks every edited bank by the weighted sum of outcomes that the reward names.
+
+    Takes what `consult` takes, which is asked only where an outcome reads an answer.
+    """
+    reward = marking.reward
+    found: list[tuple[float, jax.Array, jax.Array]] = []  # weight, weighted outcome, worth
+    values: dict[str, jax.Array] = {}
+    if weight := reward.answer_weight:
+        scores, values = consult(answerer, params, marking, tools, batch, edited, report)
+        found.append((weight, scores, jnp.clip(scores / weight, 0.0, 1.0)))
+    if weight := reward.weight_of(RECALL):
+        share = evidence_recall(answerer.agent, tools, batch, edited)
+        values = values | {RECALL: share}
+        found.append((weight, weight * share, share))
+    if reward.weight_of(LIKELIHOOD) or reward.weight_of(GAIN):
+        after = gold_logprob(answerer, params, tools, batch, edited)
+        values = values | {LIKELIHOOD: after}
+        if weight := reward.weight_of(LIKELIHOOD):
+            found.append((weight, weight * after, jnp.exp(after)))
+        if weight := reward.weight_of(GAIN):
+            own = batch.when_asked(jax.tree.map(lambda x: x[:, None], batch.own))
+            gain = after - gold_logprob(answerer, params, tools, batch, own)
+            values = values | {GAIN: gain}
+            found.append((weight, weight * gain, jnp.exp(after)))
+    total = sum(weight for weight, _, _ in found)
+    return Marks(
+        outcome=sum(outcome for _, outcome, _ in found),
+        worth=sum(weight * worth for weight, _, worth in found) / total,
+        values=values,
+    )
+
+
+def evidence_recall(
+    agent: AnswerAgent, tools: Tools, batch: ManagerBatch, edited: MemoryBank
+) -> jax.Array:
+    """Returns the share `[B, G, n]` of each question's evidence that retrieval returns.
+
+    A memory holds the evidence of the turn that it was written at; both speakers' banks count. No
+    model is asked. A question without evidence has 0.
+    """
+    queries = batch.queries
+    if queries.evidence is None:
+        raise ValueError("These questions were encoded without their evidence.")
+
+    def turns_found(bank, key):
+        found = retrieve(bank, key, agent.memories)
+        source = bank.source[jnp.minimum(found.slot, bank.source.shape[-1] - 1)]
+        return jnp.where(found.valid, source, -1)
+
+    def share(own, theirs, key, evidence):
+        turns = jnp.concatenate([turns_found(own, key), theirs])
+        real = evidence >= 0
+        hit = real & (evidence[:, None] == turns).any(-1)
+        return hit.sum() / jnp.maximum(real.sum(), 1)
+
+    def of_prompt(banks, other, tokens, length, evidence):
+        keys = jax.vmap(embed, (None, 0, 0))(tools.embedder, tokens, length)
+        theirs = jax.vmap(turns_found, (None, 0))(other, keys)
+        over_questions = jax.vmap(share, (None, 0, 0, 0))
+        return jax.vmap(over_questions, (0, None, None, None))(banks, theirs, keys, evidence)
+
+    found = jax.vmap(of_prompt)(
+        edited, batch.other, queries.tokens, queries.length, queries.evidence
+    )
+    return found.astype(jnp.float32)
+
+
+def gold_logprob(
+    answerer: FrozenAnswerer,
+    params: dict,
+    tools: Tools,
+    batch: ManagerBatch,
+    edited: MemoryBank,
+) -> jax.Array:
+    """Returns the mean log-probability `[B, G, n]` of the gold answer's tokens after its label.
+
+    One pass over prompt and answer; nothing is decoded, and no memory is selected before the
+    answer.
+    """
+    agent = answerer.agent
+    packed = answerer_prompts(agent, tools, batch, edited)
+    rows, queries = packed.length.shape, batch.queries
+    label = jnp.asarray(agent.label, jnp.int32)
+
+    def flat(x):
+        x = jnp.broadcast_to(x[:, None], (*rows, *x.shape[2:]))
+        return x.reshape(-1, *x.shape[3:])
+
+    def measure(part):
+        prompt, gold, length = part
+        count = len(gold)
+        tokens = jnp.concatenate([jnp.broadcast_to(label, (count, len(label))), gold], axis=-1)
+        response = Block(tokens[:, None], (length + len(label))[:, None])
+        blocks = (agent.template.instruction_block, prompt, response)
+        logprobs = response_statistics(answerer.decoder, params, blocks, jnp.float32(1.0)).logprobs[
+            :, 0, len(label) :
+        ]
+        inside = jnp.arange(gold.shape[-1]) < length[:, None]
+        return jnp.where(inside, logprobs, 0.0).sum(-1) / jnp.maximum(length, 1)
+
+    prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
+    part = prompt, flat(queries.gold_tokens), flat(queries.gold_length)
+    return in_parts(measure, part, answerer.together).reshape(rows)
