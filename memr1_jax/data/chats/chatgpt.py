@@ -57,8 +57,9 @@ def _created(node: Any) -> float:
 
 def _said(message: Node, notes: list[Note]) -> list[Said]:
     role = message["author"].text("role")
-    content = message["content"]
-    hidden = (message.value.get("metadata") or {}).get("is_visually_hidden_from_conversation")
+    content = message["content"].of(dict)
+    more = message.value.get("metadata")
+    hidden = isinstance(more, dict) and more.get("is_visually_hidden_from_conversation")
     if hidden or message.value.get("recipient", "all") != "all":
         role = "tool"
     if content.value.get("content_type") not in _TEXTS:  # code, its output, reasoning

@@ -26,7 +26,7 @@ def read(records: Iterable[Node], notes: list[Note]) -> Iterator[Chat]:
     for record in records:
         people = {"": record} if "history" in record else {k: record[k] for k in record.value}
         for key, person in people.items():
-            name = str(person.value.get("name") or key or "user")
+            name = str(person.of(dict).value.get("name") or key or "user")
             said = []
             for day in person["history"].of(dict).value:
                 when = moment(day, person["history"].place, notes)
