@@ -4,7 +4,8 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 
-from memr1_jax.data.chats.formats import read_chats, records_of
+from memr1_jax.data.chats.chat import Chat, Said
+from memr1_jax.data.chats.formats import none_fits, read_chats, records_of
 from memr1_jax.data.locomo import ADVERSARIAL, SPLITS
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note, tell
@@ -17,6 +18,7 @@ from memr1_jax.data.own_turns import (
     text,
 )
 from memr1_jax.data.references import resolve_all
+from memr1_jax.data.times import read_times
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 
@@ -26,6 +28,7 @@ FACT_LEFT_OUT = "facts that are left out, as their sources name no turn"
 
 _LONGEST_GAP = 1_000_000
 _SHOWN = 10  # complaints that are listed
+_TURNS = ("sessions", "turns")
 _CONVERSATION = ("id", "speakers", "sessions", "turns", "questions", "facts", "split", "one_bank")
 _QUESTION = (
     *("question", "answer", "evidence", "category", "kind", "id", "time"),
@@ -86,6 +89,31 @@ def _records(path: str | os.PathLike, notes: list[Note]) -> Iterator[Node]:
             notes.append(Note(NOT_TWO, chat.place, chat.id))
         else:
             yield record
+
+
+def load_chats(path: str | os.PathLike) -> list[Chat]:
+    """Reads chats of any number of people: of another program, or one's own dialogues.
+
+    Raises:
+      UserError: as `load_own_dialogues` does, or no format fits.
+    """
+    found = read_chats(path)
+    if found is not None:
+        return list(found)
+    first = next(records_of(path), None)
+    if first is None or not isinstance(first.value, dict) or not {*_TURNS} & {*first.value}:
+        raise none_fits(path)
+    return [
+        Chat(conversation.id, tuple(_said(conversation)), f"{path}, {conversation.id}")
+        for conversation in load_own_dialogues(path)
+    ]
+
+
+def _said(conversation: Conversation) -> Iterator[Said]:
+    times = read_times([s.time_of(t) for s in conversation.sessions for t in s.turns])
+    for turn, time in zip(conversation.turns, times, strict=True):
+        role = "assistant" if turn.speaker == "assistant" else "user"
+        yield Said(turn.speaker, turn.content, time.isoformat() if time else "", role)
 
 
 def turns_as_facts(conversation: Conversation) -> Conversation:
