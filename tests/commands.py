@@ -5,6 +5,7 @@ import importlib
 COMMANDS = {
     "experiments.ablations": "AblationsConfig",
     "experiments.bench_device": "BenchDeviceConfig",
+    "experiments.bench_memory": "BenchMemoryConfig",
     "experiments.bench_step": "BenchStepConfig",
     "experiments.evaluate": "TableConfig",
     "experiments.learning": "LearningConfig",

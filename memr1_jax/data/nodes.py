@@ -103,7 +103,7 @@ def read_array(path: str | os.PathLike) -> Iterator[Node]:
       UserError: the file cannot be read, is no array, breaks off, or continues after the array.
     """
     warned = False
-    with _open(path) as file:
+    with open_text(path) as file:
         text, whole = file.read(_CHUNK).lstrip(), False
         if not text.startswith("["):
             raise UserError(f"{path}: expected list but found {text[:10]!r}.")
@@ -152,14 +152,15 @@ def _check_end(path: str | os.PathLike, rest: str, file: TextIO) -> None:
 
 def read_records(path: str | os.PathLike) -> Iterator[Node]:
     """Reads the records of a file, either one JSON array or JSON lines."""
-    with _open(path) as file:
+    with open_text(path) as file:
         while (first := file.read(1)).isspace():
             pass
     return read_array(path) if first == "[" else read_lines(path)
 
 
 @contextlib.contextmanager
-def _open(path: str | os.PathLike) -> Iterator[TextIO]:
+def open_text(path: str | os.PathLike) -> Iterator[TextIO]:
+    """Opens a file of UTF-8 text; UserError where it cannot be read or is none."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             yield file

@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from memr1_jax.data.chats.chat import Chat, Said
+from memr1_jax.data.chats.formats import none_fits, read_chats, records_of
 from memr1_jax.data.locomo import ADVERSARIAL, SPLITS
-from memr1_jax.data.nodes import Node, read_records
+from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note, tell
 from memr1_jax.data.own_turns import (
     SESSION_GAP,
@@ -16,14 +18,17 @@ from memr1_jax.data.own_turns import (
     text,
 )
 from memr1_jax.data.references import resolve_all
+from memr1_jax.data.times import read_times
 from memr1_jax.data.types import Conversation, Fact, Question
 from memr1_jax.errors import UserError
 
 QUESTION_LEFT_OUT = "questions that are left out, as their evidence names no turn"
+NOT_TWO = "chats that are not of two people, which are left out"
 FACT_LEFT_OUT = "facts that are left out, as their sources name no turn"
 
 _LONGEST_GAP = 1_000_000
 _SHOWN = 10  # complaints that are listed
+_TURNS = ("sessions", "turns")
 _CONVERSATION = ("id", "speakers", "sessions", "turns", "questions", "facts", "split", "one_bank")
 _QUESTION = (
     *("question", "answer", "evidence", "category", "kind", "id", "time"),
@@ -41,7 +46,8 @@ def load_own_dialogues(
     other fields have defaults: ids are counted, the speakers are the two who speak. Instead of
     sessions, `turns` may stand at the top; then a pause between two turns begins a session. The
     names of chat formats, `role` and `content`, are read as `speaker` and `text`; a chat of "user"
-    and "assistant" has one bank. The lines may also be the elements of one JSON array.
+    and "assistant" has one bank. The lines may also be the elements of one JSON array, and a file
+    may be in one of the formats of `chats`: the chats in it that are of two people are read.
 
     Args:
       path: the file.
@@ -57,17 +63,57 @@ def load_own_dialogues(
         raise UserError(f"--session_gap={session_gap} must be hours, from 0 to {_LONGEST_GAP:,}.")
     reader = _Reader(session_gap, drop_unknown_turns)
     conversations: dict[str, Conversation] = {}
-    for line in read_records(path):
+    for line in _records(path, reader.notes):
         conversation = reader.conversation(line, len(conversations))
         if conversation.id in conversations:
             where = line["id"] if "id" in line else line
             raise where.error(f"an earlier line has the id {conversation.id!r} too.")
         conversations[conversation.id] = conversation
     if not conversations:
-        raise UserError(f"{path} holds no conversation: it has no line with content.")
+        reason = "; ".join(f"{note.what}: {note.place}" for note in reader.notes[:1])
+        raise UserError(f"{path} holds no conversation: {reason or 'it has no line with content'}.")
     reader.check()
     tell(path, reader.notes)
     return list(conversations.values())
+
+
+def _records(path: str | os.PathLike, notes: list[Note]) -> Iterator[Node]:
+    """Yields the conversations of a file of own dialogues, or of another program's chats."""
+    chats = read_chats(path)
+    if chats is None:
+        yield from records_of(path)
+        return
+    for chat in chats:
+        record = chat.as_own()
+        if record is None:
+            notes.append(Note(NOT_TWO, chat.place, chat.id))
+        else:
+            yield record
+
+
+def load_chats(path: str | os.PathLike) -> list[Chat]:
+    """Reads chats of any number of people: of another program, or one's own dialogues.
+
+    Raises:
+      UserError: as `load_own_dialogues` does, or no format fits.
+    """
+    found = read_chats(path)
+    if found is not None:
+        return list(found)
+    first = next(records_of(path), None)
+    if first is None or not isinstance(first.value, dict) or not {*_TURNS} & {*first.value}:
+        raise none_fits(path)
+    return [
+        Chat(conversation.id, tuple(_said(conversation)), f"{path}, {conversation.id}")
+        for conversation in load_own_dialogues(path)
+    ]
+
+
+def _said(conversation: Conversation) -> Iterator[Said]:
+    times = read_times([s.time_of(t) for s in conversation.sessions for t in s.turns])
+    for turn, time in zip(conversation.turns, times, strict=True):
+        role = "assistant" if turn.speaker == "assistant" else "user"
+        yield Said(turn.speaker, turn.content, time.isoformat() if time else "", role)
 
 
 def turns_as_facts(conversation: Conversation) -> Conversation:

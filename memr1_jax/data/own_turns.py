@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 
+from memr1_jax.data.chats.chat import MACHINERY, ROLES, SKIPPED
+from memr1_jax.data.chats.formats import FORMATS
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note
 from memr1_jax.data.times import read_times
@@ -11,11 +13,8 @@ from memr1_jax.data.types import Session, Turn
 
 SESSION_GAP = 6.0  # hours
 CHAT = ("user", "assistant")
-SKIPPED = "turns of system and tool, which are no part of a dialogue and are left out"
 UNREADABLE = "times that cannot be read, any change in which begins a session"
 
-_MACHINERY = ("system", "developer", "tool", "function")
-_SAME = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "ai", "bot", "model"), "assistant")}
 _SESSION = ("time", "turns")
 _TURN = ("speaker", "role", "text", "content", "time", "id", "caption")
 
@@ -81,7 +80,7 @@ def chat_role(name: str, speakers: Sequence[str]) -> str:
     """Returns the speaker that a name in the file means: in a chat, "human" is "user"."""
     if name in speakers or set(speakers) != set(CHAT):
         return name
-    return _SAME.get(name.lower(), name)
+    return ROLES.get(name.lower(), name)
 
 
 def _groups(
@@ -89,7 +88,10 @@ def _groups(
 ) -> Iterator[tuple[str, Sequence[Node]]]:
     """Yields the time and the turns of each session."""
     if ("sessions" in line) == ("turns" in line):
-        raise line.error('expected either "sessions", each with "turns", or "turns" alone.')
+        raise line.error(
+            'expected either "sessions", each with "turns", or "turns" alone, or a file in one of'
+            f" these formats: {FORMATS}."
+        )
     if "turns" in line:
         yield from _by_pauses(line["turns"].items(), session_gap, notes)
         return
@@ -131,7 +133,7 @@ def _by_pauses(
 def _turn(node: Node, default_id: str, named: Sequence[str]) -> Turn | None:
     """Reads a turn; None for system or tool turns not named as a speaker."""
     speaker = node.filled("role" if "role" in node else "speaker")
-    if speaker.lower() in _MACHINERY and speaker not in named:
+    if speaker.lower() in MACHINERY and speaker not in named:
         return None
     said = "content" if "content" in node else "text"
     caption = text(node, "caption") or None
@@ -155,7 +157,7 @@ def _speakers(
     if strangers:
         raise line["speakers"].error(f"{strangers[0]!r}, who speaks, is not among them.")
     speakers = list(dict.fromkeys(named or speak))
-    roles = {name: _SAME.get(name.lower(), name) for name in speakers}
+    roles = {name: ROLES.get(name.lower(), name) for name in speakers}
     if sorted(roles.values()) == sorted(CHAT):
         speakers = list(roles.values())
     else:

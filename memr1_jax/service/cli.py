@@ -5,35 +5,20 @@
 
 import argparse
 import contextlib
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memr1_jax.data.chats.formats import FORMATS
 from memr1_jax.run.json_files import loads
-from memr1_jax.run.markdown import text_table
 from memr1_jax.service.arguments import add_ids, add_places, ids_of, open_memory, parser, run
 from memr1_jax.service.errors import Refused, Unknown
+from memr1_jax.service.importing import BATCH, import_chats, progress
 from memr1_jax.service.memory import Memory
+from memr1_jax.service.printing import shown
 from memr1_jax.service.scope import Scope
-from memr1_jax.service.transfer import export_lines, import_lines
-
-_BATCH = 16  # messages of a file that are added in one call
-_COLUMNS = {  # of a table, by key of a reply
-    "id": "id",
-    "event": "event",
-    "memory": "memory",
-    "previous_memory": "before",
-    "old_memory": "before",
-    "new_memory": "after",
-    "score": "score",
-    "event_time": "time",
-    "memories": "memories",
-    "user_id": "user",
-    "agent_id": "agent",
-    "run_id": "run",
-}
+from memr1_jax.service.transfer import export_lines, import_lines, is_export
 
 
 def add(memory: Memory, given: argparse.Namespace) -> Any:
@@ -42,14 +27,13 @@ def add(memory: Memory, given: argparse.Namespace) -> Any:
     results: list[dict] = []
     calls = []
     more = {"infer": not given.no_infer, "explain": given.explain, "timestamp": given.timestamp}
-    for start in range(0, len(messages), _BATCH):
-        part = messages[start : start + _BATCH]
-        reply = memory.add(part, **ids_of(given), **more, metadata=given.metadata)
-        results += reply["results"]
-        calls.append(reply["call"])
-        if len(messages) > _BATCH:
-            done = min(start + _BATCH, len(messages))
-            print(f"{done} of {len(messages)} messages", file=sys.stderr)
+    with progress(len(messages)) as told:
+        for start in range(0, len(messages), BATCH):
+            part = messages[start : start + BATCH]
+            reply = memory.add(part, **ids_of(given), **more, metadata=given.metadata)
+            results += reply["results"]
+            calls.append(reply["call"])
+            told.update(start + len(part))
     return {"results": results, "calls": calls}
 
 
@@ -116,7 +100,9 @@ def export(memory: Memory, given: argparse.Namespace) -> Any:
 
 
 def import_(memory: Memory, given: argparse.Namespace) -> Any:
-    """Reads what export has written into a database without such memories."""
+    """Reads an export into a database without such memories, or chats of other programs."""
+    if given.file != "-" and not is_export(given.file):
+        return import_chats(memory, given.file, infer=not given.no_infer, **ids_of(given))
     with _opened(given.file) as lines:
         return import_lines(memory.store, lines)
 
@@ -135,6 +121,7 @@ _PAST = (
 )
 _ID = ("id", {"help": "the id of a memory"})
 _ANY_ID = ("id", {"nargs": "?", "help": "the id of a memory"})
+_KEEP = ("--no-infer", {"action": "store_true", "help": "keep messages as they stand"})
 _EXPLAIN = ("--explain", {"action": "store_true", "help": "show prompts and outputs"})
 _VERBS: dict[str, tuple] = {
     "add": (
@@ -142,7 +129,7 @@ _VERBS: dict[str, tuple] = {
         *(_TEXT, _FILE, _EXPLAIN),
         ("--timestamp", {"help": "when it was said, as 2026-05-08T13:56:00+00:00"}),
         ("--metadata", {"type": loads, "help": "a JSON object, kept with the memories"}),
-        ("--no-infer", {"action": "store_true", "help": "keep messages as they stand"}),
+        _KEEP,
     ),
     "search": (search, _TEXT, _FILE, _TOP, *_PAST),
     "ask": (ask, _TEXT, _FILE, _EXPLAIN, *_PAST),
@@ -165,7 +152,7 @@ _VERBS: dict[str, tuple] = {
         ("--by", {"choices": ("written", "event"), "default": "written"}),
     ),
     "export": (export,),
-    "import": (import_, ("file", {"help": "a file; - is standard input"})),
+    "import": (import_, ("file", {"help": f"an export (- is standard input), {FORMATS}"}), _KEEP),
     "stats": (stats,),
 }
 
@@ -190,7 +177,7 @@ def _main(given: argparse.Namespace) -> None:
     with open_memory(given) as memory:
         reply = given.does(memory, given)
     if reply is not None:
-        print(_shown(reply, given.output))
+        print(shown(reply, given.output))
 
 
 def _past(given: argparse.Namespace) -> dict[str, Any]:
@@ -246,51 +233,3 @@ def _message(line: str, number: int) -> Any:
         return loads(line)
     except ValueError as error:
         raise Refused(f"Line {number} of the messages is no JSON ({error}).") from error
-
-
-def _shown(reply: Any, output: str) -> str:
-    if output == "json":
-        return json.dumps(reply, ensure_ascii=False, indent=2)
-    if "answer" in reply:
-        used = _rows(reply["memories"], output)
-        return f"{reply['answer']}\n\n{used}" if reply["memories"] else reply["answer"]
-    if "results" in reply:
-        text = _rows(reply["results"], output)
-        calls = [f"undo with --call {call}" for call in reply.get("calls", ())]
-        return "\n".join([text, *calls])
-    if "added" in reply:
-        parts = [f"{name}\n{_rows(rows, output)}" for name, rows in reply.items() if rows]
-        return "\n\n".join(parts) or "Nothing changed."
-    plain = {name: value for name, value in reply.items() if name != "scopes"}
-    lines = [f"{name}: {value}" for name, value in plain.items()]
-    return "\n".join([*lines, *([_rows(reply["scopes"], output)] if "scopes" in reply else [])])
-
-
-def _rows(rows: Iterable[Mapping[str, Any]], output: str) -> str:
-    """Lays out a table, or a line each: the time and the text, with what happened."""
-    rows = list(rows)
-    if output == "table":
-        keys = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
-        return text_table(
-            [_COLUMNS[key] for key in keys], [[_cell(row.get(key)) for key in keys] for row in rows]
-        )
-    return "\n".join(map(_line, rows)) or "(none)"
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    if "memories" in row:
-        ids = ", ".join(f"{name}={value}" for name, value in row.items() if name != "memories")
-        return f"{ids}: {row['memories']} memories"
-    text = row.get("memory") or row.get("new_memory") or ""
-    before = row.get("previous_memory") or row.get("old_memory")
-    parts = [row.get("event"), _cell(row.get("score")), text, f"(was: {before})" if before else ""]
-    line = "  ".join(part for part in parts if part)
-    if row.get("explain"):
-        line += "".join(f"\n    {name}: {value}" for name, value in row["explain"].items())
-    return f"{line}  [{row.get('memory_id') or row.get('id')}]"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "" if value is None else " ".join(str(value).split())

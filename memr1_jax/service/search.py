@@ -62,8 +62,13 @@ class Shelf:
         if not self.ids:
             return np.zeros(0, np.float32)
         used = np.flatnonzero(query)  # of TF-IDF a few, of other embedders all
-        rows = self.block if len(used) == len(query) else self.block[used]
-        return query[used] @ rows[:, : len(self.ids)]
+        rows = self.block[:, : len(self.ids)]
+        if len(used) > len(query) // 4:
+            return query @ rows
+        scores = np.zeros(len(self.ids), np.float32)
+        for feature in used:  # without a copy of these rows
+            scores += query[feature] * rows[feature]
+        return scores
 
     def put(self, states: Mapping[str, State], vectors: np.ndarray) -> None:
         """Writes memories with their vectors `[len(states), E]`."""

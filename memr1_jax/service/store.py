@@ -155,6 +155,7 @@ class Store:
         memories: Iterable[str] = (),
         call: str = "",
         ids: Iterable[int] = (),
+        latest: int | None = None,
     ) -> list[sa.Row]:
         """Returns events under the ids of a scope in their order; empty arguments let all pass.
 
@@ -163,6 +164,7 @@ class Store:
           memories: of these memories alone.
           call: of this call alone.
           ids: with these numbers alone.
+          latest: how many at most, of these the last ones.
         """
         table = schema.events
         query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
@@ -172,8 +174,9 @@ class Store:
             query = query.where(table.c.id.in_(numbers))
         if call:
             query = query.where(table.c.call == call)
+        query = query.order_by(table.c.id.desc()).limit(latest)
         with self._engine.connect() as connection:
-            return list(connection.execute(query.order_by(table.c.id)).all())
+            return list(connection.execute(query).all())[::-1]
 
     def as_of(
         self, scope: Scope, *, written_by: str | None = None, happened_by: str | None = None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from memr1_jax.service.scope import IDS, Scope
 from memr1_jax.service.store import Store, scope_of
 
 _FORMAT = {"format": "memr1 memories", "version": 1}
+_LONGEST_HEAD = 1000  # bytes
 _TABLES = {"messages": schema.messages, "events": schema.events}
 _STATE = new_state("", "", event_time="")
 
@@ -27,6 +29,21 @@ def export_lines(store: Store, scope: Scope) -> Iterator[str]:
             for row in rows:
                 if scope_of(row) == exact:
                     yield json.dumps({"table": table, **ids, **_fields(table, row)})
+
+
+def is_export(path: str | Path) -> bool:
+    """Tells whether a file begins as an export does.
+
+    Raises:
+      Refused: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return loads(file.readline(_LONGEST_HEAD)) == _FORMAT
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+    except ValueError:
+        return False
 
 
 def import_lines(store: Store, lines: Iterable[str]) -> dict[str, int]:

@@ -87,6 +87,24 @@ OWN_SESSIONS = {
     "one_bank": True,
 }
 AUDIT = {"question_id": "a", "question": "b", "error_type": "c", "correct_answer": "d"}
+_NODE = {"message": None, "parent": None}
+_ASKED = {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Hi"]}}
+_TALK = {"id": 1, "type": "message", "from": "Kim", "text": ["I ", {"text": "sail."}]}
+CHATS = {  # of other programs
+    "messages": [{"messages": [{"role": "user", "content": [{"text": "Hi"}], "time": 1683554160}]}],
+    "sharegpt": [{"id": "a", "conversations": [{"from": "human", "value": "Hi"}]}],
+    "chatgpt": [
+        {
+            "id": "c",
+            "mapping": {"a": _NODE, "b": {"message": _ASKED | {"create_time": 1.5}, "parent": "a"}},
+            "current_node": "b",
+        }
+    ],
+    "telegram": [
+        {"id": 7, "name": "Lou", "type": "x", "messages": [_TALK | {"date": "2023-05-08"}]},
+    ],
+    "memorybank": [{"Kim": {"history": {"2023-05-08": [{"query": "Hi", "response": "Hi!"}]}}}],
+}
 CONTEXTS = {"one": [{"role": "user", "content": "User: Hi"}]}
 
 
@@ -103,6 +121,10 @@ def _use(conversations: list[Conversation]) -> None:
 def _own(path: Path) -> None:
     _use(load_own_dialogues(path))
     _use(list(load_benchmark("own", path, split="train").conversations))
+
+
+def _chats(path: Path) -> None:
+    _use(load_own_dialogues(path))
 
 
 def _locomo(path: Path) -> None:
@@ -159,6 +181,7 @@ DATA = {
     "cleaned": (read_cleaned, [{"index": 0, "question": "x", "answer": "y"}]),
     "audit": (read_audit, [AUDIT]),
     "own": (_own, [OWN_TURNS, OWN_SESSIONS]),
+    **{name: (_chats, records) for name, records in CHATS.items()},
     "contexts": (_contexts, CONTEXTS),
     "question_list": (_question_list, {"one": [0]}),
     "persona_questions": (_questions, persona_questions()),

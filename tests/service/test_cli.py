@@ -49,7 +49,9 @@ def test_the_way_from_add_to_undo(memr1):
     assert memr1("history", held["id"]).count("UPDATE") == 2
     assert "city is Rome" in memr1("undo", held["id"])
     table = memr1("list", "-u", "ana", "-o", "table").splitlines()
-    assert table[0].split() == ["id", "memory", "time", "user"] and "city is Rome" in table[2]
+    heads = [cell.strip() for cell in table[1].split("┃")]
+    assert heads[1:-1] == ["id", "memory", "time", "user"]
+    assert "city is Rome" in table[3]
     assert memr1("diff", "2000-01-01", "-u", "ana").startswith("added\n")
     assert memr1("diff", "2999-01-01", "-u", "ana") == "Nothing changed.\n"
     assert memr1("list", "-u", "ana", "--as-of", "2000-01-01") == "(none)\n"
@@ -126,3 +128,14 @@ def test_the_server_refuses_open_addresses_before_it_loads_anything(monkeypatch,
         main(["memr1", "serve", "--host", "0.0.0.0", "--db", str(tmp_path / "m.db")])
     assert ended.value.code == 2 and "MEMR1_API_KEY" in capsys.readouterr().err
     assert not (tmp_path / "m.db").exists()
+
+
+def test_chats_of_other_programs_are_imported(memr1, tmp_path, capsys):
+    lines = [f"2023-05-{1 + i:02}, 13:56 - Kim: k{i} is x\n" for i in range(20)]
+    (path := tmp_path / "chat.txt").write_text("".join(lines))
+    assert "messages: 20\nbefore: 0\nADD: 20\n" in memr1("import", str(path), "-u", "ana")
+    assert memr1("import", str(path), "-u", "ana").endswith("before: 20\n")
+    with pytest.raises(UserError, match="user_id"):
+        memr1("import", str(path))
+    with pytest.raises(UserError, match="cannot be read"):
+        memr1("import", str(tmp_path / "none"), "-u", "ana")
