@@ -14,7 +14,7 @@ from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import with_model_settings
 from memr1_jax.agents.episode_rollout import HorizonOptions
 from memr1_jax.agents.reward import RewardOptions
-from memr1_jax.data.dialogues import DataConfig
+from memr1_jax.data.dialogues import DataConfig, data_sources
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import EvalConfig
 from memr1_jax.models.lora import parse_targets
@@ -315,6 +315,7 @@ def settled(options: Record, given: Iterable[str] | None = None, say: Callable =
 def check_options(options: Any) -> None:
     """Raises UserError for options that no job can work with, before anything is loaded."""
     check(options)
+    data_sources(options)
     told = [options.synthetic_changes, options.synthetic_endings, options.synthetic_repeats]
     if sum(told) > 1:
         raise UserError(
