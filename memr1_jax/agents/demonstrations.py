@@ -57,6 +57,11 @@ class Demonstrations:
         """Number of demonstrations."""
         return self.row.shape[0]
 
+    @property
+    def conversation(self) -> jax.Array:
+        """Places `[rows]` of their conversations, as in `data`."""
+        return self.data.conversation[self.row]
+
     def select(self, rows: jax.Array, valid: jax.Array) -> tuple[AnswerBatch | ManagerBatch, Block]:
         """Picks the demonstrations `rows` `[B]`, with responses as a block `[B, 1, R]`."""
         response = Block(self.tokens[rows][:, None], self.length[rows][:, None])
@@ -85,7 +90,7 @@ def manager_demonstrations(
       tools: see `Tools`.
       encoder: as for the agent's other data.
       tokenizer: the model's, of `transformers`.
-      conversations: generated dialogues.
+      conversations: dialogues; the generated ones among them are demonstrated.
       window: how many turns before a turn fill the bank; None means all of them.
       corrupt: probability that an operation is taught wrong, to get a start from which there is
         something to learn: NONE in place of ADD, and ADD of the fact in place of UPDATE,
@@ -96,7 +101,7 @@ def manager_demonstrations(
       Demonstrations, and how often something was changed or left out, by what it was.
 
     Raises:
-      UserError: a dialogue has no gold operations, or no response fits.
+      UserError: no dialogue has gold operations, or no response fits.
     """
     check_demonstrable(conversations)
     lessons = [
@@ -135,8 +140,8 @@ def manager_demonstrations(
 
 
 def check_demonstrable(conversations: Sequence[Conversation]) -> None:
-    """Raises UserError where a dialogue has no gold operations to show to the manager."""
-    if any(not conversation.operations for conversation in conversations):
+    """Raises UserError where no dialogue has gold operations to show to the manager."""
+    if not any(conversation.operations for conversation in conversations):
         raise UserError(
             "These dialogues do not say which memory operations are right, so there is nothing to"
             " demonstrate to the Memory Manager. Use --data=synthetic, or learn from its own best"

@@ -7,15 +7,17 @@ from typing import Any
 
 from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
+from memr1_jax.data.mixtures import SOURCES, parse_mixture, parse_paths
+from memr1_jax.data.msc import MSC, load_msc
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.own_turns import SESSION_GAP
+from memr1_jax.data.published import find
 from memr1_jax.data.synthetic import GENERATED, write_synthetic
 from memr1_jax.data.types import Conversation, Question
 from memr1_jax.errors import UserError
-from memr1_jax.options import at_least, between, option
+from memr1_jax.options import at_least, between, option, with_options
 from memr1_jax.parallel.distributed import barrier, is_main
 
-_SOURCES = ("locomo", "synthetic", "own")
 _SPLITS = ("train", "validation", "test")
 
 
@@ -23,11 +25,16 @@ _SPLITS = ("train", "validation", "test")
 class DataConfig:
     """Choose the dialogues to learn from and to evaluate on."""
 
-    data: str = option("locomo", "Source of the dialogues.", _SOURCES)
+    data: str = option(
+        "locomo",
+        f"Source of the dialogues: {', '.join(SOURCES)}; or several with their weights in a batch,"
+        " as locomo:3,synthetic:1. What has the weight 0 is evaluated on and demonstrated alone.",
+    )
     data_path: str = option(
         "",
         "LoCoMo file, or a file in its format; empty: the cache, else a download. With --data=own:"
-        " JSON lines, see experiments/README.md. hf:OWNER/NAME[/FILE] is a data set of the hub.",
+        " JSON lines, see experiments/README.md. hf:OWNER/NAME[/FILE] is a data set of the hub."
+        " Several data sets: locomo=FILE,own=FILE.",
     )
     session_gap: float = option(
         SESSION_GAP,
@@ -90,15 +97,38 @@ def check_shares(options: Any) -> None:
         )
 
 
-def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = False) -> Path:
-    """Returns the file of dialogues that the options name; generated ones are written first.
+def data_sources(options: DataConfig) -> dict[str, DataConfig]:
+    """Lists the data sets that the options name, each with options that name it alone.
+
+    Raises:
+      UserError: `--data` or `--data_path` makes no sense.
+    """
+    names = list(parse_mixture(options.data))
+    paths = {names[0]: options.data_path}
+    if len(names) > 1:
+        paths = parse_paths(options.data_path, names)
+    return {name: with_options(options, data=name, data_path=paths.get(name, "")) for name in names}
+
+
+def find_dialogues(
+    options: DataConfig, seed: int, folder: Path, again: bool = False
+) -> dict[str, Path]:
+    """Returns the files of dialogues that the options name; generated ones are written first.
 
     Args:
       options: where dialogues come from.
       seed: of generated ones.
       folder: of the run, where these are written.
       again: generate them even where the folder has some, left by a failed start.
+
+    Returns:
+      The file of each data set.
     """
+    return {name: _find(only, seed, folder, again) for name, only in data_sources(options).items()}
+
+
+def _find(options: DataConfig, seed: int, folder: Path, again: bool) -> Path:
+    """Returns the file of the one data set that the options name."""
     if options.data == "own":
         if not options.data_path:
             raise UserError(
@@ -108,6 +138,8 @@ def find_dialogues(options: DataConfig, seed: int, folder: Path, again: bool = F
         return one_file(options.data_path)
     if options.data == "locomo":
         return find_locomo(options.data_path or None)
+    if options.data == "msc":
+        return find(MSC, options.data_path or None).path
     path = folder / "dialogues.json"
     if is_main():
         if again or not path.exists():
@@ -136,17 +168,47 @@ def load_dialogues(
     """Loads training and evaluation conversations; generated ones are written to the run folder.
 
     Where dialogues note no facts, their turns stand for them. With `learn`, your own training
-    conversations keep only questions that have an answer: no reward teaches abstaining.
+    conversations keep only questions that have an answer: no reward teaches abstaining. In a
+    mixture each conversation names its data set.
 
     Raises:
       UserError: the data cannot be read, or, with `learn`, all training questions abstain.
     """
-    path = find_dialogues(options, seed, folder)
+    paths = find_dialogues(options, seed, folder)
+    if len(paths) == 1:
+        return _load(options, *paths.values(), learn)
+    train, evaluation = [], []
+    for name, only in data_sources(options).items():
+        for mixed, loaded in zip((train, evaluation), _load(only, paths[name], learn), strict=True):
+            mixed += [dataclasses.replace(c, source=name) for c in loaded]
+    _check_ids(train)
+    _check_ids(evaluation)
+    return train, evaluation
+
+
+def _check_ids(conversations: list[Conversation]) -> None:
+    seen: dict[str, str] = {}
+    for conversation in conversations:
+        if conversation.id in seen:
+            raise UserError(
+                f"The data sets {seen[conversation.id]} and {conversation.source} of --data both"
+                f" have a conversation {conversation.id!r}. Rename it in one of the files."
+            )
+        seen[conversation.id] = conversation.source
+
+
+def _load(
+    options: DataConfig, path: Path, learn: bool
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Loads the conversations of one data set to learn from and to evaluate on."""
     if options.data == "own":
         train, evaluation = _own_dialogues(options, path)
         return _answerable(options, train) if learn else train, evaluation
-    absences = options.data == "synthetic" and options.synthetic_absences > 0
-    conversations = load_conversations(path, adversarial=absences)
+    if options.data == "msc":
+        conversations = _in_tenths(load_msc(path))
+    else:
+        absences = options.data == "synthetic" and options.synthetic_absences > 0
+        conversations = load_conversations(path, adversarial=absences)
     if unnoted := sum(not conversation.facts for conversation in conversations):
         warnings.warn(
             f"{path} notes no facts for {unnoted} of {len(conversations)} conversations, so their"
@@ -155,6 +217,14 @@ def load_dialogues(
         )
         conversations = list(map(turns_as_facts, conversations))
     return split(conversations, options.train_split), split(conversations, options.eval_split)
+
+
+def _in_tenths(conversations: list[Conversation]) -> list[Conversation]:
+    """Gives a data set without splits some: of every ten, eight train, one each for the others."""
+    splits = ("train",) * 8 + ("validation", "test")
+    return [
+        dataclasses.replace(c, split=splits[place % 10]) for place, c in enumerate(conversations)
+    ]
 
 
 def _own_dialogues(

@@ -145,6 +145,7 @@ class Conversation:
       one_bank: whether one memory holds what both sides say, as in a chat of a user with an
         assistant. Otherwise each speaker has a memory of their own.
       split: the part of the data set it belongs to, where the file itself says so.
+      source: the data set it comes from, where a run mixes several.
       notes: what the reader left out or changed, such as evidence that names no turn.
     """
 
@@ -156,6 +157,7 @@ class Conversation:
     operations: tuple[GoldOperation, ...] = ()
     one_bank: bool = False
     split: str = ""
+    source: str = ""
     notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
 
     @property

@@ -15,7 +15,7 @@ from memr1_jax.agents.agent_folder import with_model_settings
 from memr1_jax.agents.episode_rollout import HorizonOptions
 from memr1_jax.agents.outcomes import GAIN, LIKELIHOOD
 from memr1_jax.agents.reward import RewardOptions
-from memr1_jax.data.dialogues import DataConfig, check_shares
+from memr1_jax.data.dialogues import DataConfig, check_shares, data_sources
 from memr1_jax.data.pressure import PressureOptions
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import EvalConfig
@@ -320,6 +320,7 @@ def check_options(options: Any) -> None:
     """Raises UserError for options that no job can work with, before anything is loaded."""
     check(options)
     check_shares(options)
+    data_sources(options)
     if not isinstance(options, ExperimentConfig):
         return
     policy = options.policy

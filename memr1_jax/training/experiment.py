@@ -16,6 +16,7 @@ from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.data.mixtures import parse_mixture
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.report.replay import write_replay
@@ -66,6 +67,7 @@ from memr1_jax.training.training_data import (
     check_dialogues,
     gold_banks,
     manager_data,
+    mixture_of,
     training_banks,
 )
 from memr1_jax.training.validation import (
@@ -132,6 +134,7 @@ class Experiment:
         options, model = self.options, self.models.of(agent)
         steps = options.manager_steps if agent == "manager" else options.answer_steps
         data = self._data(agent)
+        parts = mixture_of(options, self.train_dialogues, data)
         stage = Stage(
             agent=agent,
             steps=steps,
@@ -183,6 +186,7 @@ class Experiment:
                 state,
                 tuple(arguments),
                 data.rows,
+                parts=parts,
                 folder=self.folder,
                 checkpoints=checkpoints,
                 log=log,
@@ -337,7 +341,7 @@ class Experiment:
             tokenizer_folder=model.folder,
             dtype=options.export_dtype,
         )
-        facts = "turns" if options.data == "own" else "noted"
+        facts = "turns" if parse_mixture(options.data).keys() <= {"own", "msc"} else "noted"
         write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
 
     def _report(self, before) -> None:

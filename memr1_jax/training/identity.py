@@ -1,7 +1,7 @@
 """The identity of a run: what must be the same when it is resumed, and what need not."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -65,9 +65,9 @@ def open_run(
         may_turn_on=MAY_TURN_ON,
     )
     try:
-        path = find_dialogues(options, options.seed, opened.path, again=not opened.begun)
+        paths = find_dialogues(options, options.seed, opened.path, again=not opened.begun)
         check(opened.path)
-        opened.record(inputs(options, path))
+        opened.record(inputs(options, paths))
     except BaseException:
         opened.close()
         raise
@@ -85,12 +85,12 @@ def may_change(options: AgentConfig) -> frozenset[str]:
     return frozenset(free)
 
 
-def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
+def inputs(options: AgentConfig, dialogues: Mapping[str, Path]) -> dict[str, Input]:
     """Returns digests of models, data and prompts that the options name.
 
     Args:
         options: of an experiment or an evaluation.
-        dialogues: the file of `find_dialogues`.
+        dialogues: the files of `find_dialogues`.
 
     Raises:
         UserError: one of them is not there.
@@ -112,9 +112,10 @@ def inputs(options: AgentConfig, dialogues: Path) -> dict[str, Input]:
     found = {f"--{flag}": model(name) for flag, name in named.items()} | own
     dtype = str(jnp.dtype(compute_dtype(options.dtype)))
     found["--dtype"] = Input(dtype, dtype)
-    found["--data_path" if options.data_path else "data"] = Input(
-        str(dialogues), file_digest(dialogues)
-    )
+    what = "--data_path" if options.data_path else "data"
+    for source, path in dialogues.items():
+        name = what if len(dialogues) == 1 else f"{what} of {source}"
+        found[name] = Input(str(path), file_digest(path))
     for kind, name in prompts.items():
         prompt = read_prompt(name, kind)
         found[f"prompt of the {kind}"] = Input(prompt.name, prompt.digest)

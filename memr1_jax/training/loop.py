@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.rollout import Rollout
+from memr1_jax.data.mixtures import Part, dealt, mixed_rows
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.rl.means import Mean
@@ -45,17 +46,18 @@ class Stage:
     max_skipped: int = 3  # so many steps in a row without a finite gradient stop the training
 
 
-def batch_rows(seed: int, step: int, rows: int, batch: int, agent: str = "") -> np.ndarray:
+def batch_rows(
+    seed: int, step: int, rows: int, batch: int, agent: str = "", parts: Sequence[Part] = ()
+) -> np.ndarray:
     """Picks the rows of the batch at `step`: epochs of shuffled data, one after another.
 
-    A function of its arguments alone, so a resumed run sees the data the uninterrupted one saw.
+    Where there are `parts`, the rows are drawn from them. A function of its arguments alone, so a
+    resumed run sees the data the uninterrupted one saw.
     """
-    wanted = np.arange(step * batch, (step + 1) * batch)
-    epochs = {
-        epoch: run_generator(seed, agent, "order", part=epoch).permutation(rows)
-        for epoch in np.unique(wanted // rows)
-    }
-    return np.array([epochs[place // rows][place % rows] for place in wanted], np.int32)
+    if parts:
+        return mixed_rows(seed, step, parts, batch, agent)
+    wanted = range(step * batch, (step + 1) * batch)
+    return dealt(rows, wanted, lambda epoch: run_generator(seed, agent, "order", part=epoch))
 
 
 def train(
@@ -65,6 +67,7 @@ def train(
     arguments: tuple,
     rows: int,
     *,
+    parts: Sequence[Part] = (),
     folder: Path,
     checkpoints: Checkpoints,
     log: MetricsLog,
@@ -85,6 +88,7 @@ def train(
       state: where to start; donated.
       arguments: frozen weights, tools and resident data, where the step expects them.
       rows: of the data.
+      parts: those of a mixture, from which batches are drawn.
       folder: of the run; samples are written below it.
       checkpoints: of this agent.
       log: of the run.
@@ -113,7 +117,7 @@ def train(
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
-            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent))
+            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent, parts))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             _say_skipped(stage, step + 1, values)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
@@ -20,6 +22,7 @@ from memr1_jax.data.encode import (
     left_out,
 )
 from memr1_jax.data.episodes import encode_episodes, episodes, left_out_of_episodes
+from memr1_jax.data.mixtures import Part, mixture_parts, parse_mixture
 from memr1_jax.data.pressure import with_pressure
 from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuples
 from memr1_jax.data.types import Conversation
@@ -195,6 +198,31 @@ def answer_data(
     )
     _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
     return shown
+
+
+def mixture_of(
+    options: DataConfig,
+    dialogues: Sequence[Conversation],
+    data: ManagerData | AnswerData | EpisodeData | Demonstrations,
+) -> tuple[Part, ...]:
+    """Divides an agent's rows among the data sets of a mixture, and says how; () for one data set.
+
+    `dialogues` are those that the data were made of.
+
+    Raises:
+      UserError: no data set with a weight has rows for the agent.
+    """
+    weights = parse_mixture(options.data)
+    if len(weights) == 1:
+        return ()
+    sources = [dialogues[index].source for index in np.asarray(data.conversation)]
+    parts = mixture_parts(weights, sources)
+    if is_main():
+        shares = ", ".join(f"{p.share:.0%} {p.name} ({len(p.rows)} rows)" for p in parts)
+        print(f"A batch holds {shares}.")
+        if absent := weights.keys() - {part.name for part in parts}:
+            print(f"It holds nothing of {', '.join(sorted(absent))}.")
+    return parts
 
 
 def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:

@@ -142,12 +142,23 @@ def test_a_reward_of_ones_own_is_known_by_its_source(tmp_path):
     own = dataclasses.replace(made, reward=made.reward.with_function(pays))
     dialogues = tmp_path / "dialogues.json"
     dialogues.write_text("[]")
-    assert "--reward" not in inputs(made, dialogues)
-    found = inputs(own, dialogues)["--reward"]
+    assert "--reward" not in inputs(made, {"synthetic": dialogues})
+    found = inputs(own, {"synthetic": dialogues})["--reward"]
     assert found.name.endswith("pays") and found.digest == own.reward.digest()
 
     def pays(answer, gold, report):
         return 2.0
 
     other = dataclasses.replace(made, reward=made.reward.with_function(pays))
-    assert inputs(other, dialogues)["--reward"].digest != found.digest
+    assert inputs(other, {"synthetic": dialogues})["--reward"].digest != found.digest
+
+
+def test_every_file_of_a_mixture_is_known_by_its_content(tmp_path):
+    made = options(data="synthetic:1,own:1", data_path=str(tmp_path / "own.jsonl"))
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("synthetic", "own")}
+    for name, path in files.items():
+        path.write_text(name)
+    before = inputs(made, files)
+    files["own"].write_text("changed")
+    after = inputs(made, files)
+    assert {n for n in before if before[n].digest != after[n].digest} == {"--data_path of own"}

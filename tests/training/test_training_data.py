@@ -4,16 +4,19 @@ import dataclasses
 import json
 import warnings
 
+import numpy as np
 import pytest
 
+from memr1_jax.agents.demonstrations import Demonstrations
+from memr1_jax.data.batches import AnswerData
 from memr1_jax.data.dialogues import load_dialogues
-from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.data.synthetic import generate_conversations, write_synthetic
 from memr1_jax.errors import UserError
 from memr1_jax.options import with_options
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
 from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.training_data import check_dialogues, training_banks
+from memr1_jax.training.training_data import check_dialogues, mixture_of, training_banks
 
 TURNS = [
     {"speaker": "Ana", "text": "I live in Oslo.", "time": "1 May 2023"},
@@ -129,3 +132,24 @@ def test_the_gap_between_sessions_is_a_setting(tmp_path):
     for gap in (-1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="--session_gap"):
             sessions(session_gap=gap)
+
+
+def test_the_rows_of_a_mixture_are_those_of_its_data_sets(capsys):
+    dialogues = [
+        dataclasses.replace(c, id=name, source=name)
+        for name, c in zip(
+            ("locomo", "synthetic", "msc"), generate_conversations(0, 3), strict=True
+        )
+    ]
+    options = ExperimentConfig(data="locomo:1,synthetic:3,msc:2")
+    drawn = AnswerData((), None, None, np.array([0, 0, 1, 1, 1]))
+    made = mixture_of(options, dialogues, drawn)
+    assert [(part.name, part.share, part.rows.tolist()) for part in made] == [
+        ("locomo", 0.25, [0, 1]),
+        ("synthetic", 0.75, [2, 3, 4]),
+    ]
+    assert "25% locomo (2 rows), 75% synthetic (3 rows)" in (said := capsys.readouterr().out)
+    assert "nothing of msc" in said
+    shown = Demonstrations(drawn, np.array([1, 4, 0]), None, None)
+    assert [part.rows.tolist() for part in mixture_of(options, dialogues, shown)] == [[0, 2], [1]]
+    assert mixture_of(ExperimentConfig(data="msc"), dialogues, drawn) == ()
