@@ -12,6 +12,7 @@ from flax import struct
 
 from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache, extend_cache
 from memr1_jax.models.drafts import copied, history_of, last_tokens, write_after
+from memr1_jax.models.int8 import to_int8
 from memr1_jax.models.precision import cast_weights
 from memr1_jax.parallel.activations import gather_weights, spread
 
@@ -70,12 +71,12 @@ class Samples:
         return Block(self.tokens, self.length)
 
 
-def rollout_weights(params: dict, dtype: Any) -> dict:
-    """Casts weights for `generate`, and on a mesh gathers them over fsdp.
+def rollout_weights(params: dict, dtype: Any, int8: bool = False) -> dict:
+    """Casts weights for `generate`, with `int8` those of `to_int8`; gathers them over fsdp.
 
     Done once, outside of the decode loop, which would otherwise do it for every token.
     """
-    return gather_weights(cast_weights(params, dtype), dtype)
+    return gather_weights(cast_weights(to_int8(params) if int8 else params, dtype), dtype)
 
 
 def generate(

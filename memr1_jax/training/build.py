@@ -67,6 +67,7 @@ def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agen
         judge=pair.judge,
         horizon=options.horizon if manager and options.horizon.episodic else None,
         adapter_scale=1.0 if lora is None else lora.scale,
+        int8_rollout=options.rollout_weights == "int8",
     )
 
 

@@ -74,6 +74,12 @@ class OptimizerConfig:
     manager_steps: int = option(100, "Updates of the Memory Manager.", within=at_least(0))
     answer_steps: int = option(100, "Updates of the Answer Agent.", within=at_least(0))
     batch: int = option(128, "Prompts in a batch.", within=at_least(1))
+    rollout_weights: str = option(
+        "same",
+        "Weights that samples are drawn with: the same, or int8, rounded to 8 bits a channel, which"
+        " needs --sampler_cap. Frozen agents and evaluations keep theirs.",
+        ("same", "int8"),
+    )
     optimizer: str = option("adamw", "Optimiser of policy and critic.", tuple(OPTIMIZERS))
     learning_rate: float = option(1e-6, "Peak learning rate.", within=at_least(0))
     warmup_ratio: float = option(
@@ -330,6 +336,12 @@ def check_options(options: Any) -> None:
     if options.lora_rank:
         parse_targets(options.lora_targets)
     _check_horizon(options)
+    sampled = options.algorithm in ("grpo", "ppo")
+    if options.rollout_weights == "int8" and sampled and policy.sampler_cap is None:
+        raise UserError(
+            "--rollout_weights=int8 samples from another policy than the one that is trained. Give"
+            " --sampler_cap=2, which weighs the difference, or leave it out."
+        )
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
         raise UserError(
