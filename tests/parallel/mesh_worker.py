@@ -214,7 +214,7 @@ def loops(agent):
     with mock.patch.object(
         step_module,
         "rollout_weights",
-        lambda params, dtype, int8: jax.tree.map(jnp.asarray, params),
+        lambda params, dtype, int8=False: jax.tree.map(jnp.asarray, params),
     ):
         report["left_split"] = gathered_in_loops(compiled(), weights)
     return report
