@@ -6,6 +6,7 @@ COMMANDS = {
     "experiments.ablations": "AblationsConfig",
     "experiments.bench_device": "BenchDeviceConfig",
     "experiments.bench_memory": "BenchMemoryConfig",
+    "experiments.bench_rollout": "BenchRolloutConfig",
     "experiments.bench_step": "BenchStepConfig",
     "experiments.evaluate": "TableConfig",
     "experiments.learning": "LearningConfig",

@@ -74,6 +74,8 @@ class Projection(nn.Module):
         """Maps `[..., *inputs]` to `[..., *outputs]`."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (*self.inputs, *self.outputs))
         y = product(x, kernel.astype(self.dtype), len(self.inputs))
+        if self.has_variable("params", "kernel_scale"):  # see models/int8.py
+            y = y * self.get_variable("params", "kernel_scale").astype(self.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), self.outputs)
             y = y + bias.astype(self.dtype)

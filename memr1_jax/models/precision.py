@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 def weight_dtype(name: str, dtype: Any) -> Any:
     """Returns the format of the parameter `name`, the last part of its path, in a `dtype` model."""
-    return jnp.dtype(jnp.float32 if name == "scale" else dtype)
+    return jnp.dtype(jnp.float32 if name in ("scale", "kernel_scale") else dtype)
 
 
 def cast_weights(params: Any, dtype: Any) -> Any:
-    """Casts parameters, arrays or abstract, to the formats of a model in `dtype`."""
+    """Casts parameters, arrays or abstract, to the formats of a model in `dtype`; int8 is kept."""
 
     def cast(path, leaf):
-        kind = weight_dtype(path[-1].key, dtype)
+        kind = leaf.dtype if leaf.dtype == jnp.int8 else weight_dtype(path[-1].key, dtype)
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, kind)
         return leaf.astype(kind)

@@ -62,7 +62,8 @@ def gather_weights(params: Any, dtype: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         home = partition_spec(mesh, name, leaf.shape)
         away = partition_spec(mesh, name, leaf.shape, without=("fsdp",))
-        return leaf if home == away else _move(home, away, leaf.astype(dtype))
+        kind = leaf.dtype if leaf.dtype == "int8" else dtype
+        return leaf if home == away else _move(home, away, leaf.astype(kind))
 
     return jax.tree_util.tree_map_with_path(gather, params)
 

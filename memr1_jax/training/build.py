@@ -67,6 +67,7 @@ def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agen
         judge=pair.judge,
         horizon=options.horizon if manager and options.horizon.episodic else None,
         adapter_scale=1.0 if lora is None else lora.scale,
+        int8_rollout=options.rollout_weights == "int8",
     )
 
 
@@ -198,17 +199,26 @@ def initial_state(
     params, whole = model.params, not options.lora_rank
     if whole and model.decoder.dtype != jnp.float32:
         params, _ = read_params(model.folder, mesh, jnp.float32)
-
-    def create(params):
-        model_of = dataclasses.replace(model, params=params)
-        return learner.create_state(
-            trainable(options, model_of, agent), options.seed, model.config.model_width
-        )
-
+    create = _creator(options, learner, agent, model)
     shardings = None
     if mesh is not None:
         shardings = state_shardings(mesh, jax.eval_shape(create, params))
     return jax.jit(create, out_shardings=shardings)(params)
+
+
+def state_shapes(options: ExperimentConfig, learner: Learner, agent: str, model: Model) -> Any:
+    """Returns the shapes of `initial_state`."""
+    return jax.eval_shape(_creator(options, learner, agent, model), model.params)
+
+
+def _creator(options, learner, agent, model):
+    """Returns what makes an agent's first state from its network's parameters."""
+
+    def create(params):
+        start = trainable(options, dataclasses.replace(model, params=params), agent)
+        return learner.create_state(start, options.seed, model.config.model_width)
+
+    return create
 
 
 def print_memory(
@@ -224,12 +234,7 @@ def print_memory(
     print(f"Trained: {count:,} of {whole:,} parameters; {held}.", end="")
     if options.lora_rank:
         full = dataclasses.replace(options, lora_rank=0)
-
-        def create(params):
-            start = trainable(full, dataclasses.replace(model, params=params), agent)
-            return learner.create_state(start, options.seed, model.config.model_width)
-
-        print(f" Full fine-tuning: {_gib(jax.eval_shape(create, model.params))}.", end="")
+        print(f" Full fine-tuning: {_gib(state_shapes(full, learner, agent, model))}.", end="")
     print(flush=True)
 
 

@@ -76,6 +76,12 @@ class OptimizerConfig:
     manager_steps: int = option(100, "Updates of the Memory Manager.", within=at_least(0))
     answer_steps: int = option(100, "Updates of the Answer Agent.", within=at_least(0))
     batch: int = option(128, "Prompts in a batch.", within=at_least(1))
+    rollout_weights: str = option(
+        "same",
+        "Weights that samples are drawn with: the same, or int8, rounded to 8 bits a channel, which"
+        " needs --sampler_cap. Frozen agents and evaluations keep theirs.",
+        ("same", "int8"),
+    )
     optimizer: str = option("adamw", "Optimiser of policy and critic.", tuple(OPTIMIZERS))
     learning_rate: float = option(1e-6, "Peak learning rate.", within=at_least(0))
     warmup_ratio: float = option(
@@ -329,6 +335,7 @@ def check_options(options: Any) -> None:
         parse_targets(options.lora_targets)
     _check_horizon(options)
     _check_reward(options)
+    _check_rollout_weights(options)
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
         raise UserError(
@@ -340,6 +347,15 @@ def check_options(options: Any) -> None:
             "--kl_kind=k1 in the loss has no gradient in expectation: it penalises nothing. Use"
             " k2, k3, k1+ or k3+, or --kl_placement=reward.",
             stacklevel=2,
+        )
+
+
+def _check_rollout_weights(options: ExperimentConfig) -> None:
+    sampled = options.algorithm in ("grpo", "ppo")
+    if options.rollout_weights == "int8" and sampled and options.policy.sampler_cap is None:
+        raise UserError(
+            "--rollout_weights=int8 samples from another policy than the one that is trained. Give"
+            " --sampler_cap=2, which weighs the difference, or leave it out."
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
@@ -43,6 +44,7 @@ from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
+from memr1_jax.training.ahead import AheadCompiler
 from memr1_jax.training.build import (
     build_learner,
     initial_state,
@@ -51,6 +53,7 @@ from memr1_jax.training.build import (
     make_policy,
     network,
     print_memory,
+    state_shapes,
     untrained,
     warmup_steps,
 )
@@ -101,6 +104,8 @@ class Experiment:
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._held = held.pop_all()  # until the run ends
         self.evaluator = Evaluator(options, self.pair, self.models)
+        self._ahead = AheadCompiler()
+        self._made: dict[str, Any] = {}  # data of agents whose steps are compiled ahead
         # The trained parameters of each agent, in the form of `Frozen`.
         self.params = {
             agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
@@ -119,7 +124,9 @@ class Experiment:
         agents = (options.agent,)
         if options.agent == "both":
             agents = ("manager", "answer") if options.first == "manager" else ("answer", "manager")
-        with self._held, contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+        on_mesh = contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+        with self._held, on_mesh, self._ahead:
+            self._compile_ahead(agents)
             before = self._evaluation("before")
             with MetricsLog(self.folder, options.tracker) if is_main() else NoLog() as log:
                 for agent in agents:
@@ -129,11 +136,39 @@ class Experiment:
                 self._report(before)
         return {"before": before, "after": after}
 
+    def _compile_ahead(self, agents: tuple[str, ...]) -> None:
+        """Begins to compile the steps of the agents whose data do not depend on the other's work.
+
+        Not on a mesh, which threads do not inherit, nor where a resumed run may have no step left.
+        """
+        options = self.options
+        if self.mesh is not None or options.resume:
+            return
+        for agent in agents:
+            waits = agent == "answer" and training_banks(options) == "manager"
+            # Adapters that the other has yet to learn are not among the frozen weights.
+            if waits or not self._steps(agent) or (options.lora_rank and agent != agents[0]):
+                continue
+            learner, model = self.learners[agent], self.models.of(agent)
+            data = self._made[agent] = self._data(agent)
+            rows = np.zeros(options.batch, np.int32)
+            self._ahead.start(
+                agent,
+                learner.make_step(make_policy(options, self.pair, self.models, agent)),
+                state_shapes(options, learner, agent, model),
+                make_frozen(options, self.models, agent, self.params["answer"]),
+                *(self.pair.tools, data, rows, rows == 0),
+            )
+
+    def _steps(self, agent: str) -> int:
+        options = self.options
+        return options.manager_steps if agent == "manager" else options.answer_steps
+
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
-        steps = options.manager_steps if agent == "manager" else options.answer_steps
-        data = self._data(agent)
+        steps = self._steps(agent)
+        data = self._made.pop(agent) if agent in self._made else self._data(agent)
         parts = mixture_of(options, self.train_dialogues, data)
         stage = Stage(
             agent=agent,
@@ -157,7 +192,7 @@ class Experiment:
         state = initial_state(options, learner, agent, model, self.mesh)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
-        train_step, put = learner.make_step(policy), jnp.asarray
+        train_step, put = self._ahead.take(agent, learner.make_step(policy)), jnp.asarray
         arguments = (frozen, self.pair.tools, jax.tree.map(jnp.asarray, data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)

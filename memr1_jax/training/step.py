@@ -79,6 +79,7 @@ class Policy:
     judge: Judge | None = None
     horizon: HorizonOptions | None = None  # for a manager that learns from episodes
     adapter_scale: float = 1.0  # alpha / rank
+    int8_rollout: bool = False  # samples are drawn with weights of `models/int8.py`
 
     def complete(self, frozen: Frozen, params: dict) -> dict:
         """Returns all parameters of a network from those that are trained; see `Frozen`."""
@@ -97,7 +98,8 @@ class Policy:
         **options,
     ) -> Rollout:
         """Samples from the policy with its arithmetic's own number format."""
-        params = rollout_weights(self.complete(frozen, params), self.decoder.dtype)
+        whole = self.complete(frozen, params)
+        params = rollout_weights(whole, self.decoder.dtype, self.int8_rollout)
         judge_params = None
         if self.judge is not None:
             judge_params = self._frozen_network(frozen, frozen.judge, self.judge)

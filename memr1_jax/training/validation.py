@@ -88,7 +88,7 @@ def greedy_reward(
     It is the mean reward of one greedy response to each of the rows `picked`; the arguments are
     those of `make_validation`.
     """
-    policy = dataclasses.replace(policy, horizon=None)
+    policy = dataclasses.replace(policy, horizon=None, int8_rollout=False)
 
     def total(params, frozen, tools, data, rows, valid):
         with on_mesh(mesh):

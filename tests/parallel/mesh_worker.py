@@ -215,7 +215,9 @@ def loops(agent):
     weights = {shape for shape in weights | one_layer if len(shape) > 1}
     report = {"gathered_once": gathered_in_loops(compiled(), weights)}
     with mock.patch.object(
-        step_module, "rollout_weights", lambda params, dtype: jax.tree.map(jnp.asarray, params)
+        step_module,
+        "rollout_weights",
+        lambda params, dtype, int8=False: jax.tree.map(jnp.asarray, params),
     ):
         report["left_split"] = gathered_in_loops(compiled(), weights)
     return report
