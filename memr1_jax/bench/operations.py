@@ -51,7 +51,7 @@ def changes(before: Sequence[Memory], after: Sequence[Memory]) -> list[Change]:
 
 
 class OperationScorer:
-    """Counts of one dialogue, with its gold operations.
+    """Counts what a system does to its memories in one dialogue with gold operations.
 
     `counts` has for each event what was `made`, `gold` and `right` (the same event for the same
     fact and, for UPDATE and DELETE, on the memory of the fact that it replaces), `wrong_deletes`

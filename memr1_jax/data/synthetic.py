@@ -206,7 +206,7 @@ def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
     return {
         "sample_id": identity,
         "conversation": conversation,
-        "qa": _questions(rng, story, rates),
+        "qa": [*_questions(rng, story), *_absence_questions(rng, story, rates.absences)],
         "event_summary": {},
         "observation": observation,
         "session_summary": {},
@@ -358,7 +358,7 @@ def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
     )
 
 
-def _questions(rng: random.Random, story: _Story, rates: _Rates) -> list[dict]:
+def _questions(rng: random.Random, story: _Story) -> list[dict]:
     """Asks about what is true at the end, in random order."""
     questions: list[dict] = []
 
@@ -396,7 +396,7 @@ def _questions(rng: random.Random, story: _Story, rates: _Rates) -> list[dict]:
                     text = rng.choice(kind.pairs).format(**words)
                     both = [*first.turns, *second.turns]
                     ask(1, text, f"{first.value}, {second.value}", both)
-    questions += _cascade_questions(rng, story) + _absence_questions(rng, story, rates.absences)
+    questions += _cascade_questions(rng, story)
     rng.shuffle(questions)
     return questions
 
