@@ -190,7 +190,7 @@ class Reading:
         most = min(_count(top_k, None, agents.options.memories), agents.options.memories)
         near: list[Item] = []
         counts: dict[str, int] = {}
-        for item, _ in self._nearest(scope, test, query, as_of, as_of_written):
+        for item, _ in self._nearest(scope, test, query, as_of, as_of_written, each=most):
             speaker = item[1]["speaker"]
             counts[speaker] = counts.get(speaker, 0) + 1
             if counts[speaker] <= most:
@@ -296,7 +296,9 @@ class Reading:
             else clock.until(as_of_written, "as_of_written"),
         )
 
-    def _nearest(self, scope, test: Test, query: str, as_of, as_of_written, most: int = _MOST):
+    def _nearest(
+        self, scope, test: Test, query: str, as_of, as_of_written, most: int = _MOST, each=None
+    ):
         """Returns `((id, state, vector), score)` of the memories that pass, best first."""
         agents, _, shelves = self._parts
         wanted = agents.query(clean(query))
@@ -309,7 +311,7 @@ class Reading:
                 (item, float(score)) for item, score in zip(items, vectors @ wanted, strict=True)
             ]
             return sorted(scored, key=lambda item: -item[1])
-        return shelves.best(scope, wanted, test, most)
+        return shelves.best(scope, wanted, test, most, each)
 
 
 def _count(top_k: Any, limit: Any, default: int = 20) -> int:

@@ -3,6 +3,7 @@
 Axis letters: n memories of a scope, E retrieval width.
 """
 
+import collections
 import dataclasses
 import threading
 from collections import OrderedDict
@@ -141,7 +142,7 @@ class Shelves:
         return self._current(scope, -1)
 
     def best(
-        self, scope: Scope, query: np.ndarray, test: Test, most: int
+        self, scope: Scope, query: np.ndarray, test: Test, most: int, each: int | None = None
     ) -> list[tuple[Item, float]]:
         """Returns the memories under a scope that pass a test with their scores, best first.
 
@@ -149,21 +150,25 @@ class Shelves:
           scope: whose memories.
           query: `[E]`.
           test: what a memory's state must pass.
-          most: how many at most.
+          most: how many are looked at, at most.
+          each: how many of a speaker and an exact scope are returned, at most; None for all.
         """
         found: list[tuple[Item, float]] = []
         for shelf in self.within(scope):
             with shelf.lock:
                 scores = shelf.scores(self.fitted(query, shelf))
-                taken = 0
+                taken: collections.Counter[str] = collections.Counter()
                 for place in _descending(scores, 4 * most):
                     memory = shelf.ids[place]
-                    if test(shelf.states[memory]):
-                        item = (memory, shelf.states[memory], shelf.vector(memory))
+                    state = shelf.states[memory]
+                    if not test(state):
+                        continue
+                    taken[state["speaker"]] += 1
+                    if each is None or taken[state["speaker"]] <= each:
+                        item = (memory, state, shelf.vector(memory))
                         found.append((item, float(scores[place])))
-                        taken += 1
-                        if taken == most:
-                            break
+                    if taken.total() >= most:
+                        break
         return sorted(found, key=lambda item: -item[1])[:most]
 
     def fitted(self, query: np.ndarray, shelf: Shelf) -> np.ndarray:
