@@ -77,7 +77,7 @@ def bench_clients(options: BenchMemoryConfig, folder: Path) -> None:
 
 
 def bench_search(options: BenchMemoryConfig, folder: Path) -> None:
-    """Times the search of a large bank."""
+    """Times searches of a large bank, and answers from it."""
     from memr1_jax.service.memory import Memory
     from memr1_jax.service.workload import fill, text_of, timed
 
@@ -90,8 +90,15 @@ def bench_search(options: BenchMemoryConfig, folder: Path) -> None:
         (first,) = timed([search(0)])
         numbers = np.random.default_rng(0).integers(options.memories, size=options.searches)
         seconds = timed([search(int(number)) for number in numbers])
-        title = f"Search over {options.memories:,} memories of one user (first: {first:.1f} s)"
-        table(title, _COLUMNS, [_row("search", (seconds, seconds.sum(), 0))])
+        rows = [_row("search", (seconds, seconds.sum(), 0))]
+
+        def answer(number: int):
+            return lambda: memory.answer(f"Where is {text_of(number).split()[2]}?", user_id="ana")
+
+        timed([answer(0)])
+        seconds = timed([answer(int(number)) for number in numbers[: options.searches // 5 or 1]])
+        rows.append(_row("answer", (seconds, seconds.sum(), 0)))
+        table(f"{options.memories:,} memories of one user (first: {first:.1f} s)", _COLUMNS, rows)
 
 
 def bench_start(options: BenchMemoryConfig, folder: Path) -> None:

@@ -31,6 +31,9 @@ def add_places(found: argparse.ArgumentParser) -> None:
         help="run folder, model, or nano (environment: MEMR1_AGENTS; default: %(default)s)",
     )
     found.add_argument("--answer-agent", default="", help="the Answer Agent's model, if another")
+    found.add_argument(
+        "--fit-words", action="store_true", help="weigh a query's words by the memories searched"
+    )
 
 
 def add_ids(found: argparse.ArgumentParser) -> None:
@@ -49,7 +52,7 @@ def open_memory(arguments: argparse.Namespace) -> Memory:
     """Opens the memory that the arguments name; compiled programs are kept between starts."""
     keep_compiled_programs(AUTO)
     answerer = [arguments.answer_agent] if arguments.answer_agent else []
-    return Memory([arguments.agents, *answerer], db=arguments.db)
+    return Memory([arguments.agents, *answerer], db=arguments.db, fit_words=arguments.fit_words)
 
 
 def run(

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from memr1_jax.service.errors import Refused
+from memr1_jax.service.queries import scope_of
 from memr1_jax.service.records import Entry, Kind, State, until_current
 from memr1_jax.service.scope import IDS, Scope
-from memr1_jax.service.store import Store, scope_of
+from memr1_jax.service.store import Store
 
 
 def undo(

@@ -1,4 +1,4 @@
-"""The examples of a memory beside other programs, with scripted agents."""
+"""The examples of a memory next to other programs, with scripted agents."""
 
 import importlib.util
 import json

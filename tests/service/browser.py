@@ -41,6 +41,8 @@ class Page:
 
     def open(self, address):
         self._call("Page.navigate", url=address)
+        there = f"location.href.startsWith({address!r})"
+        self.until(f"document.readyState == 'complete' && {there}")
 
     def run(self, script):
         """Returns what an expression comes to; a promise is waited for."""

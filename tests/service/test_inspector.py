@@ -37,7 +37,7 @@ def move(page, place):
 def say(page, text):
     page.type("#text", text)
     page.click("#add button")
-    page.until(f"{texts('#timeline strong + *, #timeline blockquote')}.includes({text!r})")
+    page.until(f"document.querySelector('#status').innerText.includes({text!r})")
 
 
 def test_add_see_undo_see(page, memory):
@@ -48,6 +48,7 @@ def test_add_see_undo_see(page, memory):
         page.click("#open button")
         say(page, "city is Oslo")
         assert "city is Oslo" in page.run(texts("#memories li"))
+        assert "user: city is Oslo" in page.run(texts("#timeline blockquote"))
         assert "ADD city is Oslo" in page.run("document.querySelector('#status').innerText")
         say(page, "city is Rome")
         assert page.run(texts("#timeline > li:first-child del")) == "city is Oslo"
@@ -86,7 +87,7 @@ def test_add_see_undo_see(page, memory):
 def test_the_key_is_asked_for(page, memory):
     with live(create_app(memory, key="secret")) as address:
         page.open(address)
-        page.until("!document.querySelector('#unlock')?.hidden")
+        page.until("document.querySelector('#unlock').hidden === false")
         page.type("#key", "wrong")
         page.click("#unlock button")
         page.until("document.querySelector('#status').innerText.includes('API key')")
