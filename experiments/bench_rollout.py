@@ -34,7 +34,8 @@ from memr1_jax.training.build import (
     make_policy,
     untrained,
 )
-from memr1_jax.training.config import ExperimentConfig, check_options
+from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.loop import batch_rows, metric_values
 from memr1_jax.training.step import Policy
 from memr1_jax.training.training_data import answer_data, manager_data

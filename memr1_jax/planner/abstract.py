@@ -20,7 +20,8 @@ from memr1_jax.models.hf.tokenizer import load_tokenizer, stop_tokens
 from memr1_jax.models.loading import Model, compute_dtype
 from memr1_jax.models.precision import cast_weights
 from memr1_jax.training.build import build_learner, make_frozen, make_policy, trainable, untrained
-from memr1_jax.training.config import ExperimentConfig, check_options
+from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.step import Policy
 from memr1_jax.training.training_data import answer_data, manager_data
 

@@ -12,7 +12,8 @@ from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
-from memr1_jax.training.config import EvaluationConfig, check_options, settled
+from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import EvaluationConfig, settled
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import check_evaluated

@@ -58,11 +58,8 @@ from memr1_jax.training.build import (
     untrained,
     warmup_steps,
 )
-from memr1_jax.training.config import (
-    ExperimentConfig,
-    check_options,
-    settled,
-)
+from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import ExperimentConfig, settled
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.step import Policy

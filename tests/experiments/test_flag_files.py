@@ -17,7 +17,8 @@ from memr1_jax.options import with_options
 from memr1_jax.studies.ablation_cells import AblationsConfig, plan
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES
 from memr1_jax.training.build import warmup_steps
-from memr1_jax.training.config import ExperimentConfig, check_options
+from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "experiments/flags/tables"

@@ -29,7 +29,7 @@ from memr1_jax.studies.ablations import ablate
 from memr1_jax.studies.nano import NANO, tokenizer_texts
 from memr1_jax.studies.runner import nano_options, write_dialogues
 from memr1_jax.training import experiment
-from memr1_jax.training.config import check_options
+from memr1_jax.training.checks import check_options
 
 OPTIONS = AblationsConfig()
 PLAN = plan(OPTIONS)

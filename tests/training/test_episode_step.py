@@ -9,7 +9,7 @@ from tiny_model import make_tiny, make_training, options
 from memr1_jax.errors import UserError
 from memr1_jax.planner import estimates
 from memr1_jax.planner.abstract import abstract_step
-from memr1_jax.training.config import check_options
+from memr1_jax.training.checks import check_options
 from memr1_jax.training.loop import metric_values
 
 

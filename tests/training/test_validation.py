@@ -13,7 +13,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics, records_of
-from memr1_jax.training.config import check_options
+from memr1_jax.training.checks import check_options
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.validation import make_validation, validation_dialogues
 
