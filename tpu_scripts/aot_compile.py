@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from experiments.command_line import run
-from memr1_jax.options import option
+from memr1_jax.options import between, option
 from memr1_jax.training.config import ExperimentConfig
 
 
@@ -19,6 +19,12 @@ class AotConfig(ExperimentConfig):
     """Choose the chips that are compiled for."""
 
     topology: str = option("v5e:2x2", "Chip and grid: v5e:1x1, v5e:2x2, v6e:2x4, v5p:2x2x1, ...")
+    distinct_prompts: float = option(
+        1.0,
+        "Share of the frozen Answer Agent's prompts that are distinct, for the least time: the"
+        " metric of that name.",
+        within=between(0, 1),
+    )
 
 
 def main(options: AotConfig) -> None:
@@ -28,7 +34,8 @@ def main(options: AotConfig) -> None:
 
     agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
     for agent in agents:
-        print(f"{agent}: {fit_step(options, agent, options.topology)}", flush=True)
+        fit = fit_step(options, agent, options.topology)
+        print(f"{agent}: {fit.with_distinct(options.distinct_prompts)}", flush=True)
 
 
 def command(argv: Sequence[str] | None = None) -> None:

@@ -20,6 +20,8 @@ from memr1_jax.planner.abstract import AbstractStep
 from memr1_jax.planner.roofline import COMPUTE, MASTER, Layout, Lengths, Work
 from memr1_jax.training.config import ExperimentConfig
 
+ANSWERING = ("answer prefill", "answer decode")  # phases of the frozen Answer Agent
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -118,8 +120,8 @@ def step_work(made: AbstractStep, options: ExperimentConfig, layout: Layout) -> 
         work["decode"] = roofline.decode_work(*turn).times(_turns(made))
     if asked:
         part, times = (asked.config, asked.lengths, layout), _askings(made, options)
-        work["answer prefill"] = roofline.prefill_work(*part).times(times)
-        work["answer decode"] = roofline.decode_work(*part).times(times)
+        phases = (roofline.prefill_work(*part), roofline.decode_work(*part))
+        work |= {name: phase.times(times) for name, phase in zip(ANSWERING, phases, strict=True)}
     fixed = roofline.forward_work(*chain)
     if _has_reference(options):
         work["reference"] = fixed

@@ -22,6 +22,7 @@ from memr1_jax.planner.aot import (
 )
 from memr1_jax.planner.chips import GIB, Chip, chip_of
 from memr1_jax.planner.estimates import (
+    ANSWERING,
     Estimate,
     argument_shardings,
     estimate,
@@ -48,6 +49,14 @@ class Fit:
         """Returns the least seconds of each phase."""
         devices = self.report.devices
         return {name: work.seconds(self.chip, devices) for name, work in self.work.items()}
+
+    def with_distinct(self, share: float) -> "Fit":
+        """Returns the fit with that share of the work of answering a manager's questions.
+
+        A step takes time for distinct prompts alone, but has room for all of them.
+        """
+        work = {name: w.times(share if name in ANSWERING else 1) for name, w in self.work.items()}
+        return dataclasses.replace(self, work=work)
 
     def __str__(self) -> str:
         """Returns lines to print."""

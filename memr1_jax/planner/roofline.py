@@ -52,7 +52,7 @@ class Work:
     flops: float
     bytes: float
 
-    def times(self, count: int) -> "Work":
+    def times(self, count: float) -> "Work":
         """Multiplies the work by `count`."""
         return Work(count * self.flops, count * self.bytes)
 

@@ -14,8 +14,8 @@ from memr1_jax.planner import estimates, layout_search
 from memr1_jax.planner.abstract import abstract_step
 from memr1_jax.planner.chips import CHIPS, GIB
 from memr1_jax.planner.estimates import Estimate, argument_bytes, layout_mesh, step_work
-from memr1_jax.planner.layout_search import DoesNotFit, layouts, propose
-from memr1_jax.planner.roofline import Layout
+from memr1_jax.planner.layout_search import DoesNotFit, Fit, layouts, propose
+from memr1_jax.planner.roofline import Layout, Work
 
 V5E = CHIPS["TPU v5 lite"]
 
@@ -63,6 +63,14 @@ def test_phases_follow_the_options(answer, manager):
     asked = estimates.asked_chain(manager, base).lengths
     assert (asked.prompts, asked.group, asked.response) == (8, 1, base.answer_response_length)
     assert work["answer decode"].flops > step_work(answer, base, Layout())["decode"].flops
+
+
+def test_equal_prompts_of_the_answer_agent_take_no_time(manager):
+    work = step_work(manager, options(), Layout())
+    fit = Fit(Layout(), None, work, V5E)
+    for name, part in fit.with_distinct(0.25).work.items():
+        share = 0.25 if name.startswith("answer") else 1
+        assert part == Work(share * work[name].flops, share * work[name].bytes)
 
 
 def test_more_devices_need_less_of_each(answer, monkeypatch):
