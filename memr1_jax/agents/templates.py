@@ -8,6 +8,7 @@ Axis letters: n items of a list, W tokens of an item, P prompt length.
 """
 
 import dataclasses
+import datetime
 import re
 from collections.abc import Sequence
 
@@ -23,9 +24,9 @@ from memr1_jax.models.hf.tokenizer import inner_encoder
 from memr1_jax.text.json_escapes import Escapes, escape
 from memr1_jax.text.segments import Packed, concatenate, pack
 
-# Llama 3.2 tells the model today's date where it is given none, so that prompts would change
-# overnight; this is the date of Llama 3.1.
-_DATE = "26 Jul 2024"
+# Llama 3.2 and SmolLM3 tell the model today's date, so that prompts would change overnight; this is
+# the date of Llama 3.1.
+_DATE = datetime.date(2024, 7, 26)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Items:
 jax.tree_util.register_dataclass(Items)
 
 
-def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) -> Template:
+def load_template(
+    name: str, tokenizer, *, role: str = "", numbers: int = 64, thinking: bool = False
+) -> Template:
     """Reads the prompt file `name` and renders it with the tokenizer's own chat template.
 
     Args:
@@ -80,6 +83,7 @@ def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) ->
       tokenizer: a `transformers` tokenizer with a chat template.
       role: what the prompt must be for.
       numbers: how many ids are prepared for list items.
+      thinking: see `render_chat`.
 
     Raises:
       UserError: there is no such prompt, or the chat template refuses or drops a part of it.
@@ -87,7 +91,7 @@ def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) ->
     prompt = read_prompt(name, role)
     *fixed, (role, text) = prompt.messages
     marked = SLOT.sub(r"<<slot:\1>>", text)  # as no chat template changes it
-    rendered = render_chat(prompt.name, [*fixed, (role, marked)], tokenizer)
+    rendered = render_chat(prompt.name, [*fixed, (role, marked)], tokenizer, thinking)
     inside = inner_encoder(tokenizer)
 
     def encode(text):
@@ -107,26 +111,55 @@ def load_template(name: str, tokenizer, *, role: str = "", numbers: int = 64) ->
     )
 
 
-def render_chat(name: str, messages: Sequence[tuple[str, str]], tokenizer) -> str:
+def render_chat(
+    name: str, messages: Sequence[tuple[str, str]], tokenizer, thinking: bool = False
+) -> str:
     """Renders messages `(role, text)` in the model's chat format, up to where it responds.
+
+    In a format without system messages their text stands before that of the user. A model that can
+    reason before it responds is told whether to by `thinking`.
 
     Raises:
       UserError: the chat template refuses or drops a part of the prompt `name`.
     """
-    try:
-        rendered = render_messages(tokenizer, messages, date_string=_DATE)
-    except ValueError as error:
-        raise UserError(
-            f"The chat template of this tokenizer refuses the prompt {name!r} ({error}). Use a"
-            " model whose template takes system and user messages."
-        ) from error
-    dropped = sorted({role for role, text in messages if text.strip() not in rendered})
-    if dropped:
-        raise UserError(
-            f"The chat template of this tokenizer drops parts of the prompt {name!r}, of the role"
-            f" {' and '.join(dropped)}. Use a model whose template keeps all messages."
+    faults = []
+    for chat in dict.fromkeys((tuple(messages), _without_system(messages))):
+        try:
+            rendered = render_messages(
+                tokenizer,
+                chat,
+                today=_DATE,
+                date_string=_DATE.strftime("%d %b %Y"),
+                enable_thinking=thinking,
+            )
+        except ValueError as error:
+            faults.append(
+                f"refuses the prompt {name!r} ({error}). Use a model whose template takes messages"
+                " of a user."
+            )
+            continue
+        dropped = sorted({role for role, text in chat if text.strip() not in rendered})
+        if not dropped:
+            return rendered
+        faults.append(
+            f"drops parts of the prompt {name!r}, of the role {' and '.join(dropped)}. Use a model"
+            " whose template keeps all messages."
         )
-    return rendered
+    raise UserError(f"The chat template of this tokenizer {faults[0]}")
+
+
+def _without_system(messages: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Puts the texts of system messages before that of the user's next one."""
+    moved, waiting = [], []
+    for role, text in messages:
+        if role == "system":
+            waiting.append(text)
+        elif role == "user":
+            moved.append((role, "\n\n".join([*waiting, text])))
+            waiting = []
+        else:
+            moved.append((role, text))
+    return (*moved, *([("user", "\n\n".join(waiting))] if waiting else []))
 
 
 def _entry_parts(line, encode):

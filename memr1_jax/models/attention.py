@@ -32,13 +32,15 @@ class Source(NamedTuple):
     """Keys and values of one block, each `[*lead, K, S, H]`, and how many are visible.
 
     Keys at indices below `limit` are seen: `[*lead]` for a block above the queries (its length),
-    `[T]` for the queries' own block (causal: index + 1).
+    `[T]` for the queries' own block (causal: index + 1). Where attention has a window, so are only
+    those from `first` on, `[*lead, T]` of the queries.
     """
 
     key: jax.Array
     value: jax.Array
     limit: jax.Array
     causal: bool
+    first: jax.Array | None = None
 
 
 class Projected(NamedTuple):
@@ -84,23 +86,26 @@ def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYT
 
     @jax.checkpoint
     def attend_part(inputs):
-        query, limits = inputs
-        limits = iter(limits)
+        query, limits, firsts = inputs
+        limits, firsts = iter(limits), iter(firsts)
         narrow = [
             source._replace(
                 key=source.key.astype(given.key.dtype),
                 value=source.value.astype(given.value.dtype),
                 limit=next(limits) if source.causal else source.limit,
+                first=None if source.first is None else next(firsts),
             )
             for source, given in zip(wide, sources, strict=True)
         ]
         return _attend(query, narrow)
 
     limits = [_parts(source.limit, 0, part) for source in sources if source.causal]
+    firsts = [source.first for source in sources if source.first is not None]
+    firsts = [_parts(first, first.ndim - 1, part) for first in firsts]
     queries = split(
         _parts(query, query.ndim - 3, part), rows=1 if query.ndim > 3 else None, heads=-2
     )
-    output = jax.lax.map(attend_part, (queries, limits))  # [parts, *lead, part, N, H]
+    output = jax.lax.map(attend_part, (queries, limits, firsts))  # [parts, *lead, part, N, H]
     output = jnp.moveaxis(output, 0, -4)
     output = output.reshape(*query.shape[:-3], -1, *query.shape[-2:])
     return output[..., :length, :, :]
@@ -175,6 +180,9 @@ def _scores(query, source):
         visible = position < source.limit[:, None, None]  # [T, 1, S]
     else:
         visible = position < source.limit.reshape(groups, 1, 1, 1, 1, 1)
+    if source.first is not None:
+        first = source.first.reshape(groups, 1, *query.shape[1:3], 1, 1)  # [J, 1, X, T, 1, 1]
+        visible &= position >= first
     return jnp.where(visible, score, _HIDDEN)
 
 

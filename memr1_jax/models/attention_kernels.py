@@ -7,6 +7,7 @@ tokens among them.
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -76,8 +77,19 @@ def _cudnn_fault() -> str | None:
     return None
 
 
-def attend_chain(kernel: str, blocks: list[Projected], above: list[Source]) -> list[jax.Array]:
+def attend_chain(
+    kernel: str,
+    blocks: list[Projected],
+    above: list[Source],
+    seen: Callable[[list[Source], int], list[Source]] = lambda sources, index: sources,
+) -> list[jax.Array]:
     """Attends with every block of a chain to itself, the blocks before it and those `above`.
+
+    Args:
+      kernel: one of `KERNELS`.
+      blocks: from the top of the chain down.
+      above: blocks above them.
+      seen: hides parts of the sources from a block, by its index; kernels do not ask it.
 
     Returns:
       What each block's queries found, in their shape `[*lead, T, N, H]`.
@@ -90,7 +102,7 @@ def attend_chain(kernel: str, blocks: list[Projected], above: list[Source]) -> l
         if kernel == "cudnn" and _is_row(block):
             found.append(attend_causally(block, above, "cudnn"))
         else:
-            found.append(attend(block.query, [*above, block.own]))
+            found.append(attend(block.query, seen([*above, block.own], index)))
         above.append(block.above)
     return found
 

@@ -1,4 +1,4 @@
-"""The decoder: one forward pass over a chain of token blocks, for Llama-3.x, Qwen2.5 and SmolLM2.
+"""The decoder: one forward pass over a chain of token blocks, for the families of `families.py`.
 
     instruction [T0]  ->  prompt [B, P]  ->  response [B, G, R]
 
@@ -26,6 +26,7 @@ from memr1_jax.models.attention import Projected, Source, attend
 from memr1_jax.models.attention_kernels import attend_chain
 from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
 from memr1_jax.models.decoder_config import DecoderConfig
+from memr1_jax.models.families import SLIDING
 from memr1_jax.models.product import product, row_scores
 from memr1_jax.models.rope import apply_rope, rope_tables
 from memr1_jax.parallel.activations import gather_weights, split
@@ -38,6 +39,8 @@ REMAT_POLICIES = {
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+ACTIVATIONS = {"silu": nn.silu, "gelu_pytorch_tanh": nn.gelu}
+_NO_WINDOW = 2**30  # more than all positions
 
 
 @struct.dataclass
@@ -94,14 +97,16 @@ class RMSNorm(nn.Module):
     width: int
     epsilon: float
     dtype: Any
+    offset: bool = False  # multiply by 1 + scale
 
     @nn.compact
     def __call__(self, x):
         """Maps `[..., D]` to the same shape."""
-        scale = self.param("scale", nn.initializers.ones_init(), (self.width,))
+        init = nn.initializers.zeros_init() if self.offset else nn.initializers.ones_init()
+        scale = self.param("scale", init, (self.width,))
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-        return (x * scale).astype(self.dtype)
+        return (x * (1 + scale if self.offset else scale)).astype(self.dtype)
 
 
 class Attention(nn.Module):
@@ -111,20 +116,28 @@ class Attention(nn.Module):
     dtype: Any
 
     def setup(self):
-        """Makes the four projections."""
+        """Makes the four projections, and the norms of queries and keys where there are any."""
         config = self.config
         width, size = (config.model_width,), config.head_size
         make = functools.partial(Projection, dtype=self.dtype)
-        self.query = make(width, (config.num_heads, size), config.qkv_bias)
-        self.key = make(width, (config.num_kv_heads, size), config.qkv_bias)
-        self.value = make(width, (config.num_kv_heads, size), config.qkv_bias)
+        bias = config.family.qkv_bias
+        self.query = make(width, (config.num_heads, size), bias)
+        self.key = make(width, (config.num_kv_heads, size), bias)
+        self.value = make(width, (config.num_kv_heads, size), bias)
         self.output = make((config.num_heads, size), width, False)
+        if config.family.qk_norm:
+            self.query_norm, self.key_norm = (_norm(config, size, self.dtype) for _ in range(2))
 
     def project(self, x, rope):
         """Computes rotated queries `[*lead, T, N, H]`, keys and values `[*lead, K, T, H]`."""
-        key = jnp.swapaxes(apply_rope(self.key(x), *rope), -2, -3)
+        query, key = self.query(x), self.key(x)
+        if self.config.family.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        key = jnp.swapaxes(apply_rope(key, *rope), -2, -3)
         value = jnp.swapaxes(self.value(x), -2, -3)
-        query = apply_rope(self.query(x), *rope)
+        query = apply_rope(query, *rope)
+        if scalar := self.config.query_scalar:  # `attend` divides by the root of the head size
+            query = query * (self.config.head_size / scalar) ** 0.5
         rows = _rows(x)
         return split(query, rows=rows, heads=-2), *(
             split(array, rows=rows, heads=-3) for array in (key, value)
@@ -136,7 +149,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Gated feed-forward network with SiLU."""
+    """Gated feed-forward network."""
 
     config: DecoderConfig
     dtype: Any
@@ -148,7 +161,8 @@ class FeedForward(nn.Module):
         make = functools.partial(Projection, use_bias=False, dtype=self.dtype)
         gate = make(width, hidden, name="gate")(x)
         up = make(width, hidden, name="up")(x)
-        return make(hidden, width, name="down")(nn.silu(gate) * up)
+        activation = ACTIVATIONS[self.config.family.activation]
+        return make(hidden, width, name="down")(activation(gate) * up)
 
 
 class Layer(nn.Module):
@@ -161,8 +175,8 @@ class Layer(nn.Module):
     def setup(self):
         """Makes the two halves of the layer."""
         config = self.config
-        norm = functools.partial(RMSNorm, config.model_width, config.rms_epsilon, self.dtype)
-        self.attention_norm, self.mlp_norm = norm(), norm()
+        for name, _ in config.family.norms:
+            setattr(self, name, _norm(config, config.model_width, self.dtype))
         self.attention = Attention(config, self.dtype)
         self.mlp = FeedForward(config, self.dtype)
 
@@ -172,7 +186,7 @@ class Layer(nn.Module):
         Args:
           hidden: hidden states `[*lead, T, D]` of each block.
           past: `(key, value)`, each `[*lead, K, S, H]`, of each block above them, already computed.
-          geometry: a `Geometry`.
+          geometry: a `Geometry` of this layer.
 
         Returns:
           New hidden states, and `(key, value)` of each block.
@@ -181,7 +195,9 @@ class Layer(nn.Module):
             Projected(*self.attention.project(_whole(self.attention_norm(x)), rope), length)
             for x, rope, length in zip(hidden, geometry.ropes, geometry.lengths, strict=True)
         ]
-        found = attend_chain(self.kernel, blocks, _sources(past, geometry.past_lengths))
+        above = _sources(past, geometry.past_lengths)
+        kernel = self.kernel if geometry.window is None else "xla"  # no kernel has such windows
+        found = attend_chain(kernel, blocks, above, geometry.within_window)
         outputs = (self._finish(x, heads) for x, heads in zip(hidden, found, strict=True))
         return tuple(outputs), tuple((block.key, block.value) for block in blocks)
 
@@ -198,20 +214,56 @@ class Layer(nn.Module):
         key, value = as_values((cache[0][layer], cache[1][layer]))
         own = Source(key, value, step[None] + 1, causal=True)
         above = _sources(past, geometry.past_lengths)
-        return self._finish(x, attend(query, [*above, own])), cache
+        return self._finish(x, attend(query, geometry.within_window([*above, own], 0))), cache
 
     def _finish(self, x, heads):
-        x = _resting(x + self.attention(heads))
-        return _resting(x + self.mlp(_whole(self.mlp_norm(x))))
+        change = self.attention(heads)
+        if self.config.family.post_norms:
+            change = self.attention_post_norm(change)
+        x = _resting(x + change)
+        change = self.mlp(_whole(self.mlp_norm(x)))
+        if self.config.family.post_norms:
+            change = self.mlp_post_norm(change)
+        return _resting(x + change)
 
 
 @struct.dataclass
 class Geometry:
-    """Shared by all layers: rotations and lengths of the new blocks, lengths of those above."""
+    """Shared by all layers, or by those of a kind: how positions enter their attention.
+
+    `ropes` are the rotations of each new block, for all layers with a leading axis of the config's
+    kinds; `positions` those of its tokens. `starts` are the positions at which all blocks begin,
+    those above first. `window` is None where no layer has one, else of each kind.
+    """
 
     ropes: tuple
     lengths: tuple
     past_lengths: tuple
+    positions: tuple
+    starts: tuple
+    window: jax.Array | None
+
+    def of(self, kind: jax.Array | None) -> "Geometry":
+        """Returns the geometry of the kind of layer with this index; None where there is one."""
+        pick = jax.tree.map(
+            lambda table: table[0 if kind is None else kind], (self.ropes, self.window)
+        )
+        return self.replace(ropes=pick[0], window=pick[1])
+
+    def within_window(self, sources: list[Source], index: int) -> list[Source]:
+        """Hides what the new block `index` does not see of itself and of all blocks above it."""
+        if self.window is None:
+            return sources
+        first = self.positions[index] - self.window + 1
+        starts = self.starts[: len(sources)]
+        return [
+            source._replace(first=first - _extend(start, first.ndim))
+            for source, start in zip(sources, starts, strict=True)
+        ]
+
+
+def _norm(config, width, dtype):
+    return RMSNorm(width, config.rms_epsilon, dtype, config.family.offset_norms)
 
 
 def _rows(hidden):
@@ -289,12 +341,13 @@ class Decoder(nn.Module):
             self.layers = self.get_variable("params", "layers")
         else:
             self.layers = self.param("layers", self._init_layers)
-        self.final_norm = RMSNorm(config.model_width, config.rms_epsilon, self.dtype)
+        self.final_norm = _norm(config, config.model_width, self.dtype)
 
     def _init_layers(self, key):
         """Makes the parameters of all layers, stacked on a leading L axis."""
         x = jnp.zeros((1, self.config.model_width), self.dtype)
-        geometry = _geometry(self.config, (Block(jnp.zeros(1, jnp.int32), jnp.ones((), int)),), ())
+        block = Block(jnp.zeros(1, jnp.int32), jnp.ones((), jnp.int32))
+        geometry = _geometry(self.config, (block,), ()).of(None)
         init = functools.partial(self._layer().init, hidden=(x,), past=(), geometry=geometry)
         return jax.vmap(lambda key: init(key)["params"])(
             jax.random.split(key, self.config.num_layers)
@@ -311,13 +364,15 @@ class Decoder(nn.Module):
         """Returns final hidden states `[*lead, T, D]` of every block of a chain; for training."""
         geometry = _geometry(self.config, blocks, ())
 
-        def run(hidden, params):
+        def run(hidden, inputs):
+            params, kind = inputs
             hidden = tuple(x.astype(self.dtype) for x in hidden)
-            return _carried(self._apply_layer(params, hidden, (), geometry)[0]), None
+            return _carried(self._apply_layer(params, hidden, (), geometry.of(kind))[0]), None
 
         if self.remat != "none":
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), self.layers)
+        layers = (self.layers, _kind_of_layer(self.config))
+        hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), layers)
         if not self.config.tie_embeddings:
             self.head()
         return tuple(self.final_norm(x) for x in hidden)
@@ -344,12 +399,13 @@ class Decoder(nn.Module):
         geometry = _geometry(self.config, blocks, past)
 
         def run(hidden, inputs):
-            params, above = as_values(inputs)
-            hidden, kept = self._apply_layer(params, hidden, above, geometry)
+            params, kind, above = as_values(inputs)
+            hidden, kept = self._apply_layer(params, hidden, above, geometry.of(kind))
             return hidden, as_bits(kept)
 
         above = tuple((context.key, context.value) for context in past)
-        hidden, kept = jax.lax.scan(run, self._embed(blocks), as_bits((self.layers, above)))
+        inputs = as_bits((self.layers, _kind_of_layer(self.config), above))
+        hidden, kept = jax.lax.scan(run, self._embed(blocks), inputs)
         kept = as_values(kept)
         new = tuple(
             Context(key, value, block.length)
@@ -373,13 +429,14 @@ class Decoder(nn.Module):
 
         def run(carry, inputs):
             x, cache = carry
-            params, above, index = as_values(inputs)
+            params, kind, above, index = as_values(inputs)
             return self._apply_layer(
-                params, x, above, geometry, cache, index, step, method=Layer.decode
+                params, x, above, geometry.of(kind), cache, index, step, method=Layer.decode
             ), None
 
         above = tuple((context.key, context.value) for context in past)
-        inputs = as_bits((self.layers, above, jnp.arange(self.config.num_layers)))
+        kinds, places = _kind_of_layer(self.config), jnp.arange(self.config.num_layers)
+        inputs = as_bits((self.layers, kinds, above, places))
         (x, cache), _ = jax.lax.scan(run, (self._embed((block,))[0], cache), inputs)
         return self.final_norm(x)[..., 0, :], cache
 
@@ -391,6 +448,9 @@ class Decoder(nn.Module):
     def _embed(self, blocks):
         table = gather_weights({"embedding": self.embed()}, self.dtype)["embedding"]
         hidden = (table[block.tokens].astype(self.dtype) for block in blocks)
+        if self.config.family.scaled_embeddings:
+            scale = jnp.asarray(self.config.model_width**0.5, self.dtype)
+            hidden = (x * scale for x in hidden)
         return tuple(_resting(x) for x in hidden)
 
 
@@ -415,21 +475,41 @@ def extend_cache(
     return tuple(write(array, value, written) for array, value in arrays)
 
 
+def _kind_of_layer(config):
+    """Returns the index of each layer's kind among the config's `[L]`, or None if all are alike."""
+    if len(config.kinds) == 1:
+        return None
+    return jnp.asarray([config.kinds.index(kind) for kind in config.layer_kinds], jnp.int32)
+
+
 def _geometry(config, blocks, past, offset=0):
-    """Computes rotations for positions counted from the lengths of all blocks above."""
-    ropes, above = [], [context.length for context in past]
+    """Computes rotations and windows of positions counted from the lengths of all blocks above."""
+    ropes, positions, starts, above = [], [], [], []
+    for context in past:
+        starts.append(_start(above, context.length.ndim))
+        above.append(context.length)
     for block in blocks:
-        lead = block.length.ndim
-        start = sum(_extend(length, lead) for length in above) + offset
-        positions = jnp.asarray(start)[..., None] + jnp.arange(block.tokens.shape[-1])
-        positions = jnp.broadcast_to(positions, block.tokens.shape)
-        ropes.append(rope_tables(config, positions))
+        start = _start(above, block.length.ndim)
+        place = jnp.asarray(start + offset)[..., None] + jnp.arange(block.tokens.shape[-1])
+        positions.append(jnp.broadcast_to(place, block.tokens.shape))
+        tables = [rope_tables(config, positions[-1], kind) for kind in config.kinds]
+        ropes.append(jax.tree.map(lambda *kinds: jnp.stack(kinds), *tables))
+        starts.append(start)
         above.append(block.length)
+    windows = [config.window if kind == SLIDING else _NO_WINDOW for kind in config.kinds]
     return Geometry(
         tuple(ropes),
         tuple(block.length for block in blocks),
         tuple(context.length for context in past),
+        tuple(positions),
+        tuple(starts),
+        jnp.asarray(windows) if SLIDING in config.kinds else None,
     )
+
+
+def _start(above, ndim):
+    """Returns the position below all blocks with the lengths `above`, for `ndim` leading axes."""
+    return jnp.asarray(sum(_extend(length, ndim) for length in above), jnp.int32)
 
 
 def _extend(length, ndim):

@@ -99,7 +99,7 @@ def _models(options):
 
 def _model(name, options):
     """Makes a model whose parameters are shapes."""
-    preset = name.rsplit("/", 1)[-1].lower().removesuffix("-instruct")
+    preset = name.rsplit("/", 1)[-1].lower().replace("-instruct", "").removesuffix("-it")
     if preset in PRESETS and not Path(name).exists():
         config, folder = PRESETS[preset], resolve_model(SMOLLM2)
     else:

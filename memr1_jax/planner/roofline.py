@@ -16,6 +16,7 @@ import dataclasses
 import math
 from typing import Any
 
+from memr1_jax.models.families import SLIDING
 from memr1_jax.planner.chips import Chip
 
 COMPUTE = 2  # bytes of a number in arithmetic: bfloat16
@@ -99,11 +100,22 @@ def matrix_flops(config: Any) -> float:
 def attention_flops(config: Any, tokens: int, above: int, *, causal: bool = True) -> float:
     """Counts operations of T tokens on the keys above them and, up to themselves, on their own.
 
-    Without `causal` every token counts all of its block, as a program with a mask computes it.
+    In layers with a window they see its keys alone. Without `causal` every token counts all of its
+    block, and no window, as a program with a mask computes it.
     """
-    own = tokens * (tokens + 1) / 2 if causal else tokens * tokens
-    pairs = tokens * above + own
-    return 4.0 * config.num_layers * config.num_heads * config.head_size * pairs
+    pairs = config.num_layers * tokens * (above + tokens)
+    if causal:
+        sliding = config.layer_kinds.count(SLIDING)
+        pairs = (config.num_layers - sliding) * _visible(tokens, above)
+        pairs += sliding * _visible(tokens, above, config.window) if sliding else 0
+    return 4.0 * config.num_heads * config.head_size * pairs
+
+
+def _visible(tokens: int, above: int, window: int | None = None) -> int:
+    """Counts the keys that the tokens of a block see in all, each its own and those before it."""
+    growing = tokens if window is None else min(tokens, max(window - above, 0))
+    full = (tokens - growing) * (window or 0)
+    return growing * above + growing * (growing + 1) // 2 + full
 
 
 def forward_flops(config: Any, tokens: int, above: int, *, causal: bool = True) -> float:

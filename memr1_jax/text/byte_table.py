@@ -11,6 +11,7 @@ import numpy as np
 
 from memr1_jax.arrays import on_host
 from memr1_jax.errors import UserError
+from memr1_jax.text.plain import control_tokens
 from memr1_jax.text.reasoning import END
 from memr1_jax.text.segments import lay_out
 
@@ -20,10 +21,10 @@ class ByteTable:
     """The spelling of each token.
 
     `bytes [V, X]` uint8, zero after `length [V]` int32; X is the longest token. A length of 0
-    marks tokens without text: special and added ones but the end of reasoning, and ids that the
-    tokenizer does not use. `byte_token [256]` int32 is the id of the token that spells just this
-    byte, -1 where none does; if several do, the usual one: a piece rather than a stand-in for bytes
-    without one, then the lowest.
+    marks tokens without text: special and added ones but white space and the end of reasoning, and
+    ids that the tokenizer does not use. `byte_token [256]` int32 is the id of the token that spells
+    just this byte, -1 where none does; if several do, the usual one: a piece rather than a stand-in
+    for bytes without one, then the lowest.
     """
 
     bytes: jax.Array
@@ -84,8 +85,8 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
     """Reads the spelling of all tokens from a fast tokenizer, as NumPy arrays of V = `vocab_size`.
 
     `tokenizer` is a Hugging Face fast tokenizer or the `tokenizers.Tokenizer` in it: byte-level
-    BPE (Llama-3, Qwen, SmolLM2) or sentencepiece (`▁` for a space, `<0xNN>` for a byte). The space
-    that sentencepiece puts in front of a text is kept.
+    BPE (Llama-3, Qwen, SmolLM) or sentencepiece (Gemma, Mistral; `▁` for a space, `<0xNN>` for a
+    byte). The space that sentencepiece puts in front of a text is kept.
 
     Raises:
         UserError: if the tokenizer is of another kind, or has more tokens than `vocab_size`.
@@ -105,7 +106,7 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
     else:
         raise UserError(
             "The tokenizer is neither byte-level nor sentencepiece (its decoder is "
-            f"{sorted(map(str, decoders))}). Use a model of the Llama, Qwen or SmolLM family."
+            f"{sorted(map(str, decoders))}). Use a model with one of these two."
         )
 
     vocabulary = backend.get_vocab(with_added_tokens=True)
@@ -115,7 +116,7 @@ def build_byte_table(tokenizer, vocab_size: int) -> ByteTable:
             f"The tokenizer has {tokens} tokens, but the model's vocab_size is {vocab_size}. "
             "Use the tokenizer that belongs to the model."
         )
-    added = backend.get_added_tokens_decoder()
+    added = control_tokens(backend)
     spelled = {i: spell(token) for token, i in vocabulary.items() if i not in added}
     stand_ins = {i for token, i in vocabulary.items() if _BYTE_FALLBACK.fullmatch(token)}
     # Nothing before it is read, so that this mark, where it is one token, must be seen.

@@ -58,11 +58,20 @@ def inside(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
     return encode_inside
 
 
+def control_tokens(backend) -> dict:
+    """Returns the added tokens of a `tokenizers.Tokenizer` by id, less those of white space.
+
+    Gemma's vocabulary adds line breaks and runs of spaces, which are text like any other.
+    """
+    added = backend.get_added_tokens_decoder()
+    return {i: token for i, token in added.items() if token.content.strip("\u2581 \t\r\n")}
+
+
 def plain_encoder(tokenizer) -> Callable[[str], list[int]]:
     """Returns a function from a text inside a longer one to token ids, none a control token.
 
-    Other texts get the tokens that the tokenizer gives them. Control tokens are all added tokens,
-    special or not, as in `byte_table`.
+    Other texts get the tokens that the tokenizer gives them. Control tokens are all added tokens
+    but white space, special or not, as in `byte_table`.
 
     Args:
       tokenizer: a Hugging Face fast tokenizer, or the `tokenizers.Tokenizer` in it.
@@ -70,7 +79,7 @@ def plain_encoder(tokenizer) -> Callable[[str], list[int]]:
     from tokenizers import AddedToken
 
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    added = backend.get_added_tokens_decoder()
+    added = control_tokens(backend)
     vocabulary = backend.get_vocab(with_added_tokens=False)
     plain = copy.deepcopy(backend)
     plain.no_truncation()
@@ -108,8 +117,8 @@ class ChatEncoder:
     def __init__(self, tokenizer):
         """Reads the names of the control tokens."""
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        names = {token.content for token in backend.get_added_tokens_decoder().values()}
-        names = sorted(filter(str.strip, names), key=lambda name: (-len(name), name))
+        names = {token.content for token in control_tokens(backend).values()}
+        names = sorted(names, key=lambda name: (-len(name), name))
         self._names = {name: chr(_MARKS + place) for place, name in enumerate(names)}
         self._contents = {mark: name for name, mark in self._names.items()}
         self._name = re.compile("|".join(map(re.escape, names)) or "(?!)")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.agents.prompt_files import plain_prompt, prompt_names, read_prompt
-from memr1_jax.agents.templates import fill, list_items, load_template, single
+from memr1_jax.agents.templates import fill, list_items, load_template, render_chat, single
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
@@ -31,7 +31,16 @@ LLAMA_LIKE = (
 DEAF_TO_SYSTEM = CHATML.replace(
     "<|im_start|>{{", "{% if message.role == 'system' %}{% continue %}{% endif %}<|im_start|>{{"
 )
-REFUSES_SYSTEM = "{{ raise_exception('System role not supported') }}"
+REFUSES_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    + CHATML
+)
+DROPS_ALL = "{% if messages[0].role == 'system' %}system{% else %}user{% endif %}"
+REFUSES_ALL = "{{ raise_exception('System role not supported') }}"
+QWEN3_LIKE = CHATML + (
+    "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}"
+)
 
 MANAGERS = [name for name in prompt_names() if name.startswith("manager")]
 ANSWERERS = [name for name in prompt_names() if name.startswith("answer")]
@@ -345,8 +354,10 @@ def test_a_default_system_message_stays_out_where_the_prompt_has_its_own(make_to
     assert "<|im_start|>user" not in answer
 
 
-def test_a_prompt_does_not_depend_on_the_day(make_tokenizer):
-    text, _ = filled(make_tokenizer(LLAMA_LIKE), "answer_full")
+@pytest.mark.parametrize("told", [True, False])
+def test_a_prompt_does_not_depend_on_the_day(make_tokenizer, told):
+    template = LLAMA_LIKE if told else LLAMA_LIKE.replace("not date_string is defined", "true")
+    text, _ = filled(make_tokenizer(template), "answer_full")
     assert text.startswith("<|im_start|>date\n26 Jul 2024<|im_end|>\n")
     assert datetime.date.today().strftime("%d %b %Y") not in text
 
@@ -356,17 +367,35 @@ def test_an_unknown_prompt_is_named_with_the_choices(tokenizer):
         load_template("manager_ful", tokenizer)
 
 
-@pytest.mark.parametrize("name", ["answer_full", "answer_compact", "manager_compact"])
-def test_a_chat_template_that_drops_system_messages_is_refused(make_tokenizer, name):
-    with pytest.raises(UserError, match=rf"drops parts of the prompt '{name}', of the role system"):
-        load_template(name, make_tokenizer(DEAF_TO_SYSTEM))
-    # One that has no system message to lose is fine.
-    load_template("manager_full", make_tokenizer(DEAF_TO_SYSTEM))
+@pytest.mark.parametrize("template", [DEAF_TO_SYSTEM, REFUSES_SYSTEM], ids=["deaf", "refuses"])
+def test_without_system_messages_their_text_goes_before_that_of_the_user(make_tokenizer, template):
+    tokenizer = make_tokenizer(template)
+    messages = [("system", "Rules."), ("user", "Hi"), ("assistant", "Yes"), ("user", "Go")]
+    assert render_chat("p", messages, tokenizer) == (
+        "<|im_start|>user\nRules.\n\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
+        "<|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n"
+    )
+    alone = render_chat("p", [("system", "Rules.")], tokenizer)
+    assert alone == "<|im_start|>user\nRules.<|im_end|>\n<|im_start|>assistant\n"
+    for name in ("answer_full", "answer_compact", "manager_compact"):
+        load_template(name, tokenizer)
 
 
-def test_a_chat_template_that_raises_is_refused_in_a_sentence(make_tokenizer):
+def test_a_chat_template_that_takes_nothing_is_refused_in_a_sentence(make_tokenizer):
     with pytest.raises(UserError, match=r"refuses the prompt .* \(System role not supported\)"):
-        load_template("answer_full", make_tokenizer(REFUSES_SYSTEM))
+        load_template("answer_full", make_tokenizer(REFUSES_ALL))
+    with pytest.raises(UserError, match="drops parts of the prompt 'answer_full', of the role sys"):
+        load_template("answer_full", make_tokenizer(DROPS_ALL))
+
+
+def test_models_think_on_request_only(make_tokenizer):
+    tokenizer, chat = make_tokenizer(QWEN3_LIKE), [("user", "Hi")]
+    assert render_chat("p", chat, tokenizer).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert render_chat("p", chat, tokenizer, thinking=True).endswith("assistant\n")
+    last = load_template("answer_compact", tokenizer).parts[-1]
+    assert tokenizer.decode(last).endswith("</think>\n\n")
+    last = load_template("answer_compact", tokenizer, thinking=True).parts[-1]
+    assert tokenizer.decode(last).endswith("<|im_start|>assistant\n")
 
 
 def examples_of(name):

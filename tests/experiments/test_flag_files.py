@@ -33,7 +33,7 @@ PAPER = [
     f"{model}_{algorithm}"
     for model in ("llama31_8b", "qwen25_3b", "qwen25_7b", "qwen25_14b")
     for algorithm in ("grpo", "ppo")
-]
+] + ["qwen3_4b_grpo", "gemma3_1b_grpo", "gemma3_4b_grpo"]
 
 
 def options_of(path: Path, options: type = ExperimentConfig):

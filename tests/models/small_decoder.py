@@ -8,6 +8,7 @@ import numpy as np
 
 from memr1_jax.models.decoder import Block, init_params
 from memr1_jax.models.decoder_config import DecoderConfig, RopeScaling
+from memr1_jax.models.families import FAMILIES, FULL, NO_ROPE, SLIDING
 
 # Tiny programs spend their time in the compiler.
 QUICK_COMPILE = {
@@ -28,8 +29,38 @@ CONFIGS = {
     "untied, bias, scaling": dataclasses.replace(
         CONFIG,
         tie_embeddings=False,
-        qkv_bias=True,
+        family=FAMILIES["qwen2"],
         rope_scaling=RopeScaling(factor=4.0, original_positions=16),
+    ),
+    "windows, all norms, layers without rotation": dataclasses.replace(
+        CONFIG,
+        num_layers=3,
+        family=FAMILIES["gemma3_text"],
+        layer_kinds=(SLIDING, FULL, NO_ROPE),
+        window=4,
+        sliding_theta=100.0,
+        query_scalar=12.0,
+        rope_scaling=RopeScaling(factor=8.0, original_positions=None),
+    ),
+}
+
+# One of each family, as its config.json can say it.
+FAMILY_CONFIGS = {
+    "llama": CONFIG,
+    "qwen2": dataclasses.replace(CONFIG, family=FAMILIES["qwen2"], tie_embeddings=False),
+    "qwen3": dataclasses.replace(CONFIG, family=FAMILIES["qwen3"]),
+    "mistral": dataclasses.replace(
+        CONFIG, family=FAMILIES["mistral"], layer_kinds=(SLIDING, SLIDING), window=5
+    ),
+    "smollm3": dataclasses.replace(CONFIG, family=FAMILIES["smollm3"], layer_kinds=(NO_ROPE, FULL)),
+    "gemma3_text": dataclasses.replace(
+        CONFIG,
+        family=FAMILIES["gemma3_text"],
+        layer_kinds=(SLIDING, FULL),
+        window=5,
+        sliding_theta=100.0,
+        query_scalar=12.0,
+        rope_scaling=RopeScaling(factor=8.0, original_positions=None),
     ),
 }
 

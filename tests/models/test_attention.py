@@ -38,19 +38,29 @@ def chain(name, dtype=jnp.float32):
     return query, pairs, limits
 
 
-def attended(query, pairs, limits, score_bytes):
+def firsts(name):
+    """The first key of each block that each query of the last one sees; its own at the latest."""
+    draw = np.random.default_rng(1)
+    *_, (lead, length, _) = CHAINS[name]
+    seen = [draw.integers(0, size + 1, (*lead, length)) for *_, size, _ in CHAINS[name]]
+    return [jnp.asarray(first) for first in (*seen[:-1], np.minimum(seen[-1], np.arange(length)))]
+
+
+def attended(query, pairs, limits, score_bytes, name=""):
     sources = [
-        Source(*pair, limit, causal=limit is limits[-1])
-        for pair, limit in zip(pairs, limits, strict=True)
+        Source(*pair, limit, causal=limit is limits[-1], first=first)
+        for pair, limit, first in zip(
+            pairs, limits, firsts(name) if name else [None] * len(pairs), strict=True
+        )
     ]
     return attend(query, sources, score_bytes)
 
 
-def plain(query, pairs, limits):
+def plain(query, pairs, limits, name=""):
     """Computes the same over one row of keys a query row, repeated over group and heads."""
     *lead, length, _, _ = query.shape
     keys, values, seen = [], [], []
-    for (key, value), limit in zip(pairs, limits, strict=True):
+    for block, ((key, value), limit) in enumerate(zip(pairs, limits, strict=True)):
         extra = len(lead) - (key.ndim - 3)
         size = key.shape[-2]
         index = jnp.arange(size)
@@ -58,6 +68,8 @@ def plain(query, pairs, limits):
             visible = index < limit[:, None]
         else:
             visible = index < limit.reshape(*limit.shape, *[1] * (extra + 2))
+        if name:
+            visible &= index >= firsts(name)[block][..., None]
         seen.append(jnp.broadcast_to(visible, (*lead, length, size)))
         shape = (*key.shape[:-3], *[1] * extra, *key.shape[-3:])
         wide = (*lead, KV_HEADS, size, SIZE)
@@ -100,6 +112,16 @@ def test_parts_are_the_whole_and_the_whole_is_the_softmax(name):
     in_parts = value_and_gradients(attended, *given, (1,))  # parts of 8 queries, the fewest
     assert largest_error(in_parts, at_once) < 1e-6
     assert largest_error(at_once, value_and_gradients(plain, *given)) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["prompts", "responses"])
+def test_windows_hide_earlier_keys_in_parts_and_at_once(name):
+    given = chain(name)
+    at_once = value_and_gradients(attended, *given, (ALL_AT_ONCE, name))
+    in_parts = value_and_gradients(attended, *given, (1, name))
+    assert largest_error(in_parts, at_once) < 1e-6
+    assert largest_error(at_once, value_and_gradients(plain, *given, (name,))) < 2e-6
+    assert largest_error(at_once, value_and_gradients(plain, *given)) > 0.1
 
 
 def test_in_bfloat16_parts_lose_no_more_than_the_whole():

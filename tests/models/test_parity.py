@@ -15,6 +15,7 @@ from memr1_jax.models.sampler import Sampling, generate
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = list(golden_models.CONFIGS)
+WINDOWED = [name for name, config in golden_models.CONFIGS.items() if config.get("sliding_window")]
 TOLERANCE = 2e-4
 
 
@@ -62,15 +63,25 @@ def greedy(decoder, params, ids, count):
 
 
 def compare(expected, params, config):
-    decoder, far = Decoder(config), golden_models.FAR
+    compare_near(expected, params, config)
+    compare_far(expected, params, config)
+
+
+def compare_near(expected, params, config):
+    decoder = Decoder(config)
     ids = expected["near_ids"]
     near = near_logits(decoder, params, ids)[jnp.asarray(golden_models.KEPT)]
     np.testing.assert_allclose(near, expected["near_logits"], atol=TOLERANCE, rtol=0)
-    above, below = expected["far_ids"][:far], expected["far_ids"][far:]
-    actual = far_logits(decoder, params, above, below, jnp.int32(golden_models.FAR_START))
-    np.testing.assert_allclose(actual, expected["far_logits"], atol=TOLERANCE, rtol=0)
     tokens = greedy(decoder, params, ids[: golden_models.PROMPT], golden_models.GREEDY)
     np.testing.assert_array_equal(tokens, expected["greedy"])
+
+
+def compare_far(expected, params, config):
+    far = len(expected["far_ids"]) - golden_models.FAR
+    above, below = expected["far_ids"][:far], expected["far_ids"][far:]
+    start = jnp.int32(golden_models.FAR_START)
+    actual = far_logits(Decoder(config), params, above, below, start)
+    np.testing.assert_allclose(actual, expected["far_logits"], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +89,17 @@ def test_equals_stored_results(name, tmp_path):
     expected = np.load(GOLDEN / f"{name}.npz")
     for key, value in golden_models.inputs(name).items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-9, err_msg="run make_golden.py")
-    compare(expected, *load_params(golden_models.write_folder(tmp_path, name)))
+    loaded = load_params(golden_models.write_folder(tmp_path, name))
+    compare_near(expected, *loaded)
+    if name not in WINDOWED:
+        compare_far(expected, *loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_equal_stored_results_beyond_position_4096(name, tmp_path):
+    loaded = load_params(golden_models.write_folder(tmp_path, name))
+    compare_far(np.load(GOLDEN / f"{name}.npz"), *loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,21 +110,23 @@ def test_equals_transformers(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_smollm2_equals_transformers(smollm2):
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_a_real_model_equals_transformers(name, request):
     torch = pytest.importorskip("torch", reason="torch computes the reference")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    folder = request.getfixturevalue(name)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     chat = [{"role": "user", "content": "Melanie moved to Lisbon in 2021. Where does she live?"}]
     text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    ids = np.array(tokenizer(text).input_ids)
-    model = AutoModelForCausalLM.from_pretrained(smollm2)
+    ids = np.array(tokenizer(text, add_special_tokens=False).input_ids)
+    model = AutoModelForCausalLM.from_pretrained(folder)
     model.generation_config.eos_token_id = None  # both run to the end
     with torch.no_grad():
         batch = torch.from_numpy(ids)[None]
         expected = model(batch).logits[0].numpy()
         tokens = model.generate(batch, do_sample=False, max_new_tokens=32)
-    params, config = load_params(smollm2)
+    params, config = load_params(folder)
     params, decoder = jax.device_put(params), Decoder(config)
     actual = near_logits(decoder, params, ids)
     # Logits reach 30 here; float32 sums of two libraries differ by some 1e-5 of that.

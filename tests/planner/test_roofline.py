@@ -34,6 +34,16 @@ def test_operations_of_a_tiny_chain_counted_by_hand():
     assert roofline.decode_flops(TINY, LENGTHS) == 4 * (decoded + 3 * LOGITS)
 
 
+@pytest.mark.parametrize(("tokens", "above"), [(2, 0), (5, 0), (4, 1), (4, 2), (4, 7)])
+def test_a_window_bounds_what_a_token_sees(tokens, above):
+    config = dataclasses.replace(TINY, layer_kinds=("sliding", "full"), window=3)
+    seen = [above + 1 + token for token in range(tokens)]
+    pairs = sum(seen) + sum(min(count, 3) for count in seen)
+    assert roofline.attention_flops(config, tokens, above) == PAIR / 2 * pairs
+    whole = roofline.attention_flops(TINY, tokens, above, causal=False)
+    assert roofline.attention_flops(config, tokens, above, causal=False) == whole
+
+
 def test_bytes_of_a_tiny_chain_counted_by_hand():
     weights = 2 * TINY.num_parameters
     token = 2 * 2 * 2 * 2 * 16  # keys and values, 2 bytes, 2 layers, K 2, H 16

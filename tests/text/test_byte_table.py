@@ -33,6 +33,15 @@ def test_of_added_tokens_only_the_end_of_reasoning_has_a_text(tokenizer):
     assert [_spelled(table, [added.token_to_id(mark)]) for mark in marks] == [b"", b"</think>"]
 
 
+def test_added_white_space_is_text(tokenizer):
+    import tokenizers
+
+    added = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    added.add_tokens(["\n\n", "\t\t"])
+    table = build_byte_table(added, added.get_vocab_size())
+    assert _spelled(table, added.encode("a\n\nb\t\t").ids) == b"a\n\nb\t\t"
+
+
 def test_every_byte_has_its_token(byte_table):
     for byte, token in enumerate(byte_table.byte_token):
         assert _spelled(byte_table, [token]) == bytes([byte])

@@ -64,6 +64,14 @@ def test_the_page_tells_what_was_found():
     assert text.count("| not compiled |") == len(cells()) - 6
 
 
+def test_the_page_marks_what_was_estimated():
+    fits = FITS | {"estimated": True, "arguments": 2 * GIB, "usable": 15 * GIB, "attempts": 0}
+    text = page({paper("v5e-8").key: fits, paper("v5e-16").key: fits | {"fits": False}})
+    row = " data:1,fsdp:8,tensor:1 micro_batches=2 | about 5 GiB | yes, by estimate | 1.25 s |"
+    assert row_of(text, paper("v5e-8")) == row
+    assert "no, by estimate (arguments 2.0 GiB)" in row_of(text, paper("v5e-16"))
+
+
 def test_a_line_that_was_cut_off_is_compiled_again(tmp_path):
     path = tmp_path / "results.jsonl"
     assert read_results(path) == {}

@@ -5,6 +5,7 @@ where it would need more memory or, for one request, more time than its limits.
 """
 
 import contextlib
+import datetime
 import functools
 import json
 import resource
@@ -41,8 +42,10 @@ def _answer(line: str, compiled) -> dict[str, str]:
     most = _GROWTH * len(line) + _FRAME
     try:
         request = json.loads(line)
-        pieces, length = [], 0
-        for piece in compiled(request["template"]).generate(request["variables"]):
+        variables, pieces, length = request["variables"], [], 0
+        if request["today"]:
+            variables["strftime_now"] = datetime.date.fromisoformat(request["today"]).strftime
+        for piece in compiled(request["template"]).generate(variables):
             length += len(piece)
             if length > most:
                 return {"error": f"it writes more than {most:,} characters"}
@@ -58,8 +61,6 @@ def _answer(line: str, compiled) -> dict[str, str]:
 
 def _environment():
     """Makes what templates expect, as `apply_chat_template` of transformers 5 does."""
-    import datetime
-
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -6,6 +6,7 @@ could not even be interrupted.
 """
 
 import atexit
+import datetime
 import json
 import os
 import subprocess
@@ -22,9 +23,15 @@ _KEPT = ("LD_LIBRARY_PATH", "TZ")  # of the environment, whose other variables m
 
 
 def render_messages(
-    tokenizer, messages: Sequence[tuple[str, str]], add_generation_prompt: bool = True, **variables
+    tokenizer,
+    messages: Sequence[tuple[str, str]],
+    add_generation_prompt: bool = True,
+    today: datetime.date | None = None,
+    **variables,
 ) -> str:
     """Renders messages `(role, text)` with the chat template of a `transformers` tokenizer.
+
+    `today` is what the template takes for the date, by default that of the day.
 
     Raises:
       ValueError: there is no template, or it fails, refuses the messages or exceeds the limits; the
@@ -37,7 +44,8 @@ def render_messages(
     chat = [{"role": role, "content": text} for role, text in messages]
     variables = {"messages": chat, "tools": None, "documents": None} | special | variables
     variables["add_generation_prompt"] = add_generation_prompt
-    reply = _PROCESS.ask({"template": template, "variables": variables})
+    day = today.isoformat() if today else None
+    reply = _PROCESS.ask({"template": template, "variables": variables, "today": day})
     if "error" in reply:
         raise ValueError(reply["error"])
     return reply["text"]

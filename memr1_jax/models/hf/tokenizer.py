@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def check_tokenizer(tokenizer, config: DecoderConfig, folder: str | os.PathLike)
         raise UserError(
             f"Neither the tokenizer nor generation_config.json in {folder} names an end token. "
             "Add eos_token to tokenizer_config.json."
+        )
+    if turn_end(tokenizer) is None:
+        warnings.warn(
+            f"The chat template in {folder} ends the assistant's turns with no control token, so a "
+            "response ends only where the model writes its end token, or at the limit of its "
+            "length.",
+            stacklevel=2,
         )
     if stops[-1] >= config.vocab_size:
         raise UserError(

