@@ -31,7 +31,9 @@ class ScriptedAgents:
     """
 
     def __init__(self):
-        self.options = SimpleNamespace(bank_capacity=8, memories=4)
+        self.options = SimpleNamespace(
+            bank_capacity=8, memories=4, embedder="tfidf", features=FEATURES
+        )
         self.tokenizer, self.facts = Tokenizer(), "turns"
         self.digests = dict.fromkeys(("manager", "answerer", "tokenizer", "embedder"), "scripted")
         self.broken, self.batches, self.gate = True, [], None

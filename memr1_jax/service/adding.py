@@ -11,10 +11,11 @@ from memr1_jax.inference.decisions import Answered, Remembered
 from memr1_jax.inference.memories import Memories
 from memr1_jax.service import clock
 from memr1_jax.service.banks import Writing, memories_of, places
+from memr1_jax.service.queries import oldest_first
 from memr1_jax.service.records import Entry, Message, State
 from memr1_jax.service.scope import Scope
 from memr1_jax.service.search import Item, Shelves, vectors_of
-from memr1_jax.service.store import Store, oldest_first
+from memr1_jax.service.store import Store
 from memr1_jax.service.undo import bare
 
 

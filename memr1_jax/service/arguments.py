@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from memr1_jax.errors import UserError
+from memr1_jax.run.compiled import AUTO, keep_compiled_programs
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.reading import DEFAULT_DB
 from memr1_jax.service.scope import IDS
@@ -30,6 +31,9 @@ def add_places(found: argparse.ArgumentParser) -> None:
         help="run folder, model, or nano (environment: MEMR1_AGENTS; default: %(default)s)",
     )
     found.add_argument("--answer-agent", default="", help="the Answer Agent's model, if another")
+    found.add_argument(
+        "--fit-words", action="store_true", help="weigh a query's words by the memories searched"
+    )
 
 
 def add_ids(found: argparse.ArgumentParser) -> None:
@@ -45,9 +49,10 @@ def ids_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_memory(arguments: argparse.Namespace) -> Memory:
-    """Opens the memory that the arguments name."""
+    """Opens the memory that the arguments name; compiled programs are kept between starts."""
+    keep_compiled_programs(AUTO)
     answerer = [arguments.answer_agent] if arguments.answer_agent else []
-    return Memory([arguments.agents, *answerer], db=arguments.db)
+    return Memory([arguments.agents, *answerer], db=arguments.db, fit_words=arguments.fit_words)
 
 
 def run(

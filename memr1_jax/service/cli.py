@@ -112,6 +112,12 @@ def stats(memory: Memory, given: argparse.Namespace) -> Any:
     return memory.stats()
 
 
+def compact(memory: Memory, given: argparse.Namespace) -> Any:
+    """Gives the space of what is gone back to the disk; history is kept."""
+    memory.store.compact()
+    return {"message": "Database compacted."}
+
+
 _TEXT = ("text", {"nargs": "?", "help": "the text; else from --file or standard input"})
 _FILE = ("-f", "--file", {"help": "a file; - is standard input"})
 _TOP = ("-k", "--top-k", {"type": int, "help": "how many at most"})
@@ -154,6 +160,7 @@ _VERBS: dict[str, tuple] = {
     "export": (export,),
     "import": (import_, ("file", {"help": f"an export (- is standard input), {FORMATS}"}), _KEEP),
     "stats": (stats,),
+    "compact": (compact,),
 }
 
 

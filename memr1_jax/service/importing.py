@@ -11,9 +11,9 @@ from memr1_jax.data.own_dialogues import load_chats
 from memr1_jax.run.progress import Progress, progress_bar
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.messages import read_messages
+from memr1_jax.service.queries import scope_of
 from memr1_jax.service.records import Kind
 from memr1_jax.service.scope import Scope
-from memr1_jax.service.store import scope_of
 
 BATCH = 16  # messages that are added in one call
 

@@ -33,6 +33,7 @@ class Reading:
         agents: Agents | str | os.PathLike | Sequence[str | os.PathLike] = "nano",
         *,
         db: str | Path = DEFAULT_DB,
+        fit_words: bool = False,
         **options: Any,
     ):
         """Opens the database.
@@ -41,13 +42,16 @@ class Reading:
           agents: agents, or what `inference.loading.load` takes: a run folder, a model, "nano",
             or two models, the manager's and the Answer Agent's.
           db: a path of an SQLite file, or the URL of a PostgreSQL database.
+          fit_words: whether a search weighs the words of a query by how few of the memories of a
+            scope have them, as they are then, and not by the dialogues of training alone. What the
+            manager and the Answer Agent see of a bank stays as it was in training.
           **options: those of `load`.
 
         Raises:
           UserError: the database cannot be opened.
         """
         self.store = Store(db)
-        self._named, self._options = agents, options
+        self._named, self._options, self._fit_words = agents, options, fit_words
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Reading":
@@ -186,7 +190,7 @@ class Reading:
         most = min(_count(top_k, None, agents.options.memories), agents.options.memories)
         near: list[Item] = []
         counts: dict[str, int] = {}
-        for item, _ in self._nearest(scope, test, query, as_of, as_of_written):
+        for item, _ in self._nearest(scope, test, query, as_of, as_of_written, each=most):
             speaker = item[1]["speaker"]
             counts[speaker] = counts.get(speaker, 0) + 1
             if counts[speaker] <= most:
@@ -262,7 +266,10 @@ class Reading:
 
             names = [agents] if isinstance(agents, (str, os.PathLike)) else agents
             agents = load(*names, **self._options)
-        return agents, Worker(agents), Shelves(self.store, agents)
+        words = 0
+        if self._fit_words and agents.options.embedder in ("tfidf", "both"):
+            words = agents.options.features
+        return agents, Worker(agents), Shelves(self.store, agents, words)
 
     @property
     def _parts(self) -> tuple[Agents, Worker, Shelves]:
@@ -289,19 +296,22 @@ class Reading:
             else clock.until(as_of_written, "as_of_written"),
         )
 
-    def _nearest(self, scope, test: Test, query: str, as_of, as_of_written, most: int = _MOST):
+    def _nearest(
+        self, scope, test: Test, query: str, as_of, as_of_written, most: int = _MOST, each=None
+    ):
         """Returns `((id, state, vector), score)` of the memories that pass, best first."""
         agents, _, shelves = self._parts
         wanted = agents.query(clean(query))
         if as_of is not None or as_of_written is not None:
             states = {k: s for k, s in self._at(scope, as_of, as_of_written).items() if test(s)}
             vectors = vectors_of(agents, list(states.values()))
+            wanted = shelves.fitted_to(wanted, vectors)
             items = zip(states, states.values(), vectors, strict=True)
             scored = [
                 (item, float(score)) for item, score in zip(items, vectors @ wanted, strict=True)
             ]
             return sorted(scored, key=lambda item: -item[1])
-        return shelves.best(scope, wanted, test, most)
+        return shelves.best(scope, wanted, test, most, each)
 
 
 def _count(top_k: Any, limit: Any, default: int = 20) -> int:

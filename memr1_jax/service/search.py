@@ -3,6 +3,7 @@
 Axis letters: n memories of a scope, E retrieval width.
 """
 
+import collections
 import dataclasses
 import threading
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from memr1_jax.service.undo import bare
 
 Item = tuple[str, State, np.ndarray]  # a memory's id, its state and its vector [E]
 
+_MOST_WEIGHT = 4.0  # of a word that few memories have, in nats, as in `build_tfidf`
 _MOST = 500_000  # memories kept in all shelves; the least recently used scopes are dropped
 
 
@@ -40,6 +42,22 @@ def vectors_of(agents: Agents, states: list[State]) -> np.ndarray:
     return np.asarray(agents.vectors(token_rows(agents, states)), np.float32)
 
 
+def fitted(query: np.ndarray, used: np.ndarray, count: int, words: int) -> np.ndarray:
+    """Weighs the words of a query by how few of the memories have them, and keeps its length.
+
+    Args:
+      query: `[E]`.
+      used: `[E]`, in how many memories a feature is not 0.
+      count: of all memories.
+      words: the first so many features are words.
+    """
+    weights = np.ones_like(query)
+    weights[:words] = np.log((count + 1) / (used[:words] + 0.5)).clip(0, _MOST_WEIGHT)
+    weighted = query * weights
+    norm = float(np.linalg.norm(weighted))
+    return weighted * (float(np.linalg.norm(query)) / norm) if norm else query
+
+
 @dataclasses.dataclass
 class Shelf:
     """The memories of exactly one scope; a reader holds `lock`."""
@@ -51,6 +69,7 @@ class Shelf:
     place: dict[str, int] = dataclasses.field(default_factory=dict)
     states: dict[str, State] = dataclasses.field(default_factory=dict)
     block: np.ndarray | None = None  # [E, at least n], so that a sparse query reads few rows
+    used: np.ndarray | None = None  # [E], in how many memories a feature is not 0
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
     def vector(self, memory: str) -> np.ndarray:
@@ -62,8 +81,13 @@ class Shelf:
         if not self.ids:
             return np.zeros(0, np.float32)
         used = np.flatnonzero(query)  # of TF-IDF a few, of other embedders all
-        rows = self.block if len(used) == len(query) else self.block[used]
-        return query[used] @ rows[:, : len(self.ids)]
+        rows = self.block[:, : len(self.ids)]
+        if len(used) > len(query) // 4:
+            return query @ rows
+        scores = np.zeros(len(self.ids), np.float32)
+        for feature in used:  # without a copy of these rows
+            scores += query[feature] * rows[feature]
+        return scores
 
     def put(self, states: Mapping[str, State], vectors: np.ndarray) -> None:
         """Writes memories with their vectors `[len(states), E]`."""
@@ -72,8 +96,11 @@ class Shelf:
             if memory not in self.place:
                 self.place[memory] = len(self.ids)
                 self.ids.append(memory)
+            else:
+                self.used -= self.block[:, self.place[memory]] != 0
             self.states[memory] = state
             self.block[:, self.place[memory]] = vector
+            self.used += vector != 0
 
     def drop(self, memory: str) -> None:
         """Takes a memory away; the last one takes its row."""
@@ -81,6 +108,7 @@ class Shelf:
             return
         place, last = self.place.pop(memory), self.ids.pop()
         del self.states[memory]
+        self.used -= self.block[:, place] != 0
         if last != memory:
             self.ids[place], self.place[last] = last, place
             self.block[:, place] = self.block[:, len(self.ids)]
@@ -88,7 +116,9 @@ class Shelf:
     def _grow(self, count: int, width: int) -> None:
         if self.block is None or count > self.block.shape[1]:
             block = np.zeros((width, max(64, 2 * count)), np.float32)
-            if self.block is not None:
+            if self.block is None:
+                self.used = np.zeros(width, np.int64)
+            else:
                 block[:, : len(self.ids)] = self.block[:, : len(self.ids)]
             self.block = block
 
@@ -96,9 +126,9 @@ class Shelf:
 class Shelves:
     """The shelves of all scopes that were read lately; one instance serves all threads."""
 
-    def __init__(self, store: Store, agents: Agents):
-        """Reads nothing yet."""
-        self._store, self._agents = store, agents
+    def __init__(self, store: Store, agents: Agents, words: int = 0):
+        """Reads nothing yet; the first `words` features are weighed by the memories of a scope."""
+        self._store, self._agents, self._words = store, agents, words
         self._shelves: OrderedDict[Scope, Shelf] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,7 +142,7 @@ class Shelves:
         return self._current(scope, -1)
 
     def best(
-        self, scope: Scope, query: np.ndarray, test: Test, most: int
+        self, scope: Scope, query: np.ndarray, test: Test, most: int, each: int | None = None
     ) -> list[tuple[Item, float]]:
         """Returns the memories under a scope that pass a test with their scores, best first.
 
@@ -120,22 +150,38 @@ class Shelves:
           scope: whose memories.
           query: `[E]`.
           test: what a memory's state must pass.
-          most: how many at most.
+          most: how many are looked at, at most.
+          each: how many of a speaker and an exact scope are returned, at most; None for all.
         """
         found: list[tuple[Item, float]] = []
         for shelf in self.within(scope):
             with shelf.lock:
-                scores = shelf.scores(query)
-                taken = 0
+                scores = shelf.scores(self.fitted(query, shelf))
+                taken: collections.Counter[str] = collections.Counter()
                 for place in _descending(scores, 4 * most):
                     memory = shelf.ids[place]
-                    if test(shelf.states[memory]):
-                        item = (memory, shelf.states[memory], shelf.vector(memory))
+                    state = shelf.states[memory]
+                    if not test(state):
+                        continue
+                    taken[state["speaker"]] += 1
+                    if each is None or taken[state["speaker"]] <= each:
+                        item = (memory, state, shelf.vector(memory))
                         found.append((item, float(scores[place])))
-                        taken += 1
-                        if taken == most:
-                            break
+                    if taken.total() >= most:
+                        break
         return sorted(found, key=lambda item: -item[1])[:most]
+
+    def fitted(self, query: np.ndarray, shelf: Shelf) -> np.ndarray:
+        """Weighs a query by the memories of a shelf, where that was asked for."""
+        if not self._words or not shelf.ids:
+            return query
+        return fitted(query, shelf.used, len(shelf.ids), self._words)
+
+    def fitted_to(self, query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """Weighs a query by memories given as vectors `[n, E]`, where that was asked for."""
+        if not self._words or not len(vectors):
+            return query
+        return fitted(query, np.count_nonzero(vectors, axis=0), len(vectors), self._words)
 
     def clear(self) -> None:
         """Forgets all shelves."""
@@ -178,7 +224,7 @@ class Shelves:
     def _follow(self, shelf: Shelf) -> None:
         version, events = self._store.since(shelf.scope, shelf.event)
         if version < shelf.version:  # everything was deleted meanwhile, by another process
-            shelf.ids, shelf.place, shelf.states = [], {}, {}
+            shelf.ids, shelf.place, shelf.states, shelf.block = [], {}, {}, None
             shelf.version = shelf.event = 0
             return
         ids = dataclasses.asdict(shelf.scope)

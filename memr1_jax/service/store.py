@@ -8,7 +8,7 @@ is bound to a scope.
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,15 @@ import sqlalchemy as sa
 
 from memr1_jax.options import user_path
 from memr1_jax.service import clock, schema
-from memr1_jax.service.errors import Refused, Unknown
-from memr1_jax.service.records import Entry, Here, Message, Outdated, State
+from memr1_jax.service.errors import Refused
+from memr1_jax.service.queries import Queries, exactly
+from memr1_jax.service.records import Entry, Here, Message, Outdated
 from memr1_jax.service.scope import Scope
 
 _WAIT_MS = 60_000  # that a writer queues for another one
 
 
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A scope at one moment: its version, its last event, memories and those vectors there are."""
-
-    version: int
-    event: int
-    states: dict[str, State]
-    vectors: dict[str, bytes]
-
-
-class Store:
+class Store(Queries):
     """A memory database; one instance serves all threads of a process."""
 
     def __init__(self, place: str | Path):
@@ -60,147 +51,6 @@ class Store:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
-
-    # Reading
-
-    def versions(self, scope: Scope) -> dict[Scope, int]:
-        """Counts the writes to each scope that has the ids of this one."""
-        query = sa.select(*_ids(), schema.scopes.c.version).where(_within(scope))
-        with self._engine.connect() as connection:
-            return {scope_of(row): row.version for row in connection.execute(query)}
-
-    def snapshot(self, scope: Scope, embedder: str) -> "Snapshot":
-        """Returns all of exactly this scope as it is at one moment, with `embedder`'s vectors."""
-        table, where = schema.memories, _exactly(scope)
-        query = sa.select(table).join(schema.scopes).where(where)
-        last = sa.select(sa.func.max(schema.events.c.id)).join(schema.scopes).where(where)
-        with self._reading() as connection:
-            version = connection.execute(sa.select(schema.scopes.c.version).where(where)).scalar()
-            event = connection.execute(last).scalar()
-            rows = connection.execute(query).all()
-        ids = dataclasses.asdict(scope)
-        states = {row.id: row.state | ids for row in rows}
-        vectors = {row.id: row.vector for row in rows if row.vector_of == embedder and row.vector}
-        return Snapshot(version or 0, event or 0, states, vectors)
-
-    def since(self, scope: Scope, event: int) -> tuple[int, list[sa.Row]]:
-        """Returns the version of exactly this scope, and its events after one."""
-        table, where = schema.events, _exactly(scope)
-        query = sa.select(table).join(schema.scopes).where(where, table.c.id > event)
-        with self._reading() as connection:
-            version = connection.execute(sa.select(schema.scopes.c.version).where(where)).scalar()
-            return version or 0, list(connection.execute(query.order_by(table.c.id)))
-
-    def memory(self, memory: str) -> State | None:
-        """Returns the state of one memory, None where there is none."""
-        query = sa.select(schema.memories.c.state, *_ids()).join(schema.scopes)
-        with self._engine.connect() as connection:
-            row = connection.execute(query.where(schema.memories.c.id == memory)).first()
-        return None if row is None else row.state | _given(row)
-
-    def memories(self, scope: Scope) -> dict[str, State]:
-        """Returns all memories under the ids of a scope, oldest first, by id."""
-        table = schema.memories
-        query = sa.select(table.c.id, table.c.state, *_ids()).join(schema.scopes)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.where(_within(scope))).all()
-        return oldest_first({row.id: row.state | _given(row) for row in rows})
-
-    def scope_of(self, *, memory: str = "", call: str = "", event: int = 0) -> Scope:
-        """Returns the scope that a memory, a call or an event was written under.
-
-        Raises:
-          Unknown: there is and was no such thing.
-        """
-        table = schema.events
-        query = sa.select(*_ids()).join(table, table.c.scope == schema.scopes.c.id)
-        for column, value in ((table.c.memory, memory), (table.c.call, call), (table.c.id, event)):
-            if value:
-                query = query.where(column == value)
-        with self._engine.connect() as connection:
-            row = connection.execute(query.limit(1)).first()
-        if row is None or not (memory or call or event):
-            what = "memory" if memory else "call" if call else "event"
-            raise Unknown(f"There is no {what} with the id {memory or call or event!r}.")
-        return scope_of(row)
-
-    def scopes(self) -> list[tuple[Scope, int]]:
-        """Lists all scopes with the number of memories in each."""
-        count = sa.func.count(schema.memories.c.id)
-        query = (
-            sa.select(*_ids(), count.label("count"))
-            .outerjoin(schema.memories)
-            .group_by(*_ids())
-            .order_by(*_ids())
-        )
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return [(scope_of(row), row.count) for row in rows]
-
-    def counts(self) -> dict[str, int]:
-        """Counts what the database holds."""
-        tables = (schema.memories, schema.events, schema.messages)
-        with self._engine.connect() as connection:
-            return {
-                table.name: connection.execute(
-                    sa.select(sa.func.count()).select_from(table)
-                ).scalar_one()
-                for table in tables
-            }
-
-    def events(
-        self,
-        scope: Scope,
-        *,
-        memories: Iterable[str] = (),
-        call: str = "",
-        ids: Iterable[int] = (),
-    ) -> list[sa.Row]:
-        """Returns events under the ids of a scope in their order; empty arguments let all pass.
-
-        Args:
-          scope: whose.
-          memories: of these memories alone.
-          call: of this call alone.
-          ids: with these numbers alone.
-        """
-        table = schema.events
-        query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
-        if names := list(memories):
-            query = query.where(table.c.memory.in_(names))
-        if numbers := list(ids):
-            query = query.where(table.c.id.in_(numbers))
-        if call:
-            query = query.where(table.c.call == call)
-        with self._engine.connect() as connection:
-            return list(connection.execute(query.order_by(table.c.id)).all())
-
-    def as_of(
-        self, scope: Scope, *, written_by: str | None = None, happened_by: str | None = None
-    ) -> dict[str, State]:
-        """Replays the events up to a moment, by the time of writing, of the event, or both."""
-        found: dict[str, State] = {}
-        for event in self.events(scope):
-            late = written_by is not None and event.created_at > written_by
-            if late or (happened_by is not None and event.event_time > happened_by):
-                continue
-            if event.memory is None:
-                continue
-            found.pop(event.memory, None)
-            if event.after is not None:
-                found[event.memory] = event.after | _given(event)
-        return oldest_first(found)
-
-    def messages(self, scope: Scope, call: str = "", ids: Sequence[int] = ()) -> list[sa.Row]:
-        """Returns messages under the ids of a scope: of a call, or with certain ids."""
-        table = schema.messages
-        query = sa.select(table, *_ids()).join(schema.scopes).where(_within(scope))
-        if call:
-            query = query.where(table.c.call == call)
-        if ids:
-            query = query.where(table.c.id.in_(list(ids)))
-        with self._engine.connect() as connection:
-            return list(connection.execute(query.order_by(table.c.id)).all())
 
     # Writing
 
@@ -263,7 +113,7 @@ class Store:
         if not vectors:
             return
         table = schema.memories
-        place = sa.select(schema.scopes.c.id).where(_exactly(scope)).scalar_subquery()
+        place = sa.select(schema.scopes.c.id).where(exactly(scope)).scalar_subquery()
         statement = (
             table.update()
             .where(table.c.id == sa.bindparam("memory"), table.c.scope == place)
@@ -290,19 +140,6 @@ class Store:
     # Parts
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        """Opens a transaction whose statements all see the same moment."""
-        with self._engine.connect() as connection:
-            if self._sqlite:
-                connection.exec_driver_sql("BEGIN")
-            else:
-                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            try:
-                yield connection
-            finally:
-                connection.rollback()
-
-    @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """Opens a transaction that holds the right to write from its beginning."""
         with self._engine.connect() as connection:
@@ -316,7 +153,7 @@ class Store:
     def _scope(self, connection, scope: Scope, moment: str) -> tuple[int, int]:
         """Returns the row of a scope, made where there is none, locked; and its version."""
         table = schema.scopes
-        query = sa.select(table.c.id, table.c.version).where(_exactly(scope))
+        query = sa.select(table.c.id, table.c.version).where(exactly(scope))
         if not self._sqlite:
             query = query.with_for_update()
         row = connection.execute(query).first()
@@ -394,36 +231,6 @@ def _prepare_sqlite(connection, _record) -> None:
         f"busy_timeout={_WAIT_MS}",
     ):
         connection.execute(f"PRAGMA {setting}")
-
-
-def _ids() -> Iterable[sa.Column]:
-    return schema.scopes.c.user_id, schema.scopes.c.agent_id, schema.scopes.c.run_id
-
-
-def _within(scope: Scope) -> sa.ColumnElement[bool]:
-    """Selects all scopes that have the ids given."""
-    return sa.and_(*(schema.scopes.c[name] == value for name, value in scope.given.items()))
-
-
-def _exactly(scope: Scope) -> sa.ColumnElement[bool]:
-    """Selects the one scope that has these ids and no others."""
-    ids = dataclasses.asdict(scope)
-    return sa.and_(*(schema.scopes.c[name] == value for name, value in ids.items()))
-
-
-def scope_of(row: sa.Row) -> Scope:
-    """Returns the scope of a row that has its ids."""
-    return Scope(row.user_id, row.agent_id, row.run_id)
-
-
-def oldest_first(states: Mapping[str, State]) -> dict[str, State]:
-    """Orders memories by the time of writing."""
-    return dict(sorted(states.items(), key=lambda item: (item[1]["created_at"], item[0])))
-
-
-def _given(row) -> dict[str, str]:
-    """Returns the ids of a row of a join, as the state of a memory carries them outwards."""
-    return {"user_id": row.user_id, "agent_id": row.agent_id, "run_id": row.run_id}
 
 
 def _numbered(entry: Entry, sources: Sequence[int]) -> Entry:

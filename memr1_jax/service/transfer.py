@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from memr1_jax.run.json_files import loads
 from memr1_jax.service import schema
 from memr1_jax.service.errors import Refused
+from memr1_jax.service.queries import scope_of
 from memr1_jax.service.records import Kind, State, new_state
 from memr1_jax.service.scope import IDS, Scope
-from memr1_jax.service.store import Store, scope_of
+from memr1_jax.service.store import Store
 
 _FORMAT = {"format": "memr1 memories", "version": 1}
 _LONGEST_HEAD = 1000  # bytes

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from memr1_jax.service.errors import Refused
+from memr1_jax.service.queries import scope_of
 from memr1_jax.service.records import Entry, Kind, State, until_current
 from memr1_jax.service.scope import IDS, Scope
-from memr1_jax.service.store import Store, scope_of
+from memr1_jax.service.store import Store
 
 
 def undo(
@@ -28,8 +29,8 @@ def _undo(store: Store, scope: Scope, memory: str, call: str, event: int) -> lis
         scope, memories=[memory] if memory else (), call=call, ids=[event] if event else ()
     )
     touched = {e.memory for e in found if e.memory is not None}
-    standing = _standing(store.events(scope, memories=touched)) if touched else {}
-    changing = [e for e in found if e.memory is not None and standing.get(e.id)]
+    stands = standing(store.events(scope, memories=touched)) if touched else {}
+    changing = [e for e in found if e.memory is not None and stands.get(e.id)]
     if memory:
         changing = [e for e in changing if e.reverts is None][-1:]
     if not changing:
@@ -56,16 +57,16 @@ def bare(state: State | None) -> State | None:
     return state and {name: value for name, value in state.items() if name not in IDS}
 
 
-def _standing(events: Iterable[sa.Row]) -> dict[int, bool]:
+def standing(events: Iterable[sa.Row]) -> dict[int, bool]:
     """Tells of each event whether it stands; undoing an undoing makes the first stand again."""
     reverts = {event.id: event.reverts for event in events}
-    standing: dict[int, bool] = {}
+    found: dict[int, bool] = {}
 
     def put(event: int | None, stands: bool) -> None:
         while event in reverts:
-            standing[event] = stands
+            found[event] = stands
             event, stands = reverts[event], not stands
 
     for event in reverts:
         put(event, True)
-    return standing
+    return found

@@ -57,6 +57,7 @@ def test_the_way_from_add_to_undo(memr1):
     assert memr1("list", "-u", "ana", "--as-of", "2000-01-01") == "(none)\n"
     assert memr1("retry", "-u", "ana") == "(none)\n"
     assert "deleted" in memr1("delete", held["id"])
+    assert "compacted" in memr1("compact") and "UNDO" in memr1("history", held["id"])
     assert "memories: 0" in memr1("stats") and "user_id=ana: 0 memories" in memr1("stats")
     with pytest.raises(UserError, match="later event"):
         memr1("undo", "--call", added.split("--call ")[1].strip())

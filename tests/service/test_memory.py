@@ -1,6 +1,9 @@
 """`Memory`: mem0's calls and replies, and what is added to them."""
 
 import asyncio
+import contextlib
+import random
+import socket
 import threading
 
 import pytest
@@ -414,3 +417,68 @@ def test_texts_of_all_languages_stay_as_they_are(memory):
     for text in ("我住在奥斯陆。", "أعيش في أوسلو", "Я живу в Осло", "👩‍🚀 naïve"):
         (result,) = memory.add(text, user_id="ana", infer=False)["results"]
         assert memory.get(result["id"])["memory"] == text
+
+
+def test_nothing_is_sent_anywhere(memory, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("somebody opens a connection")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    (result,) = memory.add("city is Oslo", user_id="ana")["results"]
+    assert memory.search("city", user_id="ana")["results"]
+    assert memory.answer("city?", user_id="ana")["answer"] == "city is Oslo"
+    memory.update(result["id"], "city is Rome")
+    memory.undo(result["id"])
+
+
+def test_what_is_said_again_is_left_alone(memory):
+    for event in ("ADD", "NONE"):
+        (result,) = memory.add("city is Oslo", user_id="ana")["results"]
+        assert result["event"] == event
+    assert len(memory.get_all(user_id="ana")["results"]) == 1
+
+
+def test_word_statistics_may_be_those_of_the_store(tmp_path):
+    said = [*["ana ana"] * 20, "kiln in the shed by the lake"]
+    for fit_words, best in ((False, "ana ana"), (True, said[-1])):
+        with Memory(ScriptedAgents(), db=tmp_path / "m.db", fit_words=fit_words) as memory:
+            if not fit_words:
+                memory.add(said[:11], user_id="u", infer=False)
+                memory.search("ana", user_id="u")
+                memory.add(said[11:], user_id="u", infer=False)
+            found = memory.search("ana kiln", user_id="u")["results"]
+            assert found[0]["memory"] == best and len(found) == 20
+            past = memory.search("ana kiln", user_id="u", as_of="2999-01-01")["results"]
+            assert past[0]["memory"] == best
+            assert past[0]["score"] == pytest.approx(found[0]["score"], abs=1e-6)
+            assert memory.search("unheard", user_id="u")["results"] == []
+
+
+@pytest.mark.parametrize("calls", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_random_calls_stay_with_their_user(memory, calls):
+    chance, known = random.Random(0), {"ana": [], "ben": []}
+    for _ in range(calls):
+        user, thing = chance.choice(["ana", "ben"]), chance.choice(["city", "pet", "job"])
+        whose = {"user_id": user}
+        what = chance.choice(["add", "add", "update", "delete", "undo", "list", "search", "answer"])
+        replies = []
+        if what == "add":
+            text = f"{thing} is {user}{chance.randrange(99)}"
+            replies = memory.add(text, **whose)["results"]
+            known[user] += [one["id"] for one in replies if one["event"] == "ADD"]
+        elif what in ("update", "delete", "undo"):
+            with contextlib.suppress(Refused):  # there may be nothing to change
+                one = chance.choice(known[user] or ["none"])
+                more = (f"{thing} is {user}",) if what == "update" else ()
+                getattr(memory, what)(one, *more)
+        elif what == "list":
+            replies = memory.get_all(**whose, top_k=1000)["results"]
+        elif what == "search":
+            replies = memory.search(thing, **whose)["results"]
+        else:
+            replies = memory.answer(f"{thing}?", **whose)["results"]
+        for one in replies:
+            assert user in one["memory"] and one.get("user_id", user) == user
+            assert one["id"] is None or one["id"] in known[user]

@@ -21,7 +21,7 @@ def test_the_best_are_those_of_a_plain_comparison(sparse, most):
     vectors = rng.integers(-2, 3, (200, 8)).astype(np.float32)  # with equal scores among them
     query = np.array([1, 0, 0, 2, 0, 0, 0, 0] if sparse else range(1, 9), np.float32)
     shelf = Shelf(Scope.of("ana"), 1, 1)
-    states = {f"m{i}": {"n": i} for i in range(200)}
+    states = {f"m{i}": {"n": i, "speaker": "ab"[i // 100]} for i in range(200)}
     shelf.put(dict(list(states.items())[:100]), vectors[:100])
     shelf.put(dict(list(states.items())[100:]), vectors[100:])
     for gone in (0, 57, 199):
@@ -39,6 +39,10 @@ def test_the_best_are_those_of_a_plain_comparison(sparse, most):
     if most:
         assert [score for _, score in found] == scores[:most]
     assert len({item[0] for item, _ in found}) == len(found)
+    speakers = [item[1]["speaker"] for item, _ in found]
+    first = [n for n, name in enumerate(speakers) if speakers[:n].count(name) < 2]
+    few = shelves.best(shelf.scope, query, even, most, each=2)
+    assert [item[0] for item, _ in few] == [found[n][0][0] for n in first]
     for (memory, state, vector), score in found:
         assert memory == f"m{state['n']}" and score == vectors[state["n"]] @ query
         np.testing.assert_array_equal(vector, vectors[state["n"]])
