@@ -9,10 +9,12 @@ from typing import Any
 
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.memory import Memory
-from memr1_jax.service.scope import IDS
+from memr1_jax.service.scope import IDS, Scope
+from memr1_jax.service.time_line import told
 
 Handler = Callable[..., Any]
-_PAGE = 100  # entries of the hosted client's lists
+_PAGE = 100  # entries of a list
+_MOST_EVENTS = 10_000
 
 
 def _call(method: Callable[..., Any], given: Mapping[str, Any], **more: Any) -> Any:
@@ -135,6 +137,15 @@ def stats(memory: Memory, query: Mapping, body: Mapping) -> Any:
     return memory.stats()
 
 
+def time_line(memory: Memory, query: Mapping, body: Mapping) -> Any:
+    """Lists what was said and what became of it, oldest first; `top_k` are the latest events."""
+    most = _whole(query.get("top_k", _PAGE), "top_k")
+    if not 1 <= most <= _MOST_EVENTS:
+        raise Refused(f"top_k={most} must be from 1 to {_MOST_EVENTS:,}.")
+    scope = Scope.of(**{name: query.get(name) for name in IDS})
+    return {"results": told(memory.store, scope, most)}
+
+
 def ping(memory: Memory, query: Mapping, body: Mapping) -> Any:
     """Tells the hosted client that its key is right; it wants an organisation and a project."""
     return {"status": "ok", "org_id": "memr1", "project_id": "memr1", "user_email": None}
@@ -205,6 +216,7 @@ _OWN = (
     ("POST", "/retry", retry),
     ("POST", "/diff", diff),
     ("GET", "/stats", stats),
+    ("GET", "/timeline", time_line),
     ("POST", "/reset", reset),
 )
 _HOSTED = (

@@ -1,5 +1,6 @@
 """Serves a memory over HTTP, for mem0's clients and any other: `memr1 serve`.
 
+The page at / shows what is remembered and how it came about.
 The key is the environment's MEMR1_API_KEY; without one only this machine is served.
 """
 
@@ -8,7 +9,8 @@ import os
 from collections.abc import Sequence
 
 from memr1_jax.service.arguments import add_places, open_memory, parser, run
-from memr1_jax.service.server import MOST_BYTES, check_address, create_app
+from memr1_jax.service.guards import MOST_BYTES, RATE, check_address
+from memr1_jax.service.server import create_app
 
 
 def command(argv: Sequence[str] | None = None) -> None:
@@ -20,7 +22,20 @@ def command(argv: Sequence[str] | None = None) -> None:
     found.add_argument(
         "--max-bytes", type=int, default=MOST_BYTES, help="of a request (default: %(default)s)"
     )
+    found.add_argument(
+        "--rate",
+        type=_rate,
+        default=RATE,
+        help="requests a second of one client, 0 for any number (default: %(default)g)",
+    )
     run(found, _main, argv)
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 <= rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more")
+    return rate
 
 
 def _main(given: argparse.Namespace) -> None:
@@ -31,5 +46,6 @@ def _main(given: argparse.Namespace) -> None:
     with open_memory(given) as memory:
         print("Loading the agents.", flush=True)
         _ = memory.agents
-        app = create_app(memory, key, given.max_bytes)
+        app = create_app(memory, key, given.max_bytes, given.rate)
+        print(f"The inspector is at http://{given.host}:{given.port}/.", flush=True)
         uvicorn.run(app, host=given.host, port=given.port, log_level="warning")

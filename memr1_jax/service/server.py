@@ -1,6 +1,5 @@
 """The HTTP server: key, limits and counters around the routes."""
 
-import hmac
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,27 +8,15 @@ from typing import Any
 from memr1_jax.errors import UserError
 from memr1_jax.run.json_files import loads
 from memr1_jax.service.errors import Unknown
+from memr1_jax.service.guards import MOST_BYTES, RATE, RateLimit, from_elsewhere, has_key
+from memr1_jax.service.inspector import page
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.routes import ROUTES, Handler, openapi
 
-MOST_BYTES = 4_000_000  # of a request
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-
-def check_address(host: str, key: str) -> None:
-    """Refuses an address that others can reach where no key guards it.
-
-    Raises:
-      UserError: it is such an address.
-    """
-    if host not in LOOPBACK and not key:
-        raise UserError(
-            f"--host={host} can be reached from other machines, so a key is needed: set"
-            " MEMR1_API_KEY, or serve on 127.0.0.1."
-        )
-
-
-def create_app(memory: Memory, key: str = "", most_bytes: int = MOST_BYTES) -> Any:
+def create_app(
+    memory: Memory, key: str = "", most_bytes: int = MOST_BYTES, rate: float = RATE
+) -> Any:
     """Makes the ASGI application.
 
     Args:
@@ -37,18 +24,28 @@ def create_app(memory: Memory, key: str = "", most_bytes: int = MOST_BYTES) -> A
       key: what a request brings as `X-API-Key`, or as a bearer in `Authorization`; with an empty
         one none is asked for.
       most_bytes: of the body of a request.
+      rate: requests a second that one client may make; 0 for any number.
     """
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+    from starlette.responses import (
+        HTMLResponse,
+        JSONResponse,
+        PlainTextResponse,
+        RedirectResponse,
+    )
     from starlette.routing import Route
 
-    counters = _Counters()
+    counters, limit = _Counters(), RateLimit(rate)
+    html, policy = page()
 
     def guarded(method: str, path: str, handler: Handler) -> Route:
         async def endpoint(request):
             start, status = time.perf_counter(), 500
             try:
-                reply, status = await _reply(memory, key, most_bytes, handler, request)
+                if refusal := _refusal(request, key, limit):
+                    reply, status, headers = refusal
+                    return JSONResponse(reply, status, headers)
+                reply, status = await _reply(memory, most_bytes, handler, request)
                 return JSONResponse(reply, status)
             finally:
                 counters.count(f"{method} {path}", status, time.perf_counter() - start)
@@ -56,8 +53,8 @@ def create_app(memory: Memory, key: str = "", most_bytes: int = MOST_BYTES) -> A
         return Route(path, endpoint, methods=[method])
 
     async def metrics(request):
-        if not _allowed(request, key):
-            return JSONResponse(*_NO_KEY)
+        if refusal := _refusal(request, key, limit):
+            return JSONResponse(*refusal)
         return PlainTextResponse(counters.text())
 
     async def health(_):
@@ -66,33 +63,39 @@ def create_app(memory: Memory, key: str = "", most_bytes: int = MOST_BYTES) -> A
     async def document(_):
         return JSONResponse(openapi())
 
-    async def index(_):
+    async def docs(_):
         return RedirectResponse("/openapi.json")
 
-    open_to_all = {"/": index, "/docs": index, "/openapi.json": document, "/health": health}
+    async def index(_):
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    open_to_all = {"/": index, "/docs": docs, "/openapi.json": document, "/health": health}
     routes = [Route(path, endpoint) for path, endpoint in open_to_all.items()]
     routes += [Route("/metrics", metrics)]
     return Starlette(routes=[*routes, *(guarded(*route) for route in ROUTES)])
 
 
-_NO_KEY = ({"detail": "Give the API key as X-API-Key or Authorization: Bearer KEY."}, 401)
-
-
-def _allowed(request: Any, key: str) -> bool:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    bearer = token.strip() if scheme.lower() in ("bearer", "token") else ""
-    given = request.headers.get("x-api-key") or bearer
-    return not key or hmac.compare_digest(given.encode(), key.encode())
+def _refusal(request: Any, key: str, limit: RateLimit) -> tuple[dict, int, dict] | None:
+    """Returns the reply, its status and headers, to a request that is not admitted."""
+    client = request.client.host if request.client else ""
+    if seconds := limit.seconds_to_wait(client):
+        detail = f"Too many requests; try again in {seconds} s."
+        return {"detail": detail}, 429, {"Retry-After": str(seconds)}
+    if from_elsewhere(request.headers, key):
+        detail = "This came by another site's page or name. Ask 127.0.0.1, or set MEMR1_API_KEY."
+        return {"detail": detail}, 403, {}
+    if not has_key(request.headers, key):
+        detail = "Give the API key as X-API-Key or Authorization: Bearer KEY."
+        return {"detail": detail}, 401, {}
+    return None
 
 
 async def _reply(
-    memory: Memory, key: str, most_bytes: int, handler: Handler, request: Any
+    memory: Memory, most_bytes: int, handler: Handler, request: Any
 ) -> tuple[Any, int]:
     """Returns a reply and its status."""
     from starlette.concurrency import run_in_threadpool
 
-    if not _allowed(request, key):
-        return _NO_KEY
     received = bytearray()
     async for chunk in request.stream():
         received += chunk

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from scripted_agents import ScriptedAgents
+from service.live import live
 
 from memr1_jax.service.mcp_server import create_server
 from memr1_jax.service.memory import Memory
@@ -56,7 +57,17 @@ def test_tools_tell_what_they_take_and_do(memory):
     drive(create_server(memory), use)
 
 
-def test_all_tools_work(memory):
+@pytest.fixture(params=["in process", "streamable HTTP"])
+def server(memory, request):
+    made = create_server(memory)
+    if request.param == "in process":
+        yield made
+        return
+    with live(made.streamable_http_app()) as address:
+        yield f"{address}/mcp"
+
+
+def test_all_tools_work(server):
     async def use(_, call):
         added = await call("add_memory", text="city is Oslo", timestamp="2026-05-08")
         (result,) = added["results"]
@@ -78,7 +89,7 @@ def test_all_tools_work(memory):
         await call("undo", call=more["call"])
         assert len((await call("get_memories"))["results"]) == 1
 
-    drive(create_server(memory), use)
+    drive(server, use)
 
 
 def test_what_is_wrong_is_said_to_the_model(memory):

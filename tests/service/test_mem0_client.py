@@ -1,35 +1,13 @@
 """mem0's own client, unchanged, against a live server."""
 
-import contextlib
-import socket
 import threading
-import time
 
 import pytest
 from scripted_agents import ScriptedAgents
+from service.live import live
 
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.server import create_app
-
-
-@contextlib.contextmanager
-def live(app):
-    """Serves an application on a free port of this machine."""
-    import uvicorn
-
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ from scripted_agents import ScriptedAgents
 from starlette.testclient import TestClient
 
 from memr1_jax.errors import UserError
+from memr1_jax.service.guards import RateLimit, check_address
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.routes import ROUTES
-from memr1_jax.service.server import check_address, create_app
+from memr1_jax.service.server import create_app
+
+HERE = "http://127.0.0.1:8765"
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def memory(tmp_path):
 
 @pytest.fixture
 def client(memory):
-    return TestClient(create_app(memory), raise_server_exceptions=False)
+    return TestClient(create_app(memory), HERE, raise_server_exceptions=False)
 
 
 def said(text):
@@ -125,7 +128,7 @@ def test_what_is_wrong_is_said(client, method, path, body, status):
 
 
 def test_a_key_guards_all_but_health(memory):
-    client = TestClient(create_app(memory, key="secret"))
+    client = TestClient(create_app(memory, key="secret", rate=0))
     assert client.get("/health").json() == {"status": "ok"}
     ways = [{"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}]
     ways += [{"Authorization": "Token secret"}]  # the hosted client's
@@ -150,7 +153,7 @@ def test_requests_are_counted_and_described(client):
     client.get("/memories/none")
     told = client.get("/metrics").text
     assert 'memr1_requests_total{route="GET /memories/{memory_id}",status="404"} 1' in told
-    described = client.get("/").json()["paths"]
+    described = client.get("/docs").json()["paths"]
     assert sum(map(len, described.values())) == len(ROUTES)
 
 
@@ -160,3 +163,54 @@ def test_a_failure_is_told_and_counted(client):
     assert 'route="POST /memories",status="500"} 1' in client.get("/metrics").text
     body = {"messages": "city is Oslo", "user_id": "ana"}
     assert client.post("/memories", json=body).status_code == 200
+
+
+def test_the_time_line_tells_messages_and_what_became_of_them(client):
+    for text in ("city is Oslo", "city is Rome"):
+        client.post("/memories", json={"messages": text, "user_id": "ana"})
+    first, second = client.get("/timeline", params={"user_id": "ana"}).json()["results"]
+    assert (
+        first["message"]["content"] == "city is Oslo" and first["events"][0]["output"] == "output"
+    )
+    (event,) = second["events"]
+    assert (event["event"], event["old_memory"], event["stands"]) == (
+        "UPDATE",
+        "city is Oslo",
+        True,
+    )
+    client.post("/undo", json={"event_id": event["id"]})
+    *_, second, undone = client.get("/timeline?user_id=ana").json()["results"]
+    assert undone["message"] is None and not second["events"][0]["stands"]
+    assert len(client.get("/timeline?user_id=ana&top_k=1").json()["results"]) == 1
+    assert client.get("/timeline").status_code == 400
+    assert client.get("/timeline?user_id=ana&top_k=0").status_code == 400
+
+
+def test_the_rate_of_a_client_is_limited(memory):
+    now = [0.0]
+    limit = RateLimit(2, lambda: now[0])
+    assert [limit.seconds_to_wait("a") for _ in range(5)] == [0, 0, 0, 0, 1]
+    assert limit.seconds_to_wait("b") == 0
+    now[0] = 0.5
+    assert [limit.seconds_to_wait("a") for _ in range(2)] == [0, 1]
+    client = TestClient(create_app(memory, rate=1), HERE)
+    replies = [client.get("/stats") for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429]
+    assert replies[2].headers["Retry-After"] == "1" and "again" in replies[2].json()["detail"]
+    assert client.get("/health").status_code == 200
+
+
+def test_pages_of_other_sites_are_refused(memory, client):
+    assert client.get("/stats", headers={"Origin": HERE}).status_code == 200
+    for headers in ({"Origin": "https://example.org"}, {"Origin": "null"}, {"Host": "[x"}):
+        assert client.get("/stats", headers=headers).status_code == 403
+    assert client.get("/stats", headers={"Host": "example.org"}).status_code == 403
+    guarded = TestClient(create_app(memory, key="secret"), "http://memory.example.org")
+    assert guarded.get("/stats", headers={"X-API-Key": "secret"}).status_code == 200
+
+
+def test_the_inspector_loads_nothing_else(client):
+    reply = client.get("/")
+    policy = reply.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "'self'" in policy
+    assert "//" not in reply.text.partition("<script>")[0] and "innerHTML" not in reply.text

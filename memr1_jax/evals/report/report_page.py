@@ -4,9 +4,7 @@ The page is made only from the files of the run folder, so it can be made again 
 that models wrote is escaped, and the page's own policy forbids any script but its own.
 """
 
-import base64
 import dataclasses
-import hashlib
 import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.report.before_after import compare
 from memr1_jax.evals.report.charts import Drawing, draw
+from memr1_jax.evals.report.inline import event_styles, source_of
 from memr1_jax.evals.report.merged_replays import merge_replays
 from memr1_jax.evals.report.replay import read_replay
 from memr1_jax.evals.report.report import read_evaluation
@@ -148,32 +147,11 @@ def _render(**context) -> str:
     style, script = (
         (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
-    style = _event_styles() + style
+    style = event_styles() + style
     return environment.get_template("report.html").render(
         **context,
         style=style,
         script=script,
-        style_hash=_digest(style),
-        script_hash=_digest(script),
+        style_hash=source_of(style),
+        script_hash=source_of(script),
     )
-
-
-def _event_styles() -> str:
-    """Writes the styles of the operations: their colours on light and dark paper, and classes."""
-    light, dark = (
-        " ".join(f"--{event.key}: {event.colours[paper]};" for event in Event) for paper in (0, 1)
-    )
-    lines = [
-        f":root {{ {light} }}",
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
-    ]
-    for event in Event:
-        lines.append(f".tone-{event.key} {{ --tone: var(--{event.key}); }}")
-        lines.append(f".event-{event.key} {{ color: var(--{event.key}); }}")
-    return "\n".join(lines) + "\n"
-
-
-def _digest(text: str) -> str:
-    """Returns the content security policy source that allows only this inline text."""
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
