@@ -4,6 +4,7 @@ import importlib
 
 COMMANDS = {
     "experiments.ablations": "AblationsConfig",
+    "experiments.bench_memory": "BenchMemoryConfig",
     "experiments.bench_step": "BenchStepConfig",
     "experiments.evaluate": "TableConfig",
     "experiments.learning": "LearningConfig",
