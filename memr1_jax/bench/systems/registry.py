@@ -35,6 +35,7 @@ from memr1_jax.bench.systems.tool_agent import ToolAgentSystem
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
+from memr1_jax.inference.agents import Agents
 
 BASE = "base"
 
@@ -57,6 +58,7 @@ class Resources:
     positions: int
     agents: str = ""
     trained: frozenset[str] = frozenset()
+    load_agents: Callable[[str, str], Agents] | None = None  # by the names of two models
 
     def room(self, response: int) -> int:
         """Returns the tokens of a prompt that leaves room for a response."""
@@ -195,6 +197,18 @@ def _other(name: str, system: Callable[..., System], **options) -> Row:
     return make
 
 
+def _service(r: Resources) -> System:
+    from memr1_jax.bench.systems.service import ServiceSystem
+
+    if r.options.facts not in ("turns", "user_turns"):
+        raise UserError(
+            f"The service remembers turns as they are said, not --facts={r.options.facts}: use"
+            " --facts=turns or user_turns."
+        )
+    agents = r.load_agents(r.model("manager"), r.model("answer"))
+    return ServiceSystem("service", agents, r.options.facts == "user_turns")
+
+
 ROWS: dict[str, Row] = {
     # No memory management.
     "question_only": _turns("question_only", lambda r: search.nothing),
@@ -254,6 +268,8 @@ ROWS: dict[str, Row] = {
     # Only its management is its own: answers are made as in the rows with a bank.
     "tool_agent": lambda r: _other("tool_agent", ToolAgentSystem, memories=r.options.memories)(r),
     "temporal_facts": _other("temporal_facts", TemporalSystem),
+    # The pair of memory_r1 behind the memory for applications.
+    "service": _service,
 }
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.agent_pair import Models as Pair
+from memr1_jax.agents.agent_pair import build_agent_pair, build_embedder
 from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.bench.engine import Engine, Limits
 from memr1_jax.bench.harness import run_row
@@ -35,6 +37,7 @@ from memr1_jax.bench.tables.table_config import (
 )
 from memr1_jax.bench.tables.table_files import TableRow, write_table
 from memr1_jax.errors import UserError
+from memr1_jax.inference.agents import Agents
 from memr1_jax.models.loading import Model, compute_dtype
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.run.progress import progress_bar, table
@@ -146,7 +149,24 @@ class _Workshop:
             second_embed=second,
             count=self.count,
             positions=model.config.max_positions,
+            load_agents=self.load_agents,
         )
+
+    def load_agents(self, manager: str, answerer: str) -> Agents:
+        """Makes a pair of agents of two models, with the prompts and sizes of the table."""
+        options, models = self.options, Pair(self.models[manager], self.models[answerer], None)
+        if options.embedder == "minilm":
+            raise UserError("The service has no --embedder=minilm: use tfidf, static or both.")
+        same = {field.name for field in dataclasses.fields(AgentConfig)}
+        same &= {field.name for field in dataclasses.fields(TableConfig)}
+        values = {name: getattr(options, name) for name in same - {"max_prompt_length"}}
+        longest = max(options.answer_response_length, options.manager_response_length)
+        room = min(model.config.max_positions for model in (models.manager, models.answerer))
+        most = options.max_prompt_length or AgentConfig.max_prompt_length
+        chosen = AgentConfig(
+            **values, constrained=True, max_prompt_length=min(most, room - longest)
+        )
+        return Agents(chosen, models, build_agent_pair(chosen, models, self.data.statistics))
 
 
 def _row(
@@ -241,8 +261,6 @@ def _embedder(name: str, options: TableConfig, model: Model, data: TableData) ->
         from memr1_jax.models.bert import minilm_embedder
 
         return remembering(minilm_embedder())
-    from memr1_jax.agents.agent_pair import build_embedder
-
     chosen = AgentConfig(embedder=name, features=options.features)
     return remembering(
         token_embedder(model.tokenizer, build_embedder(chosen, model, data.statistics))

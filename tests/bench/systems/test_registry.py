@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from scripted_agents import ScriptedAgents
 
 from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.systems.protocol import Reply
@@ -63,7 +64,7 @@ def work(resources, name):
     return run_row(system, resources.conversations, run, words), seen
 
 
-@pytest.mark.parametrize("row", list(ROWS))
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "service"])
 def test_every_row_answers_every_question(resources, row):
     name = f"{row}@grpo" if row in AFTER_AT else row
     result, calls = work(resources, name)
@@ -149,6 +150,23 @@ def test_what_is_missing_is_said(resources):
     for row in ("add_only", "dense_observations"):
         with pytest.raises(UserError, match="notes no"):
             build_row(row, dataclasses.replace(resources, conversations=bare), TRAINED)
+
+
+def test_the_service_asks_no_engine(resources):
+    made = []
+
+    def load_agents(*models):
+        made.append(models)
+        return ScriptedAgents()
+
+    options = dataclasses.replace(resources.options, facts="turns")
+    given = dataclasses.replace(resources, options=options, load_agents=load_agents)
+    result, calls = work(given, "service@grpo")
+    asked = sum(len(conversation.questions) for conversation in resources.conversations)
+    assert len(result.answered) == asked and not calls
+    assert made == [("manager@grpo", "answer@grpo")]
+    with pytest.raises(UserError, match="facts=noted"):
+        build_row("service", resources, {})
 
 
 def test_prompts_fit_the_model(resources):
