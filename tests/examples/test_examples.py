@@ -23,7 +23,8 @@ def example(name):
 
 def test_every_example_is_run_here():
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"memory_r1_in_one_file", "own_reward", "talk_to_it"}
+    here = {"memory_r1_in_one_file", "own_reward", "talk_to_it"}
+    assert names == here | {"chat_with_memory", "memory_tools"}  # see test_memory_examples
 
 
 def test_memory_r1_in_one_file_trains_both_agents(capsys):
