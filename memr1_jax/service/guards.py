@@ -43,11 +43,13 @@ def from_elsewhere(headers: Any, key: str) -> bool:
     A browser names the site in `Origin`. Without a key the server's own name must be a loopback
     one too, as a name of another site may have been pointed at this machine.
     """
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    host, origin = headers.get("host", ""), headers.get("origin")
+    try:
+        if origin is not None and urlsplit(origin).netloc != host:
+            return True
+        return not key and urlsplit(f"//{host}").hostname not in LOOPBACK
+    except ValueError:  # no name of a host
         return True
-    return not key and urlsplit(f"//{host}").hostname not in LOOPBACK
 
 
 class RateLimit:

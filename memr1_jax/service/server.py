@@ -82,12 +82,11 @@ def _refusal(request: Any, key: str, limit: RateLimit) -> tuple[dict, int, dict]
         detail = f"Too many requests; try again in {seconds} s."
         return {"detail": detail}, 429, {"Retry-After": str(seconds)}
     if from_elsewhere(request.headers, key):
-        return {"detail": "A page of another site may not use this server."}, 403, {}
+        detail = "This came by another site's page or name. Ask 127.0.0.1, or set MEMR1_API_KEY."
+        return {"detail": detail}, 403, {}
     if not has_key(request.headers, key):
-        return (
-            {"detail": "Give the API key as X-API-Key or Authorization: Bearer KEY."},
-            *(401, {}),
-        )
+        detail = "Give the API key as X-API-Key or Authorization: Bearer KEY."
+        return {"detail": detail}, 401, {}
     return None
 
 

@@ -72,7 +72,7 @@ class Page:
         self.until(f"!!document.querySelector({selector!r})")
         self.run(f"document.querySelector({selector!r}).click()")
 
-    def picture(self, path, width=1100, height=1400):
+    def picture(self, path, width=1100, height=1000):
         """Writes a picture of the page."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)

@@ -68,14 +68,15 @@ def test_add_see_undo_see(page, memory):
         assert page.run(texts("#memories li")).startswith("city is Oslo")
         assert "UNDO" in page.run(texts("#timeline > li:first-child"))
 
-        # What cannot be undone any more is said.
         say(page, "pet is Rex")
+        assert page.run("document.querySelector('#when').innerText") == "now"
         page.type("#query", "pet")
         page.click("#search button")
         page.until("document.querySelector('#count').innerText == '1 found'")
         if folder := os.environ.get("MEMR1_PICTURES"):
             page.picture(f"{folder}/inspector.png")
 
+        page.run("document.querySelector('#query').value = ''")
         say(page, HOSTILE)
         assert HOSTILE in page.run(texts("#timeline blockquote"))
         assert page.run("document.querySelectorAll('img').length") == 0

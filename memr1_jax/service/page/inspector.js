@@ -62,7 +62,8 @@ async function show(scope) {
   at("query").value = "";
   const { results } = await call("GET", "/timeline", { ...ids, top_k: 1000 });
   moments = [...new Set(results.flatMap((entry) => entry.events.map((event) => event[nameOfTime()])))].sort();
-  at("moment").max = at("moment").value = moments.length;
+  at("moment").max = moments.length; // before the value, which it bounds
+  at("moment").value = moments.length;
   at("timeline").replaceChildren(...results.reverse().map(entryOf));
   await Promise.all([showMemories(), showBanks()]);
 }
