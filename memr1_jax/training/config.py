@@ -37,6 +37,7 @@ from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.recipes import RECIPES, with_recipe
 from memr1_jax.rl.update import OPTIMIZERS, GRPOOptions
 from memr1_jax.run.metrics_log import TRACKERS
+from memr1_jax.text.events import Event
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 
@@ -333,6 +334,8 @@ def check_options(options: Any) -> None:
         parse_targets(options.lora_targets)
     _check_horizon(options)
     _check_reward(options)
+    _check_stratified(options)
+    _check_resampling(options)
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
         raise UserError(
@@ -363,6 +366,34 @@ def _check_reward(options: ExperimentConfig) -> None:
         raise UserError(
             f"--silent_turns={options.silent_turns} adds turns that no question is linked to, so"
             " nothing would judge them. Give --retention_questions=2 or more too."
+        )
+
+
+def _check_stratified(options: ExperimentConfig) -> None:
+    policy = options.policy
+    if not policy.stratified or options.agent == "answer":
+        return
+    if options.algorithm != "grpo" or options.horizon.episodic:
+        raise UserError(
+            "--stratified weighs the samples of one turn in a group: it goes with --algorithm=grpo"
+            " and --horizon=one_step alone."
+        )
+    if not options.constrained or policy.group % len(Event):
+        raise UserError(
+            f"--stratified begins each sample of a group with one of {len(Event)} operations: it"
+            f" needs --constrained, and a --group that {len(Event)} divides, not {policy.group}."
+        )
+
+
+def _check_resampling(options: ExperimentConfig) -> None:
+    policy = options.policy
+    if policy.oversample == 1 and policy.flat_odds == 1:
+        return
+    if options.algorithm != "grpo" or (options.horizon.episodic and options.agent != "answer"):
+        raise UserError(
+            f"--oversample={policy.oversample} and --flat_odds={policy.flat_odds} choose among"
+            " groups of single turns or questions: they go with --algorithm=grpo and"
+            " --horizon=one_step alone."
         )
 
 

@@ -36,6 +36,7 @@ from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
+from memr1_jax.rl.update import weigh_prompts
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
@@ -131,7 +132,7 @@ class Experiment:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
         steps = options.manager_steps if agent == "manager" else options.answer_steps
-        data = self._data(agent)
+        data, learner = self._data(agent), self.learners[agent]
         stage = Stage(
             agent=agent,
             steps=steps,
@@ -139,6 +140,7 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
+            oversample=learner.oversample,
             max_skipped=options.max_skipped,
             identity={
                 "data": fingerprint(data),
@@ -150,8 +152,9 @@ class Experiment:
         )
         policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
-        learner = self.learners[agent]
         state = initial_state(options, learner, agent, model, self.mesh)
+        if learner.flat_odds < 1:
+            state = weigh_prompts(state, data.rows)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = learner.make_step(policy), jnp.asarray

@@ -16,13 +16,14 @@ from memr1_jax.agents.rollout import Rollout
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.rl.means import Mean
-from memr1_jax.rl.update import TrainState
+from memr1_jax.rl.update import TrainState, WeighedState
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.metrics_log import MetricsLog
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
+from memr1_jax.training.resampling import drawn_rows
 
 _NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
@@ -42,6 +43,7 @@ class Stage:
     checkpoint_every: int
     samples_every: int
     identity: dict[str, Any]
+    oversample: int = 1  # prompts rolled out for each one of the batch
     max_skipped: int = 3  # so many steps in a row without a finite gradient stop the training
 
 
@@ -56,6 +58,15 @@ def batch_rows(seed: int, step: int, rows: int, batch: int, agent: str = "") -> 
         for epoch in np.unique(wanted // rows)
     }
     return np.array([epochs[place // rows][place % rows] for place in wanted], np.int32)
+
+
+def next_rows(stage: Stage, step: int, rows: int, state: TrainState) -> np.ndarray:
+    """Picks the rows that are rolled out at `step`: in turn, or by the odds that a state keeps."""
+    count = stage.batch * stage.oversample
+    if isinstance(state, WeighedState):
+        odds = np.asarray(jax.device_get(state.odds))
+        return drawn_rows(stage.seed, step, odds, count, stage.agent)
+    return batch_rows(stage.seed, step, rows, count, stage.agent)
 
 
 def train(
@@ -99,7 +110,7 @@ def train(
       Preempted: `stop` said so; the state is saved.
     """
     start = int(state.step)
-    valid = put(np.ones(stage.batch, bool))
+    valid = put(np.ones(stage.batch * stage.oversample, bool))
     samples = folder / "samples" / stage.agent
     scores, skipped = [], 0
 
@@ -113,7 +124,7 @@ def train(
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
             began = time.perf_counter()
-            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent))
+            picked = put(next_rows(stage, step, rows, state))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             _say_skipped(stage, step + 1, values)
