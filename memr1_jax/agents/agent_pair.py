@@ -24,6 +24,7 @@ from memr1_jax.models.loading import Model, load_model
 from memr1_jax.text.byte_table import begins_character, build_byte_table
 from memr1_jax.text.grammar import build_grammar, fewest_tokens
 from memr1_jax.text.plain import plain_encoder
+from memr1_jax.text.strata import build_strata
 
 EVIDENCE = 8  # turns of evidence that are kept of a question
 
@@ -130,6 +131,14 @@ def build_agent_pair(
                 f"--manager_response_length={options.manager_response_length} is too short for any"
                 f" operation in the {schema} schema. Raise it to {fewest_tokens(grammar)} or more."
             )
+    policy, strata = getattr(options, "policy", None), None
+    if policy is not None and policy.stratified:
+        if schema != "compact":
+            raise UserError(
+                f"--stratified needs a manager's prompt of the compact schema, but"
+                f" {manager_template.name} is of the {schema} one. Give another --manager_prompt."
+            )
+        strata = build_strata(table, options.memories_shown)
     # The full schema also lists the memories that stay as they are.
     listed = options.memories_shown if schema == "full" else 0
     manager = MemoryManager(
@@ -154,7 +163,7 @@ def build_agent_pair(
         draft_tokens=options.draft_tokens,
         label=tuple(plain_encoder(model.tokenizer)(LABEL)),
     )
-    tools = create_tools(table, embedder, grammar)
+    tools = create_tools(table, embedder, grammar, strata)
     encoder = create_encoder(model.tokenizer, tools.embedder, sizes, begins_character(table))
     judge = None
     if models.judge is not None:

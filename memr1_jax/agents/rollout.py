@@ -34,6 +34,13 @@ from memr1_jax.agents.reward import (
     manager_reward,
     no_report,
 )
+from memr1_jax.agents.stratified import (
+    forced_constraint,
+    forced_events,
+    policy_shares,
+    possible,
+    weighted,
+)
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import AnswerBatch, ManagerBatch
 from memr1_jax.memory.bank import MemoryBank, bank_size
@@ -50,7 +57,8 @@ class Rollout:
 
     `prompt` `[B, P]`; `samples` `[B, G, R]`; `rewards` `[B, G]`, 0 in padding; `valid` `[B]`;
     `shown` `[B]`, the number of memory ids in a manager's prompt; `trajectories` where rows are
-    their steps; `costs` `[B, G]`, in units of the advantage, None where nothing is priced.
+    their steps; `costs` `[B, G]`, in units of the advantage, None where nothing is priced;
+    `weights` `[B, G]` of samples that were drawn on purpose.
     """
 
     prompt: Block
@@ -61,6 +69,7 @@ class Rollout:
     metrics: dict[str, Mean]
     trajectories: Trajectories | None = None
     costs: jax.Array | None = None
+    weights: jax.Array | None = None
 
 
 def answer_prompts(agent: AnswerAgent, tools: Tools, batch: AnswerBatch) -> Packed:
@@ -128,13 +137,15 @@ def answer_rollout(
 class Edits:
     """The manager's work at one turn of each of B dialogues.
 
-    `samples` `[B, G, R]`; `banks` `[B, G, M, ...]` after the edits; `report` leaves `[B, G]`.
+    `samples` `[B, G, R]`; `banks` `[B, G, M, ...]` after the edits; `report` leaves `[B, G]`;
+    `weights` `[B, G]` of a stratified group.
     """
 
     prompts: ManagerPrompt
     samples: Samples
     banks: MemoryBank
     report: Report
+    weights: jax.Array | None = None
 
     @property
     def prompt(self) -> Block:
@@ -178,18 +189,26 @@ def sample_edits(
     *,
     group: int,
     row_ids: jax.Array | None = None,
+    stratified: bool = False,
 ) -> Edits:
     """Samples `group` responses to the facts of a turn and applies each to a copy of the bank.
 
-    With a grammar in `tools` decoding is constrained. Padding rows of the batch give empty
-    responses; `row_ids` `[B, G]` as in `generate`.
+    With a grammar in `tools` decoding is constrained; `stratified` as in `agents/stratified.py`.
+    Padding rows of the batch give empty responses; `row_ids` `[B, G]` as in `generate`.
     """
     prompts = manager_prompts(manager, tools, batch)
     rows = (*batch.valid.shape, group)
+    active = jnp.broadcast_to(batch.valid[:, None], rows)
+    constraint, weights = manager_constraint(tools, prompts.shown, rows), None
+    if stratified:
+        events = forced_events(rows)
+        active &= possible(prompts.shown, events)
+        constraint = forced_constraint(tools, prompts.shown, events)
+    block = Block(prompts.tokens, prompts.length)
     samples = generate(
         decoder,
         params,
-        (manager.template.instruction_block, Block(prompts.tokens, prompts.length)),
+        (manager.template.instruction_block, block),
         key,
         sampling,
         group=group,
@@ -197,9 +216,13 @@ def sample_edits(
         stop_tokens=manager.stop_tokens,
         drafts=manager.draft_tokens,
         row_ids=row_ids,
-        active=jnp.broadcast_to(batch.valid[:, None], rows),
-        constraint=manager_constraint(tools, prompts.shown, rows),
+        active=active,
+        constraint=constraint,
     )
+    if stratified:
+        samples, weights = weighted(
+            *(manager, decoder, params, tools, block, prompts.shown, samples, active, sampling)
+        )
 
     def act(bank, prompt, facts, tokens, length):
         return apply_response(manager, tools, bank, prompt, facts, tokens, length)
@@ -208,7 +231,7 @@ def sample_edits(
     edited, report = jax.vmap(over_group)(
         batch.own, prompts, batch.facts, samples.tokens, samples.length
     )
-    return Edits(prompts, samples, edited, report)
+    return Edits(prompts, samples, edited, report, weights)
 
 
 def manager_rollout(
@@ -224,13 +247,18 @@ def manager_rollout(
     *,
     group: int,
     marking: Marking = EXACT_MATCH,
+    stratified: bool = False,
 ) -> Rollout:
     """Samples `group` edits of every bank; the frozen Answer Agent then answers from each result.
 
     The outcome of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
     Algorithm 1). With a grammar in `tools` decoding is constrained.
     """
-    edits = sample_edits(manager, decoder, params, tools, batch, key, sampling, group=group)
+    edits = sample_edits(
+        *(manager, decoder, params, tools, batch, key, sampling),
+        group=group,
+        stratified=stratified,
+    )
     banks = batch.when_asked(edits.banks)
     marks = mark_edits(answerer, answer_params, marking, tools, batch, banks, edits.report)
     asked = batch.asked & batch.valid[:, None]
@@ -241,7 +269,13 @@ def manager_rollout(
     metrics = edits.metrics(batch.valid) | masked_means(parts, valid)
     metrics |= growth | masked_means(marks.values, asked[:, None])
     shown = edits.prompts.shown
-    return Rollout(edits.prompt, edits.samples, rewards, batch.valid, shown, metrics, costs=costs)
+    if stratified:
+        metrics |= policy_shares(edits.weights, batch.valid)
+    return Rollout(
+        *(edits.prompt, edits.samples, rewards, batch.valid, shown, metrics),
+        costs=costs,
+        weights=edits.weights,
+    )
 
 
 def mean_of_asked(scores: jax.Array, asked: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from memr1_jax.text.grammar import Grammar
 from memr1_jax.text.json_automaton import ScannerTables, scanner_tables
 from memr1_jax.text.json_escapes import Escapes, build_escapes
 from memr1_jax.text.normalize import UnicodeTables, unicode_tables
+from memr1_jax.text.strata import Strata
 
 
 @struct.dataclass
@@ -27,6 +28,7 @@ class Tools:
     grammar: Grammar | None  # only where the manager's decoding is constrained
     escapes: Escapes  # of texts that are shown as JSON
     opening: jax.Array  # [V] the form of each token that opens a word in running text
+    strata: Strata | None = None  # only where a group is stratified
 
     def after_space(self, token: jax.Array) -> jax.Array:
         """Returns the form that a first token has after a colon; with a space already, itself."""
@@ -34,7 +36,12 @@ class Tools:
         return jnp.where(spaced, token, self.opening[token])
 
 
-def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None = None) -> Tools:
+def create_tools(
+    table: ByteTable,
+    embedder: Embedder,
+    grammar: Grammar | None = None,
+    strata: Strata | None = None,
+) -> Tools:
     """Creates tools on the device from a tokenizer's byte table (NumPy) and an embedder."""
     tools = Tools(
         embedder=embedder,
@@ -44,6 +51,7 @@ def create_tools(table: ByteTable, embedder: Embedder, grammar: Grammar | None =
         grammar=grammar,
         escapes=build_escapes(table),
         opening=_opening_tokens(table),
+        strata=strata,
     )
     return jax.tree.map(jnp.asarray, tools)
 

@@ -76,8 +76,9 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
         model.params,
     )
     frozen = make_frozen(options, models, agent, untrained(options, models.answerer))
-    rows = jax.ShapeDtypeStruct((options.batch,), np.int32)
-    valid = jax.ShapeDtypeStruct((options.batch,), bool)
+    prompts = options.batch * learner.oversample
+    rows = jax.ShapeDtypeStruct((prompts,), np.int32)
+    valid = jax.ShapeDtypeStruct((prompts,), bool)
     arguments = (state, frozen, pair.tools, _stretched(data), rows, valid)
     policy = make_policy(options, pair, models, agent)
     return AbstractStep(policy, learner.make_step(policy), jax.tree.map(_shape, arguments))

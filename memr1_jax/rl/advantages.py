@@ -3,6 +3,7 @@
 `B` prompts in a batch, `G` samples per prompt, `R` response length.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,10 +44,20 @@ ADVANTAGES = {
 }
 
 
+def _weighted(values: Scores, weights: Scores, divide: bool) -> Scores:
+    total = jnp.maximum(weights.sum(-1, keepdims=True), 1e-6)
+    centred = values - (weights * values).sum(-1, keepdims=True) / total
+    if not divide:
+        return centred
+    variance = (weights * jnp.square(centred)).sum(-1, keepdims=True) / total
+    return centred / (jnp.sqrt(variance) + 1e-6)
+
+
 def group_advantages(
     scores: Shaped[Array, "B G"],
     kind: str = "grpo",
     penalties: Float[Array, "B G"] | None = None,
+    weights: Float[Array, "B G"] | None = None,
 ) -> Float[Array, "B G"]:
     """Compares each sample with the other samples of its prompt.
 
@@ -68,6 +79,9 @@ def group_advantages(
         scores: outcomes alone; they decide which groups are flat.
         kind: one of `ADVANTAGES`.
         penalties: in units of the advantage, or None.
+        weights: how much each sample counts, or None for all alike. Mean and deviation are then
+            those of the distribution that the weights restore, without a correction for the size
+            of the group, and `rloo` is `dr_grpo`.
 
     Raises:
         ValueError: for an unknown kind.
@@ -75,13 +89,21 @@ def group_advantages(
     if kind not in ADVANTAGES:
         raise ValueError(f"Unknown advantage {kind!r}: choose one of {', '.join(ADVANTAGES)}.")
     compare, scores = ADVANTAGES[kind], scores.astype(jnp.float32)
-    advantages = jnp.where(informative_groups(scores)[..., None], compare.of_scores(scores), 0.0)
+    if weights is not None:
+        compare = Advantage(
+            functools.partial(_weighted, weights=weights, divide=kind == "grpo"),
+            functools.partial(_weighted, weights=weights, divide=False),
+        )
+    informative = informative_groups(scores, weights)
+    advantages = jnp.where(informative[..., None], compare.of_scores(scores), 0.0)
     if penalties is None:
         return advantages
     return advantages - compare.of_penalties(penalties.astype(jnp.float32))
 
 
-def informative_groups(scores: Shaped[Array, "... G"]) -> Bool[Array, "..."]:
+def informative_groups(
+    scores: Shaped[Array, "... G"], weights: Float[Array, "... G"] | None = None
+) -> Bool[Array, "..."]:
     """Finds the prompts that teach something: samples scored differently, or there is one alone.
 
     Returns:
@@ -89,7 +111,23 @@ def informative_groups(scores: Shaped[Array, "... G"]) -> Bool[Array, "..."]:
     """
     if scores.shape[-1] == 1:
         return jnp.ones(scores.shape[:-1], bool)
-    return scores.max(-1) != scores.min(-1)
+    if weights is None:
+        return scores.max(-1) != scores.min(-1)
+    counts = weights > 0  # samples that were not drawn have no score
+    highest = jnp.where(counts, scores, -jnp.inf).max(-1)
+    return highest > jnp.where(counts, scores, jnp.inf).min(-1)
+
+
+def score_variance(
+    scores: Shaped[Array, "... G"], weights: Float[Array, "... G"] | None = None
+) -> Float[Array, "..."]:
+    """Returns the variance of each group's scores, exactly 0 for groups that teach nothing."""
+    scores = scores.astype(jnp.float32)
+    weights = jnp.ones_like(scores) if weights is None else weights
+    centred = _weighted(scores, weights, divide=False)
+    total = jnp.maximum(weights.sum(-1), 1e-6)
+    variance = (weights * jnp.square(centred)).sum(-1) / total
+    return jnp.where(informative_groups(scores, weights), variance, 0.0)
 
 
 def last_token_rewards(

@@ -205,6 +205,7 @@ def kl_loss(
     *,
     kind: str,
     coefficient: Scalar | float,
+    weights: Tokens | float = 1.0,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
@@ -216,6 +217,7 @@ def kl_loss(
         mask: of the tokens that count.
         kind: estimator, see `kl_estimate`; k1 has no gradient in expectation.
         coefficient: weight of the term.
+        weights: factors of the token losses; constants.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
@@ -224,7 +226,7 @@ def kl_loss(
     """
     ref_logp = jax.lax.stop_gradient(_masked(ref_logp, mask))
     kl = kl_estimate(_masked(logp, mask), ref_logp, kind)
-    loss = coefficient * aggregate(kl, mask, aggregation, denominators)
+    loss = coefficient * aggregate(kl * weights, mask, aggregation, denominators)
     return LossTerms(loss, {"kl": masked_mean(kl, mask)})
 
 
@@ -233,6 +235,7 @@ def entropy_bonus(
     mask: Mask,
     *,
     coefficient: Scalar | float,
+    weights: Tokens | float = 1.0,
     aggregation: str,
     denominators: Denominators,
 ) -> LossTerms:
@@ -242,13 +245,14 @@ def entropy_bonus(
         entropy: entropy of the policy's distribution at each response token, in nats.
         mask: of the tokens that count.
         coefficient: weight of the term.
+        weights: factors of the token entropies; constants.
         aggregation: one of `AGGREGATIONS`.
         denominators: counts of the whole mini-batch.
 
     Returns:
         Loss, and the metric `entropy`, nats per token.
     """
-    bonus = aggregate(entropy, mask, aggregation, denominators)
+    bonus = aggregate(entropy * weights, mask, aggregation, denominators)
     return LossTerms(-coefficient * bonus, {"entropy": masked_mean(entropy, mask)})
 
 

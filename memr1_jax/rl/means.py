@@ -41,6 +41,14 @@ def masked_means(values: dict[str, jax.Array], mask: jax.Array) -> dict[str, Mea
     return {name: masked_mean(value, mask) for name, value in values.items()}
 
 
+def weighted_mean(values: jax.Array, mask: jax.Array, weights: jax.Array | None) -> Mean:
+    """Averages the unmasked values by weight; None weighs all alike."""
+    if weights is None:
+        return masked_mean(values, mask)
+    kept = jnp.where(mask, jax.lax.stop_gradient(weights), 0.0)
+    return Mean((kept * values).sum(), kept.sum())
+
+
 def fields(record: Any) -> dict[str, Any]:
     """Returns the fields of a dataclass by name."""
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

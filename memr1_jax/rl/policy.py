@@ -135,6 +135,8 @@ class Experience:
     `shown` `[B]` bounds the ids that a grammar allows. Where rows are steps of `trajectories`, G is
     1, and `rewards` are those of the whole trajectory at each of its valid steps. `costs` `[B, G]`
     likewise, or None: what is subtracted after outcomes were compared, in units of the advantage.
+    `weights` `[B, G]`, or None: how much a sample counts, 1 in the mean of a group; see
+    `agents/stratified.py`.
     """
 
     prompt: Block
@@ -146,6 +148,7 @@ class Experience:
     shown: jax.Array
     trajectories: Trajectories | None = None
     costs: jax.Array | None = None
+    weights: jax.Array | None = None
 
 
 @struct.dataclass
@@ -197,16 +200,7 @@ def policy_statistics(
         prompt, response, shown = experience.prompt, experience.response, experience.shown
         constraint = {}
         if grammar is not None:
-            tokens = response.tokens
-            shape = tokens.shape
-            remaining = jnp.broadcast_to(shape[-1] - jnp.arange(shape[-1]), shape)
-            shown = jnp.broadcast_to(shown[:, None, None], shape)
-            constraint = {
-                "allowed": lambda state, remaining, shown: allowed(
-                    grammar, state, remaining, shown
-                ),
-                "allowed_inputs": (states_along(grammar, tokens, shown[..., 0]), remaining, shown),
-            }
+            constraint = under_grammar(grammar, response.tokens, shown, response.tokens.shape[-1])
         return response_statistics(
             decoder,
             params,
@@ -217,6 +211,27 @@ def policy_statistics(
         )
 
     return statistics
+
+
+def under_grammar(
+    grammar: Grammar, tokens: jax.Array, shown: jax.Array, most: int
+) -> dict[str, Any]:
+    """Returns the arguments of `token_statistics` that restrict it to a grammar.
+
+    Args:
+        grammar: that sampling was constrained by.
+        tokens: responses `[B, G, R]` or their first tokens.
+        shown: `[B]`, which bounds the ids that a response may name.
+        most: tokens of a whole response.
+    """
+    shape = tokens.shape
+    remaining = jnp.broadcast_to(most - jnp.arange(shape[-1]), shape)
+    shown = jnp.broadcast_to(shown[:, None, None], shape)
+    states = states_along(grammar, tokens, shown[..., 0])
+    return {
+        "allowed": lambda state, remaining, shown: allowed(grammar, state, remaining, shown),
+        "allowed_inputs": (states, remaining, shown),
+    }
 
 
 def fixed_logprobs(
@@ -295,9 +310,12 @@ def policy_terms(
     old_logp = found.logprobs if options.single_step else batch.old_logp
     assert old_logp is not None  # as `fixed_logprobs` promises
     aggregation = options.aggregation
-    weights: jax.Array | float = 1.0
+    counted: jax.Array | float = 1.0
+    if batch.experience.weights is not None:
+        counted = batch.experience.weights[..., None]
+    weights = counted
     if options.sampler_cap is not None:
-        weights = sampler_weights(old_logp, sampled, mask, options.sampler_cap)
+        weights *= sampler_weights(old_logp, sampled, mask, options.sampler_cap)
     terms = policy_loss(
         found.logprobs,
         old_logp,
@@ -317,7 +335,12 @@ def policy_terms(
     weight = options.entropy_weight
     terms = terms.add(
         entropy_bonus(
-            entropy, mask, coefficient=weight, aggregation=aggregation, denominators=counts
+            entropy,
+            mask,
+            coefficient=weight,
+            weights=counted,
+            aggregation=aggregation,
+            denominators=counts,
         )
     )
     if options.kl_weight and options.kl_placement == "loss":
@@ -329,6 +352,7 @@ def policy_terms(
                 mask,
                 kind=options.kl_kind,
                 coefficient=options.kl_weight,
+                weights=counted,
                 aggregation=aggregation,
                 denominators=counts,
             )

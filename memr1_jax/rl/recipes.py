@@ -45,8 +45,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # Parts of a method that do not exist here.
 ABSENT = {
-    "dapo": "sampling again until no group is flat (flat groups are left out instead), and the soft"
-    " penalty of overlong responses",
+    "dapo": "sampling again until no group is flat (flat groups are left out instead, see also"
+    " --oversample), and the soft penalty of overlong responses",
 }
 
 

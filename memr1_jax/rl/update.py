@@ -10,9 +10,9 @@ import optax
 from flax import struct
 
 from memr1_jax.models.decoder import Block, Decoder
-from memr1_jax.options import option
+from memr1_jax.options import at_least, between, option
 from memr1_jax.rl.advantages import ADVANTAGES, group_advantages, informative_groups
-from memr1_jax.rl.means import Mean, masked_mean
+from memr1_jax.rl.means import Mean, masked_mean, weighted_mean
 from memr1_jax.rl.minibatches import run_mini_batches
 from memr1_jax.rl.policy import (
     Complete,
@@ -38,8 +38,8 @@ class GRPOOptions(PolicyOptions):
     """Set what group relative policy optimisation and its relatives have alone.
 
     `drop_flat_groups` leaves prompts whose samples all scored the same out of every term and of its
-    denominators: DAPO's dynamic sampling (arXiv 2503.14476) without sampling again, so that shapes
-    stay.
+    denominators: DAPO's dynamic sampling (arXiv 2503.14476) without sampling again. `oversample`
+    samples more prompts at once and keeps the most informative: the same in fixed shapes.
     """
 
     advantage: str = option(
@@ -49,6 +49,24 @@ class GRPOOptions(PolicyOptions):
         tuple(ADVANTAGES),
     )
     drop_flat_groups: bool = option(False, "Leave groups of equal rewards out of the loss.")
+    oversample: int = option(
+        1,
+        "Prompts that are rolled out for each one that is learned from, in parts of --batch: those"
+        " whose samples' rewards differ most are kept.",
+        within=at_least(1),
+    )
+    flat_odds: float = option(
+        1.0,
+        "Odds of a prompt to be drawn again whose samples all earned the same when it was last"
+        " drawn, compared with another; 1: epochs of shuffled prompts.",
+        within=between(0.001, 1),
+    )
+    stratified: bool = option(
+        False,
+        "Let the samples of a manager's group begin with ADD, UPDATE, DELETE and NONE in turn, each"
+        " weighted by the policy's probability of that operation. Needs --constrained and a --group"
+        " that 4 divides.",
+    )
 
     def __post_init__(self):
         """Refuses names that mean nothing; raises ValueError."""
@@ -76,6 +94,18 @@ class TrainState:
     def rollout_key(self) -> jax.Array:
         """Returns the key of this step's rollout."""
         return jax.random.fold_in(named_key(self.key, "rollout"), self.step)
+
+
+@struct.dataclass
+class WeighedState(TrainState):
+    """`TrainState` with the odds `[rows]` of each prompt of the data to be drawn."""
+
+    odds: jax.Array
+
+
+def weigh_prompts(state: TrainState, rows: int) -> WeighedState:
+    """Adds equal odds of `rows` prompts to a state."""
+    return WeighedState(state.params, state.opt_state, state.step, state.key, jnp.ones(rows))
 
 
 def create_state(
@@ -150,7 +180,8 @@ def update(
         algorithm, statistics, complete(state.params), reference, experience
     )
     rewards, valid = returns(experience.trajectories, experience.rewards, experience.valid)
-    informative = informative_groups(rewards)
+    weights = experience.weights
+    informative = informative_groups(rewards, weights)
     mask = response_mask(experience, algorithm.mask_truncated)
     if algorithm.drop_flat_groups:
         kept = jnp.broadcast_to(informative[:, None], rewards.shape)
@@ -175,7 +206,7 @@ def update(
         mini_batches=algorithm.mini_batches,
     )
     metrics |= penalty_metrics | {
-        "reward": masked_mean(rewards, valid[:, None]),
+        "reward": weighted_mean(rewards, valid[:, None], weights),
         "informative_groups": masked_mean(informative, valid),
     }
     after = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
@@ -197,4 +228,5 @@ def sample_advantages(
     """
     rewards, _ = returns(experience.trajectories, experience.rewards, experience.valid)
     penalties, metrics = group_penalties(algorithm, experience, old_logp, ref_logp)
-    return group_advantages(rewards, algorithm.advantage, penalties), metrics
+    weights = experience.weights
+    return group_advantages(rewards, algorithm.advantage, penalties, weights), metrics

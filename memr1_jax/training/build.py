@@ -106,6 +106,8 @@ class Learner:
     algorithm: Any
     create_state: Callable[[dict, int, int], TrainState]
     make_step: Callable[[Policy], Callable]
+    oversample: int = 1  # see `GRPOOptions`
+    flat_odds: float = 1.0
 
 
 def build_learner(options: ExperimentConfig, agent: str) -> Learner:
@@ -144,7 +146,8 @@ def _optimizer(options, agent):
 
 
 def _grpo(options, agent):
-    return _sampling_learner(options.policy, update, options, agent)
+    learner, policy = _sampling_learner(options.policy, update, options, agent), options.policy
+    return dataclasses.replace(learner, oversample=policy.oversample, flat_odds=policy.flat_odds)
 
 
 def _best_of_n(options, agent):

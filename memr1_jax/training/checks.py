@@ -10,6 +10,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.lora import parse_targets
 from memr1_jax.options import check
 from memr1_jax.parallel.mesh import parse_mesh
+from memr1_jax.text.events import Event
 from memr1_jax.training.config import ExperimentConfig
 
 
@@ -29,6 +30,8 @@ def check_options(options: Any) -> None:
         parse_targets(options.lora_targets)
     _check_horizon(options)
     _check_reward(options)
+    _check_stratified(options)
+    _check_resampling(options)
     _check_rollout_weights(options)
     if policy.demonstration_weight and options.algorithm not in ("grpo", "ppo"):
         raise UserError(
@@ -74,6 +77,39 @@ def _check_reward(options: ExperimentConfig) -> None:
         raise UserError(
             f"--silent_turns={options.silent_turns} adds turns that no question is linked to, so"
             " nothing would judge them. Give --retention_questions=2 or more too."
+        )
+
+
+def _check_stratified(options: ExperimentConfig) -> None:
+    policy = options.policy
+    if not policy.stratified or options.agent == "answer":
+        return
+    if options.algorithm != "grpo" or options.horizon.episodic:
+        raise UserError(
+            "--stratified weighs the samples of one turn in a group: it goes with --algorithm=grpo"
+            " and --horizon=one_step alone."
+        )
+    if not options.constrained or policy.group % len(Event):
+        raise UserError(
+            f"--stratified begins each sample of a group with one of {len(Event)} operations: it"
+            f" needs --constrained, and a --group that {len(Event)} divides, not {policy.group}."
+        )
+
+
+def _check_resampling(options: ExperimentConfig) -> None:
+    policy = options.policy
+    if policy.oversample == 1 and policy.flat_odds == 1:
+        return
+    if options.algorithm != "grpo" or (options.horizon.episodic and options.agent != "answer"):
+        raise UserError(
+            f"--oversample={policy.oversample} and --flat_odds={policy.flat_odds} choose among"
+            " groups of single turns or questions: they go with --algorithm=grpo and"
+            " --horizon=one_step alone."
+        )
+    if policy.flat_odds < 1 and (options.curriculum or len(data_sources(options)) > 1):
+        raise UserError(
+            f"--flat_odds={policy.flat_odds} draws the prompts of a batch by its own odds, as do a"
+            " mixture in --data and --curriculum. Use one of them."
         )
 
 

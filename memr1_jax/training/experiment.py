@@ -39,6 +39,7 @@ from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
+from memr1_jax.rl.update import weigh_prompts
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
@@ -158,8 +159,10 @@ class Experiment:
             if waits or not self._steps(agent) or (options.lora_rank and agent != agents[0]):
                 continue
             learner, model = self.learners[agent], self.models.of(agent)
+            if learner.flat_odds < 1:  # odds of prompts are part of the state
+                continue
             data = self._made[agent] = self._data(agent)
-            rows = np.zeros(options.batch, np.int32)
+            rows = np.zeros(options.batch * learner.oversample, np.int32)
             self._ahead.start(
                 agent,
                 learner.make_step(make_policy(options, self.pair, self.models, agent)),
@@ -175,7 +178,7 @@ class Experiment:
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
-        steps = self._steps(agent)
+        steps, learner = self._steps(agent), self.learners[agent]
         data = self._made.pop(agent) if agent in self._made else self._data(agent)
         parts = parts_by_step(options, self.train_dialogues, data)
         stage = Stage(
@@ -185,6 +188,7 @@ class Experiment:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
+            oversample=learner.oversample,
             max_skipped=options.max_skipped,
             patience=options.patience,
             identity={
@@ -197,8 +201,9 @@ class Experiment:
         )
         policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
-        learner = self.learners[agent]
         state = initial_state(options, learner, agent, model, self.mesh)
+        if learner.flat_odds < 1:
+            state = weigh_prompts(state, data.rows)
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = self._ahead.take(agent, learner.make_step(policy)), jnp.asarray

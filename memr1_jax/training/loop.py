@@ -17,13 +17,14 @@ from memr1_jax.data.mixtures import Part, dealt, mixed_rows
 from memr1_jax.errors import UserError
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.rl.means import Mean
-from memr1_jax.rl.update import TrainState
+from memr1_jax.rl.update import TrainState, WeighedState
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics, records_of
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
+from memr1_jax.training.resampling import drawn_rows
 
 _NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
 _TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
@@ -43,8 +44,9 @@ class Stage:
     checkpoint_every: int
     samples_every: int
     identity: dict[str, Any]
-    patience: int = 0  # so many validations without a better one do too; 0: none do
+    oversample: int = 1  # prompts rolled out for each one of the batch
     max_skipped: int = 3  # so many steps in a row without a finite gradient stop the training
+    patience: int = 0  # so many validations without a better one do too; 0: none do
 
 
 def batch_rows(
@@ -59,6 +61,17 @@ def batch_rows(
         return mixed_rows(seed, step, parts, batch, agent)
     wanted = range(step * batch, (step + 1) * batch)
     return dealt(rows, wanted, lambda epoch: run_generator(seed, agent, "order", part=epoch))
+
+
+def next_rows(
+    stage: Stage, step: int, rows: int, state: TrainState, parts: Sequence[Part] = ()
+) -> np.ndarray:
+    """Picks the rows that are rolled out at `step`: in turn, or by the odds that a state keeps."""
+    count = stage.batch * stage.oversample
+    if isinstance(state, WeighedState):
+        odds = np.asarray(jax.device_get(state.odds))
+        return drawn_rows(stage.seed, step, odds, count, stage.agent)
+    return batch_rows(stage.seed, step, rows, count, stage.agent, parts)
 
 
 def train(
@@ -104,7 +117,7 @@ def train(
       Preempted: `stop` said so; the state is saved.
     """
     start = int(state.step)
-    valid = put(np.ones(stage.batch, bool))
+    valid = put(np.ones(stage.batch * stage.oversample, bool))
     samples = folder / "samples" / stage.agent
     scores, skipped = [], 0
     history = _validations(folder, stage.agent, start) if stage.patience else []
@@ -124,8 +137,7 @@ def train(
                     print(_patient(stage, step, history))
                 break
             began = time.perf_counter()
-            order = (stage.seed, step, rows, stage.batch, stage.agent, parts(step))
-            picked = put(batch_rows(*order))
+            picked = put(next_rows(stage, step, rows, state, parts(step)))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             _say_skipped(stage, step + 1, values)

@@ -46,7 +46,8 @@ from memr1_jax.models.lora import join
 from memr1_jax.models.sampler import Samples, Sampling, rollout_weights
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.means import Mean, masked_mean
-from memr1_jax.rl.update import Experience, TrainState
+from memr1_jax.rl.update import Experience, TrainState, WeighedState
+from memr1_jax.training.resampling import most_informative, remembered, rollout_in_parts
 
 
 @struct.dataclass
@@ -128,8 +129,10 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
     options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
     `[B]` marks padding. The state is donated. Samples and demonstrations of a step depend on the
     state's key and step alone, so that a resumed run draws what the uninterrupted one would have
-    drawn.
+    drawn. With `oversample` K there are K times as many rows as are learned from, see
+    `training/resampling.py`.
     """
+    oversample = getattr(algorithm, "oversample", 1)
 
     def train_step(
         state: TrainState,
@@ -139,20 +142,35 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
         rows: jax.Array,
         valid: jax.Array,
     ):
-        batch = data.select(rows, valid)
-        rollout = policy.rollout(
-            state.params,
-            frozen,
-            tools,
-            batch,
-            state.rollout_key(),
-            Sampling.create(algorithm.temperature),
-            group=algorithm.group,
-        )
+        drawn = {}
+        if isinstance(policy.agent, MemoryManager) and getattr(algorithm, "stratified", False):
+            drawn["stratified"] = True
+
+        def rollout_of(rows, valid, key):
+            return policy.rollout(
+                state.params,
+                frozen,
+                tools,
+                data.select(rows, valid),
+                key,
+                Sampling.create(algorithm.temperature),
+                group=algorithm.group,
+                **drawn,
+            )
+
+        if oversample == 1:
+            rollout = whole = rollout_of(rows, valid, state.rollout_key())
+        else:
+            batch = len(rows) // oversample
+            whole = rollout_in_parts(rollout_of, rows, valid, state.rollout_key(), batch)
+            rollout = most_informative(whole, batch)
+        if isinstance(state, WeighedState):
+            odds = remembered(state.odds, rows, valid, whole, algorithm.flat_odds)
+            state = state.replace(odds=odds)
         shown = {}
         if isinstance(data, WithDemonstrations):
-            drawn = data.draw(state.demonstration_key(), len(rollout.valid))
-            found = demonstrate(policy.agent, tools, *drawn)
+            picked = data.draw(state.demonstration_key(), len(rollout.valid))
+            found = demonstrate(policy.agent, tools, *picked)
             shown["demonstrations"] = experience_of(found)
         complete = functools.partial(policy.complete, frozen)
         reference = None if frozen.reference is None else complete(frozen.reference)
@@ -251,4 +269,5 @@ def experience_of(rollout: Rollout) -> Experience:
         shown=rollout.shown,
         trajectories=rollout.trajectories,
         costs=rollout.costs,
+        weights=rollout.weights,
     )

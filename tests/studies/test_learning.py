@@ -160,3 +160,14 @@ def test_dialogues_of_the_nano_model_say_when(tmp_path):
         for note, _ in told
     ]
     assert notes and not any("yesterday" in note or "last year" in note for note in notes)
+
+
+def test_a_flag_file_changes_every_run_but_for_what_the_study_sets(tmp_path):
+    file = tmp_path / "recipe.flags"
+    file.write_text("--reward=recall:1\n--group=4\n--model=else\n--data=synthetic\n--seed=3\n")
+    plain, changed = (
+        flag_values(run_options(LearningConfig(flags=flags), tmp_path, "grpo", 7))
+        for flags in ("", str(file))
+    )
+    differing = {name: changed[name] for name in plain if plain[name] != changed[name]}
+    assert differing == {"reward": "recall:1", "group": 4}
