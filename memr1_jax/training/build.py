@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.extractor_rollout import FrozenManager
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
@@ -25,6 +26,7 @@ from memr1_jax.rl.update import TrainState, create_optimizer, create_state, upda
 from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig, LoRAConfig
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
+from memr1_jax.training.told_facts import extractor_of
 
 
 def lora_of(options: LoRAConfig) -> LoRA | None:
@@ -54,14 +56,18 @@ def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
 
 
 def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
-    """Makes the static part of the train step of "manager" or "answer"."""
+    """Makes the static part of the train step of "manager", "answer" or "extractor"."""
     lora = lora_of(options)
     manager = agent == "manager"
+    agents = {"manager": pair.manager, "answer": pair.answerer}
     return Policy(
-        agent=pair.manager if manager else pair.answerer,
+        agent=agents[agent] if agent in agents else extractor_of(options, models.manager),
         decoder=models.of(agent).decoder,
         answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
-        if manager
+        if agent != "answer"
+        else None,
+        manager=FrozenManager(pair.manager, models.manager.decoder)
+        if agent == "extractor"
         else None,
         reward=options.reward,
         judge=pair.judge,
@@ -81,9 +87,10 @@ def make_frozen(
         """Returns another role's parameters, whole where its base model is not that of `model`."""
         return params if other is model else network(options, other, params)
 
-    answerer = judge = None
-    if agent == "manager" and options.algorithm != "sft":  # demonstrations are not judged
+    answerer = judge = manager = None
+    if agent != "answer" and options.algorithm != "sft":  # demonstrations are not judged
         answerer = seen_from(models.answerer, answer_params)
+        manager = untrained(options, model) if agent == "extractor" else None
     if models.judge is not None:
         judge = seen_from(models.judge, untrained(options, models.judge))
     uses_reference = options.policy.kl_weight and options.algorithm in ("grpo", "ppo")
@@ -92,6 +99,7 @@ def make_frozen(
         answerer=answerer,
         backbone=model.params if options.lora_rank else None,
         judge=judge,
+        manager=manager,
     )
 
 
@@ -111,7 +119,7 @@ class Learner:
 
 
 def build_learner(options: ExperimentConfig, agent: str) -> Learner:
-    """Builds what `options.algorithm` names for "manager" or "answer".
+    """Builds what `options.algorithm` names for "manager", "answer" or "extractor".
 
     Raises:
       UserError: there is no such algorithm.
@@ -131,7 +139,7 @@ def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False)
     names = ("critic_warmup_steps", "critic_warmup_ratio")
     names = names if critic else ("warmup_steps", "warmup_ratio")
     steps, ratio = (getattr(options, name) for name in names)
-    updates = options.manager_steps if agent == "manager" else options.answer_steps
+    updates = getattr(options, f"{agent}_steps")
     return steps or round(ratio * updates * options.policy.epochs * options.policy.mini_batches)
 
 

@@ -114,6 +114,13 @@ def _check_resampling(options: ExperimentConfig) -> None:
 
 
 def _check_facts(options: ExperimentConfig) -> None:
+    if options.agent == "extractor":
+        if options.horizon.episodic:
+            raise UserError(
+                f"--horizon={options.horizon.scheme} is for the Memory Manager, but"
+                " --agent=extractor. Leave --horizon out."
+            )
+        return
     facts, banks = options.extraction.facts, options.training_banks
     demonstrated = options.algorithm == "sft" or options.policy.demonstration_weight
     if facts == "noted" or not (banks == "gold" or demonstrated and options.agent != "answer"):

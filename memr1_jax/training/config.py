@@ -58,7 +58,12 @@ class OptimizerConfig:
     """Set which agent learns, how, for how long and how fast."""
 
     algorithm: str = option("grpo", "How the agents learn.", ALGORITHMS)
-    agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
+    agent: str = option(
+        "both",
+        "Which agent learns: the Memory Manager, the Answer Agent, both of them, or the fact"
+        " extractor, rewarded by what the other two make of its facts.",
+        ("manager", "answer", "both", "extractor"),
+    )
     first: str = option(
         "manager",
         "With both agents: which one learns first; the other is frozen and learns afterwards.",
@@ -72,6 +77,7 @@ class OptimizerConfig:
     )
     manager_steps: int = option(100, "Updates of the Memory Manager.", within=at_least(0))
     answer_steps: int = option(100, "Updates of the Answer Agent.", within=at_least(0))
+    extractor_steps: int = option(100, "Updates of the fact extractor.", within=at_least(0))
     batch: int = option(128, "Prompts in a batch.", within=at_least(1))
     rollout_weights: str = option(
         "same",
