@@ -16,6 +16,7 @@ COMMANDS = {
     "experiments.make_nano_agents": "NanoAgentsConfig",
     "experiments.report": "OutputConfig",
     "experiments.retrieval_recall": "RecallConfig",
+    "experiments.wording_variety": "VarietyConfig",
     "tpu_scripts.aot_compile": "AotConfig",
     "tpu_scripts.tpu_fit": "TPUFitConfig",
 }

@@ -21,7 +21,16 @@ from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.rollout import answer_prompts, manager_prompts
 from memr1_jax.agents.targets import Written, compact_response, distilled_answer, full_response
 from memr1_jax.agents.tools import Tools
-from memr1_jax.data.batches import AnswerBatch, AnswerData, ManagerBatch, ManagerData, row_batches
+from memr1_jax.data.augment import NO_COPIES, AugmentOptions, alter_banks, repeats_any
+from memr1_jax.data.batches import (
+    AnswerBatch,
+    AnswerData,
+    EpisodeBatch,
+    EpisodeData,
+    ManagerBatch,
+    ManagerData,
+    row_batches,
+)
 from memr1_jax.data.encode import Encoder, encode_answer_data, encode_manager_data
 from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question
@@ -68,6 +77,35 @@ class Demonstrations:
         return self.data.select(self.row[rows], valid), response
 
 
+@struct.dataclass
+class WithDemonstrations:
+    """An agent's data, and demonstrations from which it learns by the same steps."""
+
+    data: AnswerData | ManagerData | EpisodeData
+    demonstrations: Demonstrations
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the data."""
+        return self.data.rows
+
+    @property
+    def conversation(self) -> jax.Array:
+        """Places `[rows]` of the conversations of the data's rows."""
+        return self.data.conversation
+
+    def select(
+        self, rows: jax.Array, valid: jax.Array
+    ) -> AnswerBatch | ManagerBatch | EpisodeBatch:
+        """Picks the batch of rows of the data; see there."""
+        return self.data.select(rows, valid)
+
+    def draw(self, key: jax.Array, count: int) -> tuple[AnswerBatch | ManagerBatch, Block]:
+        """Draws `count` demonstrations by chance."""
+        rows = jax.random.randint(key, (count,), 0, self.demonstrations.rows)
+        return self.demonstrations.select(rows, jnp.ones(count, bool))
+
+
 def manager_demonstrations(
     manager: MemoryManager,
     tools: Tools,
@@ -78,6 +116,7 @@ def manager_demonstrations(
     window: int | None = None,
     corrupt: float = 0.0,
     seed: int = 0,
+    augment: AugmentOptions = NO_COPIES,
 ) -> tuple[Demonstrations, dict[str, int]]:
     """Writes the gold operations of every turn that brings facts, in the prompt's schema.
 
@@ -96,6 +135,7 @@ def manager_demonstrations(
         something to learn: NONE in place of ADD, and ADD of the fact in place of UPDATE,
         DELETE and NONE. Drawn for each fact by itself, from the seed, conversation and fact alone.
       seed: of these draws.
+      augment: what the banks of altered copies lack.
 
     Returns:
       Demonstrations, and how often something was changed or left out, by what it was.
@@ -105,9 +145,13 @@ def manager_demonstrations(
     """
     check_demonstrable(conversations)
     lessons = [
-        (conversation, *lesson)
+        (
+            conversation,
+            alter_banks(turn, conversation, augment, seed, repeats_any(operations)),
+            operations,
+        )
         for conversation in conversations
-        for lesson in _gold_turns(conversation, encoder.sizes.facts, window)
+        for turn, operations in _gold_turns(conversation, encoder.sizes.facts, window)
     ]
     data = encode_manager_data(encoder, conversations, [turn for _, turn, _ in lessons])
     data = data.replace(asked=np.zeros_like(data.asked))

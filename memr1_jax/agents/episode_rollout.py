@@ -16,6 +16,7 @@ R response length, M slots of a bank, n questions of a turn, N questions at the 
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from memr1_jax.data.episodes import STARTS
 from memr1_jax.memory.bank import MemoryBank, bank_size
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.sampler import Sampling
-from memr1_jax.options import at_least, option
+from memr1_jax.options import at_least, between, option
 from memr1_jax.rl.means import masked_mean, masked_means
 from memr1_jax.rl.trajectories import Trajectories
 from memr1_jax.run.streams import named_key
@@ -82,6 +83,13 @@ class HorizonOptions:
         TRUNKS,
     )
 
+    branch_share: float = option(
+        1.0,
+        "Branches: share of an episode's turns where samples are compared, others in every step;"
+        " elsewhere the trunk takes one sample, which is cheaper and teaches nothing.",
+        within=between(0.01, 1),
+    )
+
     def __post_init__(self):
         """Refuses unknown names."""
         if self.scheme not in HORIZONS or self.trunk not in TRUNKS:
@@ -91,6 +99,12 @@ class HorizonOptions:
     def episodic(self) -> bool:
         """Says whether the manager learns from whole episodes."""
         return self.scheme != "one_step"
+
+    def compared(self, turns: int) -> int:
+        """Counts the turns of an episode of `turns` turns that become rows of an update."""
+        if self.scheme != "branches":
+            return turns
+        return math.ceil(self.branch_share * turns - 1e-9)
 
 
 @struct.dataclass
@@ -130,13 +144,14 @@ def episode_rollout(
     `manager_rollout`.
     """
 
-    def edit(turn: ManagerBatch, index: jax.Array, group: int) -> Edits:
-        rows = (*turn.valid.shape, group)
-        count = rows[0] * rows[1]
+    def edit(turn: ManagerBatch, index: jax.Array, group: int, of: int = 0) -> Edits:
+        """Samples `group` edits, which are the first ones of a group of `of`."""
+        episodes, of = turn.valid.shape[0], of or group
+        first = (index * episodes + jnp.arange(episodes)) * of
         return sample_edits(
             *(manager, decoder, params, tools, turn, key, sampling),
             group=group,
-            row_ids=index * count + jnp.arange(count).reshape(rows),
+            row_ids=first[:, None] + jnp.arange(group),
         )
 
     def ask(
@@ -192,7 +207,7 @@ def _trajectories(edit, ask, reward, batch, group):
 
 
 def _branches(horizon, edit, ask, reward, batch, group, key):
-    """Runs a trunk of each episode, and G branches of it at every turn."""
+    """Runs a trunk of each episode, and G branches of it at every turn or at a share of them."""
     turns = jnp.arange(batch.turns.present.shape[1])
     last = jnp.max(jnp.where(batch.turns.present, turns, -1), axis=1)
 
@@ -227,12 +242,48 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
         seen = (edits.prompt, edits.samples, rewards, judged, edits.prompts.shown)
         return _go_on(banks, now, edited), (seen, chosen, metrics)
 
-    banks, (seen, chosen, metrics) = jax.lax.scan(turn, batch.banks, _over_turns(batch.turns))
+    def trunk(banks, item):
+        index, here = item
+        now = _at_turn(batch, banks, here)
+        edits = edit(now, index, 1, group)
+        return _go_on(banks, now, jax.tree.map(lambda x: x[:, 0], edits.banks))
+
+    items = _over_turns(batch.turns)
+    compared = _compared_turns(horizon, len(turns), key)
+    if compared is None:
+        banks, (seen, chosen, metrics) = jax.lax.scan(turn, batch.banks, items)
+    else:
+        here = jnp.zeros(len(turns), bool).at[compared].set(True)
+        step = _at_some(turn, trunk)
+        banks, (seen, chosen, metrics) = jax.lax.scan(step, batch.banks, (here, items))
+        seen = jax.tree.map(lambda x: x[compared], seen)
     memories = jnp.stack([bank_size(bank) for bank in banks], axis=-1)
     metrics = _sum_over_turns(metrics)
     metrics["final_bank_size"] = masked_mean(memories, batch.valid[:, None])
     rollout = Rollout(*_flat(_by_episode(seen)), metrics)
     return Unrolled(rollout, banks, chosen.swapaxes(0, 1))
+
+
+def _compared_turns(horizon: HorizonOptions, turns: int, key: jax.Array) -> jax.Array | None:
+    """Draws the turns where branches are compared, in order; None for all of them."""
+    count = horizon.compared(turns)
+    if count == turns:
+        return None
+    return jnp.sort(jax.random.permutation(named_key(key, "compared"), turns)[:count])
+
+
+def _at_some(turn, trunk):
+    """Makes the step of a scan that runs `turn` where its item says so, and else only `trunk`."""
+
+    def step(banks, item):
+        here, item = item
+        _, shapes = jax.eval_shape(turn, banks, item)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(
+            here, turn, lambda banks, item: (trunk(banks, item), nothing), banks, item
+        )
+
+    return step
 
 
 def choose_branch(trunk: str, rewards: jax.Array, key: jax.Array) -> jax.Array:

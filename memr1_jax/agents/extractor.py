@@ -8,14 +8,48 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 from flax import struct
 
-from memr1_jax.agents.templates import Template, fill, single
+from memr1_jax.agents.templates import Template, fill, load_template, single
+from memr1_jax.data.batches import row_batches
+from memr1_jax.data.encode import Encoder
+from memr1_jax.data.own_dialogues import turns_as_facts
+from memr1_jax.data.types import Conversation, Fact
+from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Decoder
+from memr1_jax.models.loading import Model
 from memr1_jax.models.sampler import Samples, generate, greedy_sampling, rollout_weights
+from memr1_jax.options import at_least, option
+from memr1_jax.text.plain import one_line
 
 NOTHING = "NONE"
 _MARK = "- "
+_BATCH = 32  # turns that are read together
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractorOptions:
+    """Choose what the manager is told of a turn, and set the model that extracts it."""
+
+    facts: str = option(
+        "noted",
+        "What the manager is told of a turn: the facts that the data note, the turn as it stands,"
+        " or what the manager's model extracts from it before training.",
+        ("noted", "turns", "extracted"),
+    )
+    prompt: str = option(
+        "",
+        "Prompt file facts_<name>.txt, or the path of one's own; empty: of the manager's size.",
+        flag="facts_prompt",
+    )
+    turn_width: int = option(128, "Tokens of a turn that the extractor reads.", within=at_least(1))
+    response_length: int = option(
+        128,
+        "Tokens that the extractor writes at most.",
+        within=at_least(1),
+        flag="facts_response_length",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +70,31 @@ class TurnText:
     speaker: tuple[jax.Array, jax.Array]
     time: tuple[jax.Array, jax.Array]
     turn: tuple[jax.Array, jax.Array]
+
+
+def create_extractor(
+    model: Model,
+    manager_prompt: str,
+    max_prompt_length: int,
+    response_length: int,
+    *,
+    prompt: str = "",
+    turn_width: int = 64,
+) -> FactExtractor:
+    """Makes the extractor of a manager's model; its prompt is by default of the manager's size.
+
+    Raises:
+      UserError: the prompt leaves no room for a turn.
+    """
+    by_size = "compact_nano" if manager_prompt == "compact_nano" else "compact"
+    template = load_template(prompt or by_size, model.tokenizer, role="facts")
+    room = max_prompt_length - len(template.instruction)
+    if room < turn_width:
+        raise UserError(
+            f"--max_prompt_length={max_prompt_length} is too short: the prompt {template.name} has"
+            f" {len(template.instruction)} tokens of instruction, and a turn up to {turn_width}."
+        )
+    return FactExtractor(template, room, response_length, model.stop_tokens, turn_width)
 
 
 def extractor_prompts(extractor: FactExtractor, turns: TurnText) -> Block:
@@ -70,6 +129,64 @@ def make_extract(extractor: FactExtractor, decoder: Decoder) -> Callable[..., Sa
         return jax.tree.map(lambda x: x[:, 0], samples)
 
     return jax.jit(extract)
+
+
+def turn_rows(encoder: Encoder, turns: Sequence[tuple[str, str, str]], width: int) -> TurnText:
+    """Encodes turns `(speaker, time, text)` as rows `[B, W]`."""
+    columns = zip(*((s, t, one_line(text)) for s, t, text in turns), strict=True)
+    return TurnText(*(encoder.rows(column, width) for column in columns))
+
+
+def with_extracted_facts(
+    extractor: FactExtractor,
+    model: Model,
+    params: dict,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    on_turn: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Conversation], dict[str, int]]:
+    """Replaces what the data note by what the model extracts from every turn, greedily.
+
+    Gold operations name the noted facts and so are left out.
+
+    Returns:
+      The conversations, and the numbers of turns, of facts, and of turns that were `unread`.
+    """
+    extract = make_extract(extractor, model.decoder)
+    turns = [
+        (place, session.number, turn, (turn.speaker, session.time_of(turn), turn.content))
+        for place, conversation in enumerate(conversations)
+        for session in conversation.sessions
+        for turn in session.turns
+    ]
+    facts: list[list[Fact]] = [[] for _ in conversations]
+    counts = {"turns": len(turns), "facts": 0, "unread": 0}
+    for rows, valid in row_batches(len(turns), _BATCH):
+        part = [turns[row] for row in rows]
+        encoded = turn_rows(encoder, [said for *_, said in part], extractor.turn_width)
+        samples = jax.device_get(extract(params, encoded, valid))
+        for row in np.flatnonzero(valid):
+            place, session, turn, _ = part[row]
+            tokens = samples.tokens[row, : samples.length[row]]
+            found = read_facts(model.tokenizer.decode(tokens, skip_special_tokens=True))
+            counts["unread"] += found is None
+            counts["facts"] += len(found or ())
+            facts[place] += [
+                Fact(turn.speaker, text, session, (turn.dia_id,)) for text in found or ()
+            ]
+        on_turn(min(int(rows[0]) + _BATCH, len(turns)), len(turns))
+    return [
+        dataclasses.replace(conversation, facts=tuple(noted), operations=())
+        for conversation, noted in zip(conversations, facts, strict=True)
+    ], counts
+
+
+def without_notes(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Returns conversations whose turns stand for what the data note."""
+    return [
+        turns_as_facts(dataclasses.replace(conversation, facts=(), operations=()))
+        for conversation in conversations
+    ]
 
 
 def write_facts(facts: Sequence[str]) -> str:

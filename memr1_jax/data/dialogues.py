@@ -4,6 +4,8 @@ import dataclasses
 import warnings
 from pathlib import Path
 
+from memr1_jax.data.augment import AugmentOptions, with_copies
+from memr1_jax.data.curriculum import in_stages, parse_curriculum
 from memr1_jax.data.hub import one_file
 from memr1_jax.data.locomo import find_locomo, load_conversations, split
 from memr1_jax.data.mixtures import SOURCES, parse_mixture, parse_paths
@@ -11,8 +13,9 @@ from memr1_jax.data.msc import MSC, load_msc
 from memr1_jax.data.own_dialogues import load_own_dialogues, turns_as_facts
 from memr1_jax.data.own_turns import SESSION_GAP
 from memr1_jax.data.published import find
-from memr1_jax.data.synthetic import GENERATED, write_synthetic
+from memr1_jax.data.synthetic import GENERATED, generate_conversations, write_synthetic
 from memr1_jax.data.types import Conversation, Question
+from memr1_jax.data.wordings import WordingOptions
 from memr1_jax.errors import UserError
 from memr1_jax.options import at_least, between, option, with_options
 from memr1_jax.parallel.distributed import barrier, is_main
@@ -72,6 +75,13 @@ class DataConfig:
         'Share of generated dated facts that say "yesterday" instead of the date.',
         within=between(0, 1),
     )
+    curriculum: str = option(
+        "",
+        "Sessions of training dialogues that grow with the steps, as 8:40,16:40,32: the first 8 for"
+        " 40 steps, the first 16 for 40 more, then 32. Empty: whole dialogues at once.",
+    )
+    wording: WordingOptions = WordingOptions()
+    augment: AugmentOptions = AugmentOptions()
 
 
 def data_sources(options: DataConfig) -> dict[str, DataConfig]:
@@ -122,19 +132,30 @@ def _find(options: DataConfig, seed: int, folder: Path, again: bool) -> Path:
         if again or not path.exists():
             counts = {"train": options.synthetic_train, "validation": 0, "test": 0}
             counts[options.eval_split] = options.synthetic_eval
-            write_synthetic(
-                path,
-                seed,
-                **counts,
-                num_sessions=options.synthetic_sessions,
-                facts_per_session=options.synthetic_facts,
-                changes=options.synthetic_changes,
-                endings=options.synthetic_endings,
-                repeats=options.synthetic_repeats,
-                relative_dates=options.synthetic_relative_dates,
-            )
+            write_synthetic(path, seed, **counts, **_generator_options(options))
     barrier("dialogues")
     return path
+
+
+def _generator_options(options: DataConfig) -> dict[str, float]:
+    return {
+        "num_sessions": options.synthetic_sessions,
+        "facts_per_session": options.synthetic_facts,
+        "changes": options.synthetic_changes,
+        "endings": options.synthetic_endings,
+        "repeats": options.synthetic_repeats,
+        "relative_dates": options.synthetic_relative_dates,
+        **dataclasses.asdict(options.wording),
+    }
+
+
+def generated_dialogues(
+    options: DataConfig, seed: int, count: int, name: str
+) -> list[Conversation]:
+    """Generates dialogues as the options say, of a stream of their own that `name` begins."""
+    if not count:
+        return []
+    return generate_conversations(seed, count, split=name, **_generator_options(options))
 
 
 def load_dialogues(
@@ -143,13 +164,35 @@ def load_dialogues(
     """Loads training and evaluation conversations; generated ones are written to the run folder.
 
     Where dialogues note no facts, their turns stand for them. With `learn`, your own training
-    conversations keep only questions that have an answer: no reward teaches abstaining. In a
-    mixture each conversation names its data set.
+    conversations keep only questions that have an answer, as no reward teaches abstaining, and
+    training conversations come with their altered copies. In a mixture each conversation names its
+    data set.
 
     Raises:
       UserError: the data cannot be read, or, with `learn`, all training questions abstain.
     """
-    paths = find_dialogues(options, seed, folder)
+    train, evaluation = _load_all(options, find_dialogues(options, seed, folder), learn)
+    if not learn:
+        return train, evaluation
+    if stages := parse_curriculum(options.curriculum):
+        generated = "synthetic" in data_sources(options)
+        count = options.synthetic_train if generated else 0
+        lengths = [stage.sessions for stage in stages]
+        train = in_stages(
+            train,
+            {
+                sessions: generated_dialogues(
+                    with_options(options, synthetic_sessions=sessions), seed, count, "train"
+                )
+                for sessions in lengths
+            },
+        )
+    return with_copies(train, options.augment, seed), evaluation
+
+
+def _load_all(
+    options: DataConfig, paths: dict[str, Path], learn: bool
+) -> tuple[list[Conversation], list[Conversation]]:
     if len(paths) == 1:
         return _load(options, *paths.values(), learn)
     train, evaluation = [], []

@@ -88,18 +88,22 @@ def parse_paths(paths: str, sources: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def mixture_parts(weights: Mapping[str, float], sources: Sequence[str]) -> tuple[Part, ...]:
+def mixture_parts(
+    weights: Mapping[str, float], sources: Sequence[str], rows_of: np.ndarray | None = None
+) -> tuple[Part, ...]:
     """Divides rows into the parts of a mixture; those without a row or a weight have no share.
 
     Args:
       weights: by the name of each part.
       sources: the name of the part that each row belongs to.
+      rows_of: tells which rows there are to divide; None for all.
 
     Raises:
       UserError: no part with a weight has rows.
     """
     of_row = np.asarray(sources)
-    rows = {name: np.flatnonzero(of_row == name).astype(np.int32) for name in weights}
+    present = np.ones(len(of_row), bool) if rows_of is None else rows_of
+    rows = {name: np.flatnonzero(present & (of_row == name)).astype(np.int32) for name in weights}
     drawn = {name: weight for name, weight in weights.items() if weight and len(rows[name])}
     if not drawn:
         raise UserError(

@@ -12,6 +12,11 @@ from collections.abc import Callable
 from memr1_jax.data import phrases
 from memr1_jax.data.phrases import Kind
 
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(item.split()) for item in text.split("|"))
+
+
 NAMES = tuple(
     """Aaron Abigail Adam Agnes Ahmed Alan Alex Alice Amanda Amy Ana Andrea Andrew Anna Anne Anton
     Ben Beth Bill Bob Brian Carl Carla Caroline Cathy Charles Charlie Chen Chloe Chris Claire Dan
@@ -36,38 +41,36 @@ _TOWNS = tuple(
     Taipei Tallinn Tampere Tokyo Toronto Trieste Tunis Turin Uppsala Utrecht Valencia Vancouver
     Venice Vienna Vilnius Warsaw Wellington York Zagreb Zurich""".split()
 )
-_JOBS = tuple(
+_JOBS = _listed(
     """actor|analyst|artist|baker|barber|bookseller|builder|bus driver|butcher|chef|chemist|coach
     |consultant|dancer|data scientist|dentist|developer|doctor|editor|farmer|firefighter
     |fisherman|florist|geologist|historian|hairdresser|journalist|judge|lawyer|lecturer|librarian
     |locksmith|midwife|musician|nurse|optician|painter|pharmacist|physicist|pilot|plumber|poet
     |police officer|postman|potter|professor|programmer|psychologist|publisher|sailor
     |scientist|social worker|software engineer|soldier|statistician|surgeon|surveyor|tailor
-    |taxi driver|teacher|translator|tutor|vet|waiter|web designer|welder|writer""".replace(
-        "\n", ""
-    ).split("|")
+    |taxi driver|teacher|translator|tutor|vet|waiter|web designer|welder|writer"""
 )
-_DISHES = tuple(
+_DISHES = _listed(
     """sushi|ramen|paella|fish and chips|pad thai|falafel|hummus|lasagne|carbonara|pho|borscht
     |pierogi|goulash|tiramisu|chilli|dim sum|fried rice|shakshuka|kimchi|moussaka|ceviche|tacos
     |burritos|pancakes|waffles|cheesecake|roast chicken|meatballs|risotto|gnocchi|pizza|curry
-    |couscous|omelette|mashed potatoes|apple pie|tomato soup""".replace("\n", "").split("|")
+    |couscous|omelette|mashed potatoes|apple pie|tomato soup"""
 )
 _PETS = tuple(
     """Rex Bella Luna Max Charlie Milo Rocky Buddy Daisy Coco Toby Oscar Ruby Lola Molly Bailey Jack
     Lucy Simba Nala Felix Smokey Tiger Ginger Shadow Misty Pepper Biscuit Rusty Sandy Fluffy Socks
     Whiskers Snowy Fido Spot Bruno Zeus Apollo Loki""".split()
 )
-_ACTIVITIES = tuple(
+_ACTIVITIES = _listed(
     """yoga|running|swimming|chess|football|tennis|golf|hiking|climbing|painting|pottery|knitting
     |gardening|cooking|karate|judo|boxing|salsa|ballet|singing|piano|guitar|violin|drums
     |photography|birdwatching|sailing|surfing|skiing|cycling|baking|meditation|pilates|squash
-    |rowing|fencing|archery|table tennis|board games|poker""".replace("\n", "").split("|")
+    |rowing|fencing|archery|table tennis|board games|poker"""
 )
-_THINGS = tuple(
+_THINGS = _listed(
     """sofa|lamp|desk|bookshelf|rug|mirror|clock|painting|plant|bed|chair|table|fridge|oven|kettle
     |toaster|heater|bench|shelf|curtain|cushion|blanket|vase|piano|record player|television
-    |red chair|blue rug|green lamp|old clock""".replace("\n", "").split("|")
+    |red chair|blue rug|green lamp|old clock"""
 )
 _OPEN = {
     "home": _TOWNS,

@@ -9,7 +9,7 @@ import re
 import tempfile
 from typing import Any
 
-from memr1_jax.data import open_phrases, phrases
+from memr1_jax.data import open_phrases, phrases, wordings
 from memr1_jax.data.locomo import load_conversations
 from memr1_jax.data.phrases import Kind
 from memr1_jax.data.times import session_time
@@ -19,6 +19,13 @@ from memr1_jax.run.files import write_text_atomic
 
 # Of dialogues, sessions and facts that are generated: more do not fit into the memory of a machine.
 GENERATED = between(1, 100_000)
+
+_CHAT = {
+    "greeting": phrases.GREETINGS,
+    "reply": phrases.REPLIES,
+    "small_talk": phrases.SMALL_TALK,
+}
+_PASSING = Kind("remark", ("",), lambda rng: "", (), (), ())  # of no interest to a memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,9 @@ class _Rates:
     relative_dates: float
     small_talk: float
     open_words: float
+    wordings: float = 0.0
+    rephrased: float = 0.0
+    trivia: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +104,7 @@ def generate(
     small_talk: float = 0.5,
     split: str = "train",
     open_words: float = 0.0,
+    **more: float,
 ) -> list[dict]:
     """Returns conversations as records of LoCoMo's format with the extra key `gold_operations`.
 
@@ -114,9 +125,10 @@ def generate(
       split: train, validation or test; it begins the ids and is part of the seed.
       open_words: share of names and values from outside the closed lists of `phrases`, see
         `open_phrases`; above 0 there are more wordings too.
+      **more: `wordings`, `rephrased` and `trivia`, see `WordingOptions`.
     """
     rates = _Rates(
-        facts_per_session, changes, endings, repeats, relative_dates, small_talk, open_words
+        facts_per_session, changes, endings, repeats, relative_dates, small_talk, open_words, **more
     )
     identities = [f"{split}-{seed}-{index}" for index in range(num_conversations)]
     return [_record(identity, num_sessions, rates) for identity in identities]
@@ -172,6 +184,8 @@ def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
         story = _Story(open_phrases.two_names(rng, share), open_phrases.widened(share))
     else:
         story = _Story(tuple(rng.sample(phrases.NAMES, 2)), phrases.KINDS)
+    if rates.wordings:
+        story.kinds = wordings.richer(story.kinds)
     conversation = {"speaker_a": story.speakers[0], "speaker_b": story.speakers[1]}
     observation = {}
     time = datetime.datetime(2021, 1, 1) + datetime.timedelta(days=rng.randrange(3 * 365))
@@ -207,23 +221,33 @@ def _session(
         turns.append({"speaker": speaker, "dia_id": dia_id, "text": text})
         return dia_id
 
-    def chat(speaker: str, lines: tuple[str, ...]) -> None:
-        say(speaker, rng.choice(lines).format(other=story.other(speaker)))
+    def varied() -> bool:
+        return rates.wordings > 0 and rng.random() < rates.wordings
+
+    def chat(speaker: str, what: str) -> None:
+        other = story.other(speaker)
+        if varied():
+            say(speaker, wordings.sentence(rng, what, other=other))
+        else:
+            say(speaker, rng.choice(_CHAT[what]).format(other=other))
 
     opener = rng.choice(story.speakers)
-    chat(opener, phrases.GREETINGS)
-    chat(story.other(opener), phrases.GREETINGS)
+    chat(opener, "greeting")
+    chat(story.other(opener), "greeting")
     for _ in range(rates.facts):
         telling = _next_telling(rng, story, number, time, rates)
         if telling is None:
             break
         speaker = telling.entry.speaker
         if turns[-1]["speaker"] == speaker:
-            chat(story.other(speaker), phrases.SMALL_TALK)
-        _apply(story, telling, say(speaker, telling.said))
-        chat(story.other(speaker), phrases.REPLIES)
+            chat(story.other(speaker), "small_talk")
+        said = telling.said
+        if varied():
+            said = wordings.framed(rng, said, other=story.other(speaker))
+        _apply(story, telling, say(speaker, said))
+        chat(story.other(speaker), "reply")
         if rng.random() < rates.small_talk:
-            chat(speaker, phrases.SMALL_TALK)
+            chat(speaker, "small_talk")
     return turns
 
 
@@ -231,6 +255,10 @@ def _next_telling(
     rng: random.Random, story: _Story, session: int, time: datetime.datetime, rates: _Rates
 ) -> _Telling | None:
     """Chooses what is told next: a new fact unless chance and the story allow another; or None."""
+    if rates.trivia and rng.random() < rates.trivia:
+        speaker = rng.choice(story.speakers)
+        said, note = wordings.remark(rng, speaker)
+        return _Telling("NONE", said, note, _Entry(speaker, _PASSING, "", "", ("",) * 3, session))
     earlier = [entry for entry in story.live if entry.session < session]
     changeable = [entry for entry in earlier if entry.kind.changed]
     endable = [entry for entry in earlier if entry.kind.ended]
@@ -244,11 +272,19 @@ def _next_telling(
             said = entry.phrase(rng, entry.kind.ended)
             return _Telling("DELETE", said, entry.phrase(rng, entry.kind.ended_notes), entry, entry)
     elif chance < rates.changes + rates.endings + rates.repeats and earlier:
-        entry = rng.choice(earlier)
-        said = entry.phrase(rng, entry.kind.says, entry.date[1])
-        said = rng.choice(phrases.REPEATED).format(said=said)
-        return _Telling("NONE", said, entry.phrase(rng, entry.kind.notes, entry.date[1]), entry)
+        return _repeat(rng, story, rng.choice(earlier), rates)
     return _novelty(rng, story, session, time, rates)
+
+
+def _repeat(rng: random.Random, story: _Story, entry: _Entry, rates: _Rates) -> _Telling:
+    said = entry.phrase(rng, entry.kind.says, entry.date[1])
+    if rates.rephrased and rng.random() < rates.rephrased:
+        known = story.notes[entry.fact][1]
+        notes = (entry.phrase(rng, entry.kind.notes, entry.date[1]) for _ in range(20))
+        note = next((note for note in notes if note != known), known)
+        return _Telling("NONE", said, note, entry)
+    said = rng.choice(phrases.REPEATED).format(said=said)
+    return _Telling("NONE", said, entry.phrase(rng, entry.kind.notes, entry.date[1]), entry)
 
 
 def _novelty(
@@ -305,7 +341,7 @@ def _apply(story: _Story, telling: _Telling, dia_id: str) -> None:
     elif telling.event == "DELETE":
         story.live.remove(old)
         story.endings.append((old, dia_id))
-    else:
+    elif entry in story.live:
         repeated = dataclasses.replace(entry, turns=(*entry.turns, dia_id))
         story.live[story.live.index(entry)] = repeated
     story.operations.append(

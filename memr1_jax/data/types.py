@@ -140,6 +140,8 @@ class Conversation:
         assistant. Otherwise each speaker has a memory of their own.
       split: the part of the data set it belongs to, where the file itself says so.
       source: the data set it comes from, where a run mixes several.
+      copy: 0 for a conversation as it was read, else the number of an altered copy.
+      sessions_read: 0, or how many sessions the stage of a curriculum reads that it belongs to.
       notes: what the reader left out or changed, such as evidence that names no turn.
     """
 
@@ -152,6 +154,8 @@ class Conversation:
     one_bank: bool = False
     split: str = ""
     source: str = ""
+    copy: int = 0
+    sessions_read: int = 0
     notes: tuple[Note, ...] = dataclasses.field(default=(), compare=False)
 
     @property

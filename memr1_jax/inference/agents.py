@@ -19,7 +19,7 @@ import numpy as np
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import memories_shown
-from memr1_jax.agents.extractor import FactExtractor, TurnText, make_extract, read_facts
+from memr1_jax.agents.extractor import FactExtractor, make_extract, read_facts, turn_rows
 from memr1_jax.agents.ingest import make_ingest_turn
 from memr1_jax.arrays import on_host
 from memr1_jax.data.batches import AnswerData, Scene
@@ -218,10 +218,7 @@ class Agents:
         found = []
         for part in parts(said):
             encoder, width = self.pair.encoder, self._extractor.turn_width
-            columns = zip(
-                *((speaker, time, one_line(text)) for speaker, text, time in part), strict=True
-            )
-            rows = on_host(TurnText, *(encoder.rows(column, width) for column in columns))
+            rows = turn_rows(encoder, [(who, time, text) for who, text, time in part], width)
             rows = padded([jax.tree.map(lambda x, i=i: x[i], rows) for i in range(len(part))])
             active = np.arange(len(rows.turn[1])) < len(part)
             samples = jax.device_get(self._extract(self.models.manager.params, rows, active))

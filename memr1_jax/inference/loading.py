@@ -7,9 +7,8 @@ from typing import Any
 
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import FACTS, AgentSettings, read_settings
-from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
-from memr1_jax.agents.extractor import FactExtractor
-from memr1_jax.agents.templates import load_template
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
+from memr1_jax.agents.extractor import create_extractor
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
 from memr1_jax.models.hf.sources import SHIPPED, resolve_model
@@ -59,7 +58,10 @@ def load(
     models = load_models(chosen)
     background = [] if settings.embedder is not None else _background()
     pair = build_agent_pair(chosen, models, background, settings.embedder)
-    extractor = _extractor(chosen, models, pair) if facts == "extracted" else None
+    extractor = None
+    if facts == "extracted":
+        sizes = (chosen.max_prompt_length, chosen.manager_response_length)
+        extractor = create_extractor(models.manager, chosen.manager_prompt, *sizes)
     return Agents(chosen, models, pair, facts, extractor)
 
 
@@ -92,17 +94,6 @@ def _agent_of_run(run: Path, agent: str) -> Path:
             f"{run / RECORD} does not name the model of the {agent} agent, which the run did not"
             " train. Name the two model folders yourself."
         ) from error
-
-
-def _extractor(options: AgentConfig, models: Models, pair: AgentPair) -> FactExtractor:
-    name = "compact_nano" if options.manager_prompt == "compact_nano" else "compact"
-    template = load_template(name, models.manager.tokenizer, role="facts")
-    return FactExtractor(
-        template=template,
-        prompt_length=options.max_prompt_length - len(template.instruction),
-        response_length=options.manager_response_length,
-        stop_tokens=pair.manager.stop_tokens,
-    )
 
 
 def _background():

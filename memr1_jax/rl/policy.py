@@ -21,6 +21,7 @@ from memr1_jax.rl.losses import (
     RATIOS,
     Denominators,
     LossTerms,
+    aggregate,
     denominators,
     entropy_bonus,
     kl_loss,
@@ -103,6 +104,12 @@ class PolicyOptions(UpdateOptions):
         KL_PLACEMENTS,
     )
     entropy_weight: float = option(0.0, "Weight of the entropy bonus.", within=at_least(0))
+    demonstration_weight: float = option(
+        0.0,
+        "Weight of the negative log-likelihood of demonstrations, one a row of the update, in the"
+        " loss; 0: none. See agents/demonstrations.py.",
+        within=at_least(0),
+    )
     mask_truncated: bool = option(False, "Leave responses that were cut off out of the loss.")
 
     def __post_init__(self):
@@ -146,6 +153,7 @@ class PolicyBatch:
     `mask` `[B, G, R]`; `advantages` `[B, G, R]` or `[B, G, 1]`; `old_logp` `[B, G, R]` from before
     the update, unused where a single step follows: its own then replace them, so that the
     ratio is 1 in value and carries the gradient; `ref_logp` `[B, G, R]` or None without KL.
+    `demonstrations` `[B, 1, R]` are made more likely as well.
     """
 
     experience: Experience
@@ -153,6 +161,7 @@ class PolicyBatch:
     advantages: jax.Array
     old_logp: jax.Array | None
     ref_logp: jax.Array | None
+    demonstrations: Experience | None = None
 
 
 Statistics = Callable[[dict, Experience], TokenStatistics]
@@ -317,6 +326,27 @@ def policy_terms(
     return terms.add(LossTerms(jnp.float32(0), {"sampler_gap": masked_mean(gap, mask)}))
 
 
+def likelihood_statistics(
+    options: PolicyOptions, decoder: Decoder, instruction: Block
+) -> Statistics:
+    """Maps parameters and demonstrations to `TokenStatistics` at temperature 1.
+
+    No grammar applies: the form of the output is learned too.
+    """
+    return policy_statistics(
+        dataclasses.replace(options, temperature=1.0), decoder, instruction, None
+    )
+
+
+def demonstration_loss(
+    options: PolicyOptions, found: TokenStatistics, mask: jax.Array, counts: Denominators
+) -> LossTerms:
+    """Weighs the negative log-likelihood of demonstrations; its metric is `demonstration_nll`."""
+    loss = aggregate(-found.logprobs, mask, options.aggregation, counts)
+    metrics = {"demonstration_nll": masked_mean(-found.logprobs, mask)}
+    return LossTerms(options.demonstration_weight * loss, metrics)
+
+
 def policy_step(
     options: PolicyOptions,
     statistics: Statistics,
@@ -325,13 +355,25 @@ def policy_step(
     opt_state: Any,
     batch: PolicyBatch,
     complete: Complete = all_trained,
+    likelihood: Statistics | None = None,
 ) -> tuple[dict, Any, dict[str, Mean]]:
-    """Takes one optimiser step on a mini-batch; returns parameters, state and metrics."""
+    """Takes one optimiser step on a mini-batch; returns parameters, state and metrics.
+
+    `likelihood`, from `likelihood_statistics`, is of the demonstrations, where there are any.
+    """
     counts = denominators(batch.mask)
+    if batch.demonstrations is not None:
+        shown_counts = denominators(response_mask(batch.demonstrations, mask_truncated=False))
 
     def loss(params, part):
-        found = statistics(complete(params), part.experience)
-        return policy_terms(options, found, part, counts)
+        network = complete(params)
+        terms = policy_terms(options, statistics(network, part.experience), part, counts)
+        if part.demonstrations is None:
+            return terms
+        assert likelihood is not None
+        mask = response_mask(part.demonstrations, mask_truncated=False)
+        found = likelihood(network, part.demonstrations)
+        return terms.add(demonstration_loss(options, found, mask, shown_counts))
 
     gradient, terms = accumulate_gradients(loss, params, batch, options.micro_batches)
     return optimiser_step(optimizer, gradient, terms, params, opt_state)

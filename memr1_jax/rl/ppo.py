@@ -30,6 +30,7 @@ from memr1_jax.rl.policy import (
     PolicyOptions,
     all_trained,
     fixed_logprobs,
+    likelihood_statistics,
     policy_statistics,
     policy_step,
     response_mask,
@@ -108,6 +109,7 @@ def ppo_update(
     experience: Experience,
     grammar: Grammar | None = None,
     complete: Complete = all_trained,
+    demonstrations: Experience | None = None,
 ) -> tuple[PPOState, dict[str, Mean]]:
     """Learns from one rollout: `epochs` x `mini_batches` steps of the policy and of the critic.
 
@@ -126,6 +128,8 @@ def ppo_update(
         grammar: the grammar that sampling was constrained by, if any.
         complete: makes a network's parameters from what is trained, where that is adapters; for
             policy and critic alike.
+        demonstrations: as many as the rollout has rows, which the policy makes more likely by the
+            same steps.
 
     Returns:
         The state after, and metrics: those of GRPO and `value_loss`, `value_gradient_norm`,
@@ -156,11 +160,14 @@ def ppo_update(
         algorithm, experience.rewards, penalties, old_values, mask
     )
 
+    likelihood = likelihood_statistics(algorithm, decoder, instruction)
+
     def step(carry, part):
         (params, opt_state), critic = carry
         actions, outcomes = part
         *policy, metrics = policy_step(
-            algorithm, statistics, optimizers.policy, params, opt_state, actions, complete
+            *(algorithm, statistics, optimizers.policy, params, opt_state, actions, complete),
+            likelihood,
         )
         *critic, critic_metrics = critic_step(
             algorithm, values, optimizers.critic, *critic, outcomes
@@ -171,7 +178,7 @@ def ppo_update(
         step,
         ((state.params, state.opt_state), (state.critic, state.critic_opt_state)),
         (
-            PolicyBatch(experience, mask, advantages, old_logp, ref_logp),
+            PolicyBatch(experience, mask, advantages, old_logp, ref_logp, demonstrations),
             ValueBatch(experience, mask, old_values, returns),
         ),
         state.order_key(),

@@ -23,6 +23,7 @@ from memr1_jax.rl.policy import (
     check_names,
     fixed_logprobs,
     group_penalties,
+    likelihood_statistics,
     policy_statistics,
     policy_step,
     response_mask,
@@ -67,6 +68,10 @@ class TrainState:
     def order_key(self) -> jax.Array:
         """Returns the key of the order of this step's mini-batches."""
         return jax.random.fold_in(named_key(self.key, "mini_batches"), self.step)
+
+    def demonstration_key(self) -> jax.Array:
+        """Returns the key that picks this step's demonstrations."""
+        return jax.random.fold_in(named_key(self.key, "demonstrations"), self.step)
 
     def rollout_key(self) -> jax.Array:
         """Returns the key of this step's rollout."""
@@ -118,6 +123,7 @@ def update(
     experience: Experience,
     grammar: Grammar | None = None,
     complete: Complete = all_trained,
+    demonstrations: Experience | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """Learns from one rollout, by default in one optimiser step.
 
@@ -134,6 +140,7 @@ def update(
       experience: the rollout.
       grammar: the grammar that sampling was constrained by, if any.
       complete: makes the network's parameters from `state.params`, where those are adapters.
+      demonstrations: as many as the rollout has rows, which are made more likely by the same steps.
 
     Raises:
       ValueError: the batch does not divide into mini- and micro-batches, or a reference is missing.
@@ -150,10 +157,13 @@ def update(
         mask &= by_row(experience.trajectories, kept)[..., None]
     advantages, penalty_metrics = sample_advantages(algorithm, experience, old_logp, ref_logp)
     advantages = by_row(experience.trajectories, advantages)[..., None]
-    batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp)
+    batch = PolicyBatch(experience, mask, advantages, old_logp, ref_logp, demonstrations)
+    likelihood = likelihood_statistics(algorithm, decoder, instruction)
 
     def step(carry, part):
-        *carry, metrics = policy_step(algorithm, statistics, optimizer, *carry, part, complete)
+        *carry, metrics = policy_step(
+            algorithm, statistics, optimizer, *carry, part, complete, likelihood
+        )
         return tuple(carry), metrics
 
     (params, opt_state), metrics = run_mini_batches(

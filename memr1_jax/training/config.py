@@ -13,7 +13,9 @@ from typing import Any, Self
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import with_model_settings
 from memr1_jax.agents.episode_rollout import HorizonOptions
+from memr1_jax.agents.extractor import ExtractorOptions
 from memr1_jax.agents.reward import RewardOptions
+from memr1_jax.data.curriculum import parse_curriculum
 from memr1_jax.data.dialogues import DataConfig, data_sources
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import EvalConfig
@@ -202,6 +204,24 @@ class RunConfig(OutputConfig):
         "Prompts that --select=validation is measured on, evenly spread; 0: all.",
         within=at_least(0),
     )
+    validation_folds: int = option(
+        0,
+        "Parts of the training questions of which one is not learned from, and validated on with"
+        " the validation split; 0: none is held out.",
+        within=between(0, 100),
+    )
+    validation_fold: int = option(
+        0, "The part that is held out, counted from 0.", within=between(0, 99)
+    )
+    validation_generated: int = option(
+        0, "Generated dialogues that are validated on as well.", within=between(0, 100_000)
+    )
+    patience: int = option(
+        0,
+        "Validations in a row without a better reward after which an agent stops learning; 0: it"
+        " takes all of its steps.",
+        within=at_least(0),
+    )
     export: bool = option(True, "Export the trained agents as Hugging Face folders.")
     export_dtype: str = option("float32", "Number format of the export.", ("float32", "bfloat16"))
 
@@ -225,6 +245,7 @@ class ExperimentConfig(
 ):
     """All options of an experiment; as they stand, of GRPO."""
 
+    extraction: ExtractorOptions = ExtractorOptions()
     policy: AlgorithmOptions = AlgorithmOptions()
     reward: RewardOptions = RewardOptions()
     horizon: HorizonOptions = HorizonOptions()
@@ -300,6 +321,7 @@ class SFTConfig(ExperimentConfig):
 class EvaluationConfig(OutputConfig, EvalConfig, AgentConfig, DataConfig):
     """All options of an evaluation."""
 
+    extraction: ExtractorOptions = ExtractorOptions()
     eval_split: str = with_default(DataConfig, "eval_split", "test")
     output: str = with_default(OutputConfig, "output", "runs/locomo_eval")
 
@@ -316,6 +338,7 @@ def check_options(options: Any) -> None:
     """Raises UserError for options that no job can work with, before anything is loaded."""
     check(options)
     data_sources(options)
+    parse_curriculum(options.curriculum)
     told = [options.synthetic_changes, options.synthetic_endings, options.synthetic_repeats]
     if sum(told) > 1:
         raise UserError(
@@ -326,10 +349,17 @@ def check_options(options: Any) -> None:
     if not isinstance(options, ExperimentConfig):
         return
     policy = options.policy
+    _check_validation(options)
+    _check_facts(options)
     parse_mesh(options.mesh)
     if options.lora_rank:
         parse_targets(options.lora_targets)
     _check_horizon(options)
+    if policy.demonstration_weight and options.algorithm not in ("grpo", "ppo"):
+        raise UserError(
+            f"--demonstration_weight={policy.demonstration_weight} adds demonstrations to the"
+            f" rewards of GRPO and PPO, but --algorithm={options.algorithm}. Leave it out."
+        )
     parts = policy.mini_batches * policy.micro_batches
     if options.batch * update_rows(options) % parts:
         raise UserError(
@@ -344,12 +374,39 @@ def check_options(options: Any) -> None:
         )
 
 
+def _check_facts(options: ExperimentConfig) -> None:
+    facts, banks = options.extraction.facts, options.training_banks
+    demonstrated = options.algorithm == "sft" or options.policy.demonstration_weight
+    if facts == "noted" or not (banks == "gold" or demonstrated and options.agent != "answer"):
+        return
+    what = "--training_banks=gold" if banks == "gold" else "demonstrations of the Memory Manager"
+    raise UserError(
+        f"--facts={facts} replaces what the data note, on which {what} rest. Give --facts=noted, or"
+        " leave them out."
+    )
+
+
+def _check_validation(options: ExperimentConfig) -> None:
+    names = ("validation_folds", "validation_generated", "patience")
+    given = [name for name in names if getattr(options, name)]
+    if given and options.select != "validation":
+        raise UserError(
+            f"--{given[0]} needs --select=validation, which measures held-out dialogues."
+        )
+    folds, fold = options.validation_folds, options.validation_fold
+    if folds == 1 or folds and fold >= folds:
+        raise UserError(
+            f"--validation_fold={fold} must be below --validation_folds={folds}, which is 0 or at"
+            " least 2."
+        )
+
+
 def update_rows(options: ExperimentConfig) -> int:
     """Counts the rows of an update that one row of the batch becomes at least."""
     horizon = options.horizon
     if not horizon.episodic or options.agent != "manager":
         return 1
-    turns = horizon.episode_turns or 1
+    turns = horizon.compared(horizon.episode_turns or 1)
     return turns * options.policy.group if horizon.scheme == "terminal" else turns
 
 

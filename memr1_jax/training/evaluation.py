@@ -14,6 +14,7 @@ from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.training.config import EvaluationConfig, check_options, settled
 from memr1_jax.training.identity import open_run
+from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import check_evaluated
 
 
@@ -55,6 +56,7 @@ def _evaluate(
 ) -> Evaluation:
     models = load_models(options)
     pair = build_agent_pair(options, models, train)
+    dialogues = with_told_facts(options, pair, models, dialogues, "for evaluation")
     evaluator = Evaluator(options, pair, models)
     what = f"{options.eval_split} split"
     seen: list[Seen] = []

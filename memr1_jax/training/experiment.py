@@ -16,6 +16,7 @@ from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.data.folds import hold_out
 from memr1_jax.data.mixtures import parse_mixture
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
@@ -62,13 +63,15 @@ from memr1_jax.training.config import (
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.step import Policy
+from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import (
     answer_data,
     check_dialogues,
     gold_banks,
     manager_data,
-    mixture_of,
+    parts_by_step,
     training_banks,
+    with_demonstrations,
 )
 from memr1_jax.training.validation import (
     make_validation,
@@ -99,6 +102,9 @@ class Experiment:
             )
             self.models = load_models(options, self.mesh)
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
+            self.train_dialogues = self._told(self.train_dialogues, "for training")
+            self.eval_dialogues = self._told(self.eval_dialogues, "for evaluation")
+            self.held_out = self._told(self.held_out, "held out")
             self._held = held.pop_all()  # until the run ends
         self.evaluator = Evaluator(options, self.pair, self.models)
         # The trained parameters of each agent, in the form of `Frozen`.
@@ -108,10 +114,15 @@ class Experiment:
 
     def _load_dialogues(self, folder: Path) -> None:
         self.folder = folder
-        self.train_dialogues, self.eval_dialogues = load_dialogues(
-            self.options, self.options.seed, folder
-        )
-        check_dialogues(self.options, self.train_dialogues, self.eval_dialogues, folder)
+        options, self.held_out = self.options, []
+        learned, self.eval_dialogues = load_dialogues(options, options.seed, folder)
+        if folds := options.validation_folds:
+            learned, self.held_out = hold_out(learned, folds, options.validation_fold)
+        self.train_dialogues = learned
+        check_dialogues(options, learned, self.eval_dialogues, folder, self.held_out)
+
+    def _told(self, dialogues: list, what: str) -> list:
+        return with_told_facts(self.options, self.pair, self.models, dialogues, what)
 
     def run(self) -> dict[str, Evaluation | None]:
         """Trains and exports between two evaluations; returns those "before" and "after"."""
@@ -134,7 +145,7 @@ class Experiment:
         options, model = self.options, self.models.of(agent)
         steps = options.manager_steps if agent == "manager" else options.answer_steps
         data = self._data(agent)
-        parts = mixture_of(options, self.train_dialogues, data)
+        parts = parts_by_step(options, self.train_dialogues, data)
         stage = Stage(
             agent=agent,
             steps=steps,
@@ -143,6 +154,7 @@ class Experiment:
             checkpoint_every=options.checkpoint_every,
             samples_every=options.samples_every,
             max_skipped=options.max_skipped,
+            patience=options.patience,
             identity={
                 "data": fingerprint(data),
                 **self._learned_before(agent),
@@ -212,8 +224,9 @@ class Experiment:
 
     def _data(self, agent: str) -> Any:
         """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
+        given = (self.pair, self.models, self.train_dialogues)
         if agent == "manager":
-            return manager_data(self.options, self.pair, self.models, self.train_dialogues)
+            return self._made(lambda options: manager_data(options, *given))
         options, path = self.options, self.folder / "training_banks.safetensors"
         builder = training_banks(options)
         origin = f"{builder} {options.manager_steps}"
@@ -223,7 +236,11 @@ class Experiment:
             found = self._banks(builder, self.train_dialogues, "for training")
             if is_main():
                 write_banks(path, found, origin)
-        return answer_data(options, self.pair, self.models, self.train_dialogues, found.banks)
+        return self._made(lambda options: answer_data(options, *given, found.banks))
+
+    def _made(self, make: Callable) -> Any:
+        """Makes data by the run's options, with demonstrations where these have a weight."""
+        return with_demonstrations(self.options, make(self.options), make)
 
     def _learned_before(self, agent: str) -> dict[str, int]:
         """Returns the steps of the agent that this one learns from, if it learned first."""
@@ -239,7 +256,10 @@ class Experiment:
     ) -> Callable[[dict], float]:
         """Returns what measures the parameters of an agent that learns from `arguments`."""
         options, given = self.options, validation_options(self.options)
-        dialogues = validation_dialogues(options, self.folder, self.eval_dialogues)
+        found = validation_dialogues(options, self.folder, self.eval_dialogues, self.held_out)
+        known = [*self.eval_dialogues, *self.held_out]
+        new = self._told([d for d in found if d not in known], "for validation")
+        dialogues = [d for d in found if d in known] + new
         if agent == "manager":
             data = manager_data(given, self.pair, self.models, dialogues)
         else:
@@ -341,7 +361,9 @@ class Experiment:
             tokenizer_folder=model.folder,
             dtype=options.export_dtype,
         )
-        facts = "turns" if parse_mixture(options.data).keys() <= {"own", "msc"} else "noted"
+        facts = options.extraction.facts
+        if facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
+            facts = "turns"
         write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
 
     def _report(self, before) -> None:

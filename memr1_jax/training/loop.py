@@ -20,7 +20,7 @@ from memr1_jax.rl.means import Mean
 from memr1_jax.rl.update import TrainState
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_json_atomic
-from memr1_jax.run.metrics_log import MetricsLog
+from memr1_jax.run.metrics_log import MetricsLog, read_metrics, records_of
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
@@ -43,6 +43,7 @@ class Stage:
     checkpoint_every: int
     samples_every: int
     identity: dict[str, Any]
+    patience: int = 0  # so many validations without a better one do too; 0: none do
     max_skipped: int = 3  # so many steps in a row without a finite gradient stop the training
 
 
@@ -67,7 +68,7 @@ def train(
     arguments: tuple,
     rows: int,
     *,
-    parts: Sequence[Part] = (),
+    parts: Callable[[int], Sequence[Part]] = lambda step: (),
     folder: Path,
     checkpoints: Checkpoints,
     log: MetricsLog,
@@ -88,7 +89,7 @@ def train(
       state: where to start; donated.
       arguments: frozen weights, tools and resident data, where the step expects them.
       rows: of the data.
-      parts: those of a mixture, from which batches are drawn.
+      parts: those of a mixture from which the batch of a step is drawn; none for all rows.
       folder: of the run; samples are written below it.
       checkpoints: of this agent.
       log: of the run.
@@ -106,9 +107,11 @@ def train(
     valid = put(np.ones(stage.batch, bool))
     samples = folder / "samples" / stage.agent
     scores, skipped = [], 0
+    history = _validations(folder, stage.agent, start) if stage.patience else []
 
     def validated(step, params):
         score = validate(params)
+        history.append(score)
         log.write(step, "validation", stage.agent, {"reward": score})
         return score
 
@@ -116,8 +119,13 @@ def train(
         save(checkpoints, stage, state, validated(start, state.params))
     with progress_bar(stage.steps, _TITLES[stage.agent], start=start) as progress:
         for step in range(start, stage.steps):
+            if stage.patience and since_best(history) >= stage.patience:
+                if is_main():
+                    print(_patient(stage, step, history))
+                break
             began = time.perf_counter()
-            picked = put(batch_rows(stage.seed, step, rows, stage.batch, stage.agent, parts))
+            order = (stage.seed, step, rows, stage.batch, stage.agent, parts(step))
+            picked = put(batch_rows(*order))
             state, metrics, rollout = train_step(state, *arguments, picked, valid)
             values = metric_values(metrics)
             _say_skipped(stage, step + 1, values)
@@ -204,6 +212,25 @@ def resume(checkpoints: Checkpoints, stage: Stage, state: TrainState) -> TrainSt
             f" --{stage.agent}_steps, or give another --output."
         )
     return restored
+
+
+def since_best(history: Sequence[float]) -> int:
+    """Counts the validations after the first of the best ones."""
+    return len(history) - 1 - history.index(max(history)) if history else 0
+
+
+def _validations(folder: Path, agent: str, step: int) -> list[float]:
+    """Reads the rewards of an agent's validations up to a step, in order."""
+    path = folder / "metrics.jsonl"
+    found = records_of(read_metrics(path), agent, "validation") if path.exists() else []
+    return [record["reward"] for record in found if record["step"] <= step]
+
+
+def _patient(stage: Stage, step: int, history: list[float]) -> str:
+    return (
+        f"The {stage.agent} agent stops at step {step} of {stage.steps}: no validation was better"
+        f" than {max(history):.4g} in the last {since_best(history)} (--patience)."
+    )
 
 
 @jax.jit

@@ -20,7 +20,7 @@ from flax import struct
 
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
-from memr1_jax.agents.demonstrations import Demonstrations
+from memr1_jax.agents.demonstrations import Demonstrations, WithDemonstrations
 from memr1_jax.agents.episode_rollout import HorizonOptions, episode_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
@@ -124,15 +124,16 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
 
     Algorithms differ in `update` alone, which takes what `rl.update.update` takes, with its own
     options, optimiser and state. `data` stays on the device; `rows` `[B]` picks the batch, `valid`
-    `[B]` marks padding. The state is donated. Samples of a step depend on the state's key and
-    step alone, so that a resumed run draws what the uninterrupted one would have drawn.
+    `[B]` marks padding. The state is donated. Samples and demonstrations of a step depend on the
+    state's key and step alone, so that a resumed run draws what the uninterrupted one would have
+    drawn.
     """
 
     def train_step(
         state: TrainState,
         frozen: Frozen,
         tools: Tools,
-        data: AnswerData | ManagerData | EpisodeData,
+        data: AnswerData | ManagerData | EpisodeData | WithDemonstrations,
         rows: jax.Array,
         valid: jax.Array,
     ):
@@ -146,6 +147,11 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
             Sampling.create(algorithm.temperature),
             group=algorithm.group,
         )
+        shown = {}
+        if isinstance(data, WithDemonstrations):
+            drawn = data.draw(state.demonstration_key(), len(rollout.valid))
+            found = demonstrate(policy.agent, tools, *drawn)
+            shown["demonstrations"] = experience_of(found)
         complete = functools.partial(policy.complete, frozen)
         reference = None if frozen.reference is None else complete(frozen.reference)
         state, metrics = update(
@@ -158,6 +164,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
             experience_of(rollout),
             grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
             complete=complete,
+            **shown,
         )
         return state, joined_metrics(metrics, rollout.metrics), rollout
 

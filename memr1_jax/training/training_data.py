@@ -1,19 +1,23 @@
 """The data that an agent learns from, checked before any model is loaded, then made into arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import (
     Demonstrations,
+    WithDemonstrations,
     answer_demonstrations,
     check_demonstrable,
     manager_demonstrations,
 )
 from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.data.augment import alter_banks
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
+from memr1_jax.data.curriculum import parse_curriculum, stage_at
 from memr1_jax.data.dialogues import DataConfig
 from memr1_jax.data.encode import (
     encode_answer_data,
@@ -27,6 +31,7 @@ from memr1_jax.data.tuples import facts_of_turn, linked_questions, manager_tuple
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
+from memr1_jax.options import with_options
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.validation import validation_dialogues
@@ -45,23 +50,24 @@ def check_dialogues(
     learned: Sequence[Conversation],
     evaluated: Sequence[Conversation],
     folder: Path,
+    held_out: Sequence[Conversation] = (),
 ) -> None:
-    """Checks the conversations to learn from and to evaluate on.
+    """Checks the conversations to learn from, to evaluate on, and held out to validate on.
 
     Raises:
       UserError: nothing can be learned from them, or nothing can be evaluated.
     """
-    where, held_out = _where(options), []
+    where, validated = _where(options), []
     if options.evaluate:
         check_evaluated(options, evaluated)
     if options.select == "validation":
-        held_out = validation_dialogues(options, folder, list(evaluated))
+        validated = validation_dialogues(options, folder, evaluated, held_out)
     if options.agent != "answer":
         _check_manager(options, learned, where)
     if options.agent != "manager":
         _check_questions(options, learned, where)
         if training_banks(options) == "gold":
-            check_gold([*learned, *held_out])
+            check_gold([*learned, *validated])
 
 
 def check_evaluated(options: DataConfig, evaluated: Sequence[Conversation]) -> None:
@@ -78,8 +84,9 @@ def _where(options: DataConfig) -> str:
 
 
 def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], where: str) -> None:
-    if options.algorithm == "sft":
+    if options.algorithm == "sft" or options.policy.demonstration_weight:
         check_demonstrable(learned)
+    if options.algorithm == "sft":
         return
     _check_questions(options, learned, where)
     if not any(q.evidence and not q.abstain for c in learned for q in c.questions):
@@ -128,13 +135,14 @@ def manager_data(
             window=options.window or None,
             corrupt=options.corrupt,
             seed=options.seed,
+            augment=options.augment,
         )
         _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
         return shown
     if options.horizon.episodic:
         return _episode_data(options, pair, dialogues)
     tuples = [
-        item
+        alter_banks(item, dialogue, options.augment, options.seed)
         for dialogue in dialogues
         for item in manager_tuples(dialogue, options.window or None, options.link)
     ]
@@ -196,24 +204,60 @@ def answer_data(
     return shown
 
 
+def with_demonstrations(
+    options: ExperimentConfig, data: AnswerData | ManagerData | EpisodeData, make: Callable
+) -> AnswerData | ManagerData | EpisodeData | WithDemonstrations:
+    """Joins data with demonstrations of the same dialogues, where these have a weight in the loss.
+
+    `make(options)` makes the data that the options name.
+    """
+    if not options.policy.demonstration_weight or options.algorithm not in ("grpo", "ppo"):
+        return data
+    return WithDemonstrations(data, make(with_options(options, algorithm="sft")))
+
+
+def parts_by_step(
+    options: DataConfig, dialogues: Sequence[Conversation], data: Any
+) -> Callable[[int], tuple[Part, ...]]:
+    """Returns the parts that the batch of a step is drawn from; () for all rows in one.
+
+    Takes and raises what `mixture_of` does. With a curriculum they change with its stages.
+    """
+    stages = parse_curriculum(options.curriculum)
+    if not stages:
+        parts = mixture_of(options, dialogues, data)
+        return lambda step: parts
+    of_stage = {
+        stage: mixture_of(options, dialogues, data, sessions=stage.sessions) for stage in stages
+    }
+    return lambda step: of_stage[stage_at(stages, step)]
+
+
 def mixture_of(
     options: DataConfig,
     dialogues: Sequence[Conversation],
-    data: ManagerData | AnswerData | EpisodeData | Demonstrations,
+    data: ManagerData | AnswerData | EpisodeData | Demonstrations | WithDemonstrations,
+    sessions: int = 0,
 ) -> tuple[Part, ...]:
     """Divides an agent's rows among the data sets of a mixture, and says how; () for one data set.
 
-    `dialogues` are those that the data were made of.
+    `dialogues` are those that the data were made of. With `sessions` the rows are those of one
+    stage of a curriculum.
 
     Raises:
       UserError: no data set with a weight has rows for the agent.
     """
     weights = parse_mixture(options.data)
-    if len(weights) == 1:
+    if len(weights) == 1 and not sessions:
         return ()
-    sources = [dialogues[index].source for index in np.asarray(data.conversation)]
-    parts = mixture_parts(weights, sources)
+    whose = [dialogues[index] for index in np.asarray(data.conversation)]
+    (only, *_) = weights
+    sources = [dialogue.source or only for dialogue in whose]
+    of_stage = np.array([dialogue.sessions_read == sessions for dialogue in whose])
+    parts = mixture_parts(weights, sources, of_stage)
     if is_main():
+        if sessions:
+            print(f"Of the first {sessions} sessions: ", end="")
         shares = ", ".join(f"{p.share:.0%} {p.name} ({len(p.rows)} rows)" for p in parts)
         print(f"A batch holds {shares}.")
         if absent := weights.keys() - {part.name for part in parts}:

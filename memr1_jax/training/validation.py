@@ -1,7 +1,7 @@
 """Measures an agent on held-out dialogues as it learns, to pick the checkpoint that is kept."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, ManagerData, row_batches
-from memr1_jax.data.dialogues import load_dialogues
+from memr1_jax.data.dialogues import data_sources, generated_dialogues, load_dialogues
 from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -29,21 +29,34 @@ def validation_options(options: ExperimentConfig) -> ExperimentConfig:
 
 
 def validation_dialogues(
-    options: ExperimentConfig, folder: Any, evaluated: list[Conversation]
+    options: ExperimentConfig,
+    folder: Any,
+    evaluated: Sequence[Conversation],
+    held_out: Sequence[Conversation] = (),
 ) -> list[Conversation]:
-    """Returns the dialogues of the validation split, whatever split is `evaluated`.
+    """Returns the dialogues to validate on, whatever split is `evaluated`.
+
+    They are those of the validation split, the questions that are held out of training, and
+    generated ones.
 
     Raises:
       UserError: there are none.
     """
-    if options.eval_split == "validation":
-        found = evaluated
-    else:
-        _, found = load_dialogues(validation_options(options), options.seed, folder, learn=False)
+    found = list(evaluated)
+    if options.eval_split != "validation":
+        # Generated ones are written for the split that is evaluated alone.
+        names = [name for name in data_sources(options) if name != "synthetic"]
+        given = with_options(validation_options(options), data=",".join(names))
+        found = load_dialogues(given, options.seed, folder, learn=False)[1] if names else []
+    found += held_out
+    found += generated_dialogues(
+        options, options.seed, options.validation_generated, "validation-generated"
+    )
     if not any(dialogue.questions for dialogue in found):
         raise UserError(
             "--select=validation needs dialogues of the validation split, and there are none"
-            f" (--data={options.data}). Generated ones exist for --eval_split=validation alone."
+            f" (--data={options.data}). Generate some with --validation_generated, or give"
+            " --eval_split=validation."
         )
     return found
 

@@ -29,6 +29,7 @@ from memr1_jax.data.batches import ManagerBatch
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.rl.advantages import group_advantages
 from memr1_jax.rl.trajectories import returns
+from memr1_jax.run.streams import named_key
 from memr1_jax.training.step import experience_of
 
 GROUP, TURNS = 2, 4
@@ -59,6 +60,22 @@ def _program(scheme):
         if scheme == "one_step":
             return manager_rollout(*shared, **options)
         return episode_rollout(HorizonOptions(scheme, final_weight=0.5), *shared, **options)
+
+    return run
+
+
+@functools.cache
+def _sparing(share):
+    """Compiles branches at a share of the turns."""
+    manager, decoder, answerer, judge = _agents()
+    horizon = HorizonOptions("branches", final_weight=0.5, branch_share=share)
+
+    @compiled
+    def run(params, tools, batch, key, sampling):
+        shared = (manager, decoder, params, answerer, params, tools, batch, key, sampling)
+        return episode_rollout(
+            horizon, *shared, marking=Marking(REWARD, judge, params), group=GROUP
+        )
 
     return run
 
@@ -111,6 +128,31 @@ def test_groups_are_formed_per_snapshot(batch, branches):
     sign = np.sign(rewards[:, 0] - rewards[:, 1])
     expected = np.stack([sign, -sign], axis=1) * np.sqrt(0.5)
     np.testing.assert_allclose(group_advantages(scores), expected, atol=1e-2)
+
+
+def test_branches_at_a_share_of_the_turns_are_rows_of_these_alone(tiny, batch, branches):
+    horizon = HorizonOptions("branches", branch_share=0.5)
+    assert [horizon.compared(turns) for turns in (1, 4, 5)] == [1, 2, 3]
+    assert HorizonOptions("terminal", branch_share=0.5).compared(4) == 4
+    key, sampling = jax.random.key(3), Sampling.create(0.0)
+    arguments = (tiny.model.params, tiny.pair.tools, batch, key, sampling)
+    some = jax.device_get(_sparing(0.5)(*arguments))
+    turns = np.sort(jax.random.permutation(named_key(key, "compared"), TURNS)[:2])
+    every = jax.device_get(_program("branches")(*arguments))
+    # Greedily, all samples of a turn are equal, so the trunk is the same wherever it branches.
+    rows = np.concatenate([episode * TURNS + turns for episode in range(2)])
+    assert some.rollout.valid.sum() > 0
+    for name in ("prompt", "samples", "rewards", "valid", "shown"):
+        for left, right in zip(
+            jax.tree.leaves(getattr(some.rollout, name)),
+            jax.tree.leaves(getattr(every.rollout, name)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(left, right[rows], rtol=1e-5, atol=1e-6)
+    for left, right in zip(jax.tree.leaves(some.banks), jax.tree.leaves(every.banks), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+    present = PRESENT[:, turns].sum()
+    assert float(some.rollout.metrics["bank_size"].weight) == present * GROUP
 
 
 def test_banks_are_those_of_the_turns_taken_one_by_one(tiny, batch, branches):

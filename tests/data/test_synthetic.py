@@ -1,5 +1,6 @@
 import collections
 import datetime
+import hashlib
 import json
 import os
 import random
@@ -9,9 +10,10 @@ import pytest
 
 from memr1_jax.data import phrases, synthetic
 from memr1_jax.data.locomo import load_conversations, split
-from memr1_jax.data.synthetic import generate, write_synthetic
+from memr1_jax.data.synthetic import generate, generate_conversations, write_synthetic
 from memr1_jax.data.times import session_time
 from memr1_jax.data.tuples import facts_before, manager_tuples
+from memr1_jax.data.variety import distinct_ngrams, fact_texts, turn_texts
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 
@@ -266,3 +268,66 @@ def test_manager_tuples_meet_every_operation(conversations):
         }
         met.update(events[item.dia_id] for item in manager_tuples(conversation, window=None))
     assert all(met[event] >= 10 for event in Event)
+
+
+def test_dialogues_of_the_default_options_stay_as_they_were():
+    text = json.dumps(generate(5, 2))
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("67f8dae776656f3c")
+
+
+def test_varied_wordings_tell_the_same_facts():
+    told, checked = generate_conversations(5, 12, wordings=0.7), 0
+    for conversation in told:
+        said = " ".join(turn.text for turn in conversation.turns).lower()
+        assert not re.search(r"[\[\]{}]", said)
+        assert all(_word_in(fact.speaker, fact.text) for fact in conversation.facts)
+        for question in conversation.questions:
+            if question.category == 4:
+                assert question.answer.lower() in said
+                checked += 1
+    assert checked > 100
+    plain = generate_conversations(5, 12)
+    for texts in (turn_texts, fact_texts):
+        few, many = (distinct_ngrams(texts(made), 2000) for made in (plain, told))
+        assert many[2] > 1.1 * few[2] and many[3] > 1.05 * few[3]
+    few, many = (distinct_ngrams(turn_texts(made), 2000) for made in (plain, told))
+    assert many[2] > 1.7 * few[2]
+
+
+def test_passing_remarks_are_noted_and_not_worth_keeping():
+    (record,) = generate(3, 1, 12, 6, trivia=0.4)
+    notes = {
+        note: turn
+        for session in record["observation"].values()
+        for listed in session.values()
+        for note, turn in listed
+    }
+    plain = [note for note in notes if any(word in note for word in ("burnt", "bit", "dozed"))]
+    assert plain
+    evidence = {turn for question in record["qa"] for turn in question["evidence"]}
+    assert not evidence & {notes[note] for note in plain}
+    events = collections.Counter(operation["event"] for operation in record["gold_operations"])
+    assert 0.3 < events["NONE"] / events.total() < 0.65
+    conversation = generate_conversations(3, 1, num_sessions=12, trivia=0.4)[0]
+    left = [fact.text for fact in facts_before(conversation, len(conversation.turns))]
+    assert not set(plain) & set(left)
+
+
+def test_a_rephrased_repeat_does_not_say_that_it_repeats():
+    def repeats(**options):
+        found = []
+        for conversation in generate_conversations(2, 8, repeats=0.4, wordings=0.01, **options):
+            texts = {turn.dia_id: turn.text for turn in conversation.turns}
+            facts = [fact.text for fact in conversation.facts]
+            for operation in conversation.operations:
+                if operation.event == Event.NONE:
+                    fact = conversation.facts[operation.fact]
+                    announced = re.match(
+                        "As I told|Like I said|You may rem", texts[fact.sources[-1]]
+                    )
+                    found.append((announced is None, fact.text in facts[: operation.fact]))
+        return found
+
+    assert not all(quiet for quiet, _ in repeats())
+    quiet, same = zip(*repeats(rephrased=1.0), strict=True)
+    assert all(quiet) and sum(same) < 0.1 * len(same)

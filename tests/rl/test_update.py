@@ -11,6 +11,7 @@ from tiny_model import CONFIG, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.sampler import Sampling, generate
+from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import (
     OPTIMIZERS,
     Experience,
@@ -279,3 +280,35 @@ def test_a_trivial_reward_is_learned(params):
         state, metrics = step(state)
         rewards.append(float(metrics["reward"].value()))
     assert rewards[0] < 0.2 and np.mean(rewards[-5:]) > 0.9, rewards
+
+
+def test_demonstrations_pull_as_hard_as_their_weight_says(params, experience):
+    """Checks that, with nothing rewarded, an update is imitation at that share of the rate."""
+    first = jax.tree.map(lambda x: x[:, :1], (experience.response, experience.stopped))
+    shown = experience.replace(
+        prompt=experience.prompt,
+        response=first[0],
+        stopped=first[1],
+        logprobs=experience.logprobs[:, :1],
+        rewards=experience.rewards[:, :1],
+    )
+    flat = experience.replace(rewards=jnp.zeros_like(experience.rewards))
+    options = {"group": GROUP, "kl_weight": 0.0, "temperature": 0.7, "demonstration_weight": 0.25}
+    instruction = Block(jnp.array([3, 1, 4]), jnp.int32(3))
+
+    def moved(update, algorithm, rate, given, **more):
+        optimizer = optax.sgd(rate)
+        state = create_state(params, optimizer, 0)
+        step = jax.jit(
+            lambda: update(algorithm, DECODER, optimizer, state, None, instruction, given, **more)
+        )
+        state, metrics = step()
+        return state.params, metrics
+
+    for changes in ({}, {"micro_batches": 2}):
+        algorithm = GRPOOptions(**options, **changes)
+        after, metrics = moved(update, algorithm, 1.0, flat, demonstrations=shown)
+        wanted, imitated = moved(imitation_update, ImitationOptions(), 0.25, shown)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), after, wanted)
+        found = metrics["demonstration_nll"].value()
+        np.testing.assert_allclose(found, imitated["nll"].value(), rtol=1e-5)

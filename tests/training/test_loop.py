@@ -38,8 +38,9 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert not np.array_equal(steps[0], batch_rows(4, 0, 50, 10))
 
 
-def _stage(agent, steps, **identity):
-    return Stage(agent, steps, 2, 0, 2, 1, {"model": "tiny", "pair": (1, 2), **identity})
+def _stage(agent, steps, patience=0, **identity):
+    about = {"model": "tiny", "pair": (1, 2), **identity}
+    return Stage(agent, steps, 2, 0, 2, 1, about, patience)
 
 
 def _run(agent, folder, steps, go_on=False, watch=None, step=None, **identity):
@@ -91,6 +92,25 @@ def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
     for step in range(1, 6):
         name = f"samples/{agent}/step_{step:06d}.json"
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_run_stops_where_validations_no_longer_get_better(tmp_path, capsys):
+    rewards = {0: 0.1, 2: 0.5, 4: 0.4, 6: 0.5, 8: 0.9}
+
+    def run(folder, steps, **options):
+        measured = iter([rewards[step] for step in rewards if not options or step > 4])
+        watch = {"validate": lambda params: next(measured)}
+        return _run("answer", folder, steps, watch=watch, patience=2, **options)
+
+    whole, metrics = run(tmp_path / "whole", 20)
+    assert int(whole.step) == 6
+    assert "stops at step 6 of 20: no validation was better than 0.5" in capsys.readouterr().out
+    assert int(run(tmp_path / "parts", 4)[0].step) == 4
+    resumed, again = run(tmp_path / "parts", 20, go_on=True)
+    _assert_same(resumed, whole)
+    assert again == metrics
+    # It has stopped for good, and learns nothing more.
+    assert int(run(tmp_path / "whole", 30, go_on=True)[0].step) == 6
 
 
 def test_a_run_that_a_full_disk_ended_is_the_uninterrupted_one_when_resumed(tmp_path, monkeypatch):

@@ -10,10 +10,14 @@ import optax
 import pytest
 from tiny_model import make_tiny, make_training
 
-from memr1_jax.agents.demonstrations import answer_demonstrations, manager_demonstrations
+from memr1_jax.agents.demonstrations import (
+    WithDemonstrations,
+    answer_demonstrations,
+    manager_demonstrations,
+)
 from memr1_jax.agents.ingest import add_everything, ingest
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
-from memr1_jax.rl.update import create_optimizer, create_state
+from memr1_jax.rl.update import GRPOOptions, create_optimizer, create_state, update
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 
 AGENTS = ("answer", "manager")
@@ -112,3 +116,25 @@ def test_best_of_n_is_the_same_rollout_with_another_update():
     np.testing.assert_allclose(metrics["nll"].sum, -drawn, rtol=1e-4)
     moved = jax.tree.map(lambda new, old: bool(jnp.any(new != old)), state.params, params)
     assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.slow
+def test_a_step_of_grpo_learns_from_demonstrations_too():
+    _, optimizer, (frozen, tools, shown) = _training("answer")
+    tiny = _tiny()
+    algorithm = GRPOOptions(group=2, kl_weight=0.0, demonstration_weight=1.0)
+    policy = Policy(tiny.pair.answerer, tiny.model.decoder)
+    step = compile_step(update, policy, algorithm, optimizer)
+    data = WithDemonstrations(shown.data, shown)
+    rows, valid = jnp.arange(BATCH), jnp.ones(BATCH, bool)
+    state, nll = _state(optimizer), []
+    for _ in range(20):
+        state, metrics, _ = step(state, frozen, tools, data, rows, valid)
+        nll.append(float(metrics["demonstration_nll"].value()))
+    assert nll[0] > 4 and nll[-1] < 0.6 * nll[0], nll
+    # What is drawn depends on the state's key and step alone.
+    key = _state(optimizer).demonstration_key()
+    for drawn in (data.draw(key, 3), jax.jit(lambda key: data.draw(key, 3))(key)):
+        np.testing.assert_array_equal(drawn[1].tokens, data.draw(key, 3)[1].tokens)
+    later = jax.random.key_data(state.demonstration_key())
+    assert not jnp.array_equal(later, jax.random.key_data(key))

@@ -16,7 +16,12 @@ from memr1_jax.options import with_options
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
 from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
-from memr1_jax.training.training_data import check_dialogues, mixture_of, training_banks
+from memr1_jax.training.training_data import (
+    check_dialogues,
+    mixture_of,
+    parts_by_step,
+    training_banks,
+)
 
 TURNS = [
     {"speaker": "Ana", "text": "I live in Oslo.", "time": "1 May 2023"},
@@ -153,3 +158,14 @@ def test_the_rows_of_a_mixture_are_those_of_its_data_sets(capsys):
     shown = Demonstrations(drawn, np.array([1, 4, 0]), None, None)
     assert [part.rows.tolist() for part in mixture_of(options, dialogues, shown)] == [[0, 2], [1]]
     assert mixture_of(ExperimentConfig(data="msc"), dialogues, drawn) == ()
+
+
+def test_the_rows_of_a_curriculum_change_with_its_stages():
+    made = generate_conversations(0, 2)
+    dialogues = [dataclasses.replace(c, sessions_read=n) for c, n in zip(made, (2, 4), strict=True)]
+    drawn = AnswerData((), None, None, np.array([0, 0, 1, 0, 1]))
+    options = ExperimentConfig(data="synthetic", curriculum="2:3,4")
+    parts = parts_by_step(options, dialogues, drawn)
+    rows = [[part.rows.tolist() for part in parts(step)] for step in (0, 2, 3, 9)]
+    assert rows == [[[0, 1, 3]], [[0, 1, 3]], [[2, 4]], [[2, 4]]]
+    assert parts_by_step(ExperimentConfig(), dialogues, drawn)(0) == ()

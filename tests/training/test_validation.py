@@ -13,6 +13,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.hf.hf_weights import load_params
 from memr1_jax.models.sampler import Sampling
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics, records_of
+from memr1_jax.training.config import check_options
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.validation import make_validation, validation_dialogues
 
@@ -95,3 +96,36 @@ def test_a_start_that_was_measured_but_not_saved_is_logged_once(tmp_path):
     records = records_of(read_metrics(folder / "metrics.jsonl"), "answer", "validation")
     assert [record["step"] for record in records][:2] == [0, 1]
     assert records[0]["reward"] != 0.5
+
+
+def test_folds_and_generated_dialogues_are_validated_on(tmp_path):
+    given = options(
+        data="synthetic",
+        select="validation",
+        eval_split="test",
+        validation_generated=2,
+        synthetic_wordings=0.5,
+    )
+    check_options(given)
+    held = [dataclasses.replace(c, id="held") for c in make_tiny().conversations]
+    found = validation_dialogues(given, tmp_path, [], held)
+    generated = ["validation-generated-0-0", "validation-generated-0-1"]
+    assert [c.id for c in found] == ["held"] * len(held) + generated
+    assert found == validation_dialogues(given, tmp_path, [], held)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"patience": 2}, "--patience needs --select=validation"),
+        ({"validation_folds": 5}, "--validation_folds needs --select=validation"),
+        ({"select": "validation", "validation_folds": 1}, "--validation_fold=0 must be below"),
+        (
+            {"select": "validation", "validation_folds": 3, "validation_fold": 3},
+            "--validation_fold=3 must be below --validation_folds=3",
+        ),
+    ],
+)
+def test_options_of_validation_that_make_no_sense_are_told(changes, complaint):
+    with pytest.raises(UserError, match=complaint):
+        check_options(options(**changes))
