@@ -32,8 +32,8 @@ class Models:
     judge: Model | None
 
     def of(self, agent: str) -> Model:
-        """Returns the model of "manager" or "answer"."""
-        return self.manager if agent == "manager" else self.answerer
+        """Returns the model of "manager" or "answer", or of the "extractor", the manager's."""
+        return self.answerer if agent == "answer" else self.manager
 
 
 def load_models(options: AgentConfig, mesh: Mesh | None = None) -> Models:

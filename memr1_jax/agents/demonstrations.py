@@ -180,7 +180,7 @@ def manager_demonstrations(
             targets.append(full_response(written, texts, old_memory=tools.grammar is None))
         else:
             targets.append(compact_response(written))
-    return _demonstrations(manager, "manager", tokenizer, data, targets, counts)
+    return written_demonstrations(manager, "manager", tokenizer, data, targets, counts)
 
 
 def check_demonstrable(conversations: Sequence[Conversation]) -> None:
@@ -255,7 +255,7 @@ def answer_demonstrations(
             counts["verbose"] += 1
             gold = selected[0][-1]
         targets.append(distilled_answer(layout, selected, gold) if selected else None)
-    return _demonstrations(agent, "answer", tokenizer, data, targets, counts)
+    return written_demonstrations(agent, "answer", tokenizer, data, targets, counts)
 
 
 def _gold_turns(
@@ -307,7 +307,7 @@ def _written(
     return Written(event, place, seen(dataclasses.replace(fact, text=operation.text or fact.text)))
 
 
-def _demonstrations(agent, name, tokenizer, data, targets, counts):
+def written_demonstrations(agent, name, tokenizer, data, targets, counts):
     """Tokenises targets as rows; leaves out None and targets longer than R."""
     ends = (turn_end(tokenizer), tokenizer.eos_token_id, *agent.stop_tokens)
     stop = next(token for token in ends if token in agent.stop_tokens)

@@ -38,6 +38,11 @@ class ExtractorOptions:
         " or what the manager's model extracts from it before training.",
         ("noted", "turns", "extracted"),
     )
+    model: str = option(
+        "",
+        "Model that extracts facts, such as a run's export/extractor; empty: --model.",
+        flag="extractor_model",
+    )
     prompt: str = option(
         "",
         "Prompt file facts_<name>.txt, or the path of one's own; empty: of the manager's size.",

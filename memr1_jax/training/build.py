@@ -25,6 +25,7 @@ from memr1_jax.rl.update import TrainState, create_optimizer, create_state, upda
 from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig, LoRAConfig
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
+from memr1_jax.training.told_facts import extractor_of
 
 
 def lora_of(options: LoRAConfig) -> LoRA | None:
@@ -54,11 +55,12 @@ def trainable(options: ExperimentConfig, model: Model, agent: str) -> dict:
 
 
 def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agent: str) -> Policy:
-    """Makes the static part of the train step of "manager" or "answer"."""
+    """Makes the static part of the train step of "manager", "answer" or "extractor"."""
     lora = lora_of(options)
     manager = agent == "manager"
+    agents = {"manager": pair.manager, "answer": pair.answerer}
     return Policy(
-        agent=pair.manager if manager else pair.answerer,
+        agent=agents[agent] if agent in agents else extractor_of(options, models.manager),
         decoder=models.of(agent).decoder,
         answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
         if manager
@@ -108,7 +110,7 @@ class Learner:
 
 
 def build_learner(options: ExperimentConfig, agent: str) -> Learner:
-    """Builds what `options.algorithm` names for "manager" or "answer".
+    """Builds what `options.algorithm` names for "manager", "answer" or "extractor".
 
     Raises:
       UserError: there is no such algorithm.
@@ -128,7 +130,7 @@ def warmup_steps(options: ExperimentConfig, agent: str, *, critic: bool = False)
     names = ("critic_warmup_steps", "critic_warmup_ratio")
     names = names if critic else ("warmup_steps", "warmup_ratio")
     steps, ratio = (getattr(options, name) for name in names)
-    updates = options.manager_steps if agent == "manager" else options.answer_steps
+    updates = getattr(options, f"{agent}_steps")
     return steps or round(ratio * updates * options.policy.epochs * options.policy.mini_batches)
 
 

@@ -61,7 +61,12 @@ class OptimizerConfig:
     """Set which agent learns, how, for how long and how fast."""
 
     algorithm: str = option("grpo", "How the agents learn.", ALGORITHMS)
-    agent: str = option("both", "Which agent learns.", ("manager", "answer", "both"))
+    agent: str = option(
+        "both",
+        "Which agent learns: the Memory Manager, the Answer Agent, both, or, by demonstrations, the"
+        " fact extractor.",
+        ("manager", "answer", "both", "extractor"),
+    )
     first: str = option(
         "manager",
         "With both agents: which one learns first; the other is frozen and learns afterwards.",
@@ -75,6 +80,7 @@ class OptimizerConfig:
     )
     manager_steps: int = option(100, "Updates of the Memory Manager.", within=at_least(0))
     answer_steps: int = option(100, "Updates of the Answer Agent.", within=at_least(0))
+    extractor_steps: int = option(100, "Updates of the fact extractor.", within=at_least(0))
     batch: int = option(128, "Prompts in a batch.", within=at_least(1))
     optimizer: str = option("adamw", "Optimiser of policy and critic.", tuple(OPTIMIZERS))
     learning_rate: float = option(1e-6, "Peak learning rate.", within=at_least(0))
@@ -375,6 +381,13 @@ def check_options(options: Any) -> None:
 
 
 def _check_facts(options: ExperimentConfig) -> None:
+    if options.agent == "extractor":
+        if options.algorithm != "sft" or options.select == "validation":
+            raise UserError(
+                "--agent=extractor learns from demonstrations: give --algorithm=sft, and --select"
+                " other than validation, which measures rewards."
+            )
+        return
     facts, banks = options.extraction.facts, options.training_banks
     demonstrated = options.algorithm == "sft" or options.policy.demonstration_weight
     if facts == "noted" or not (banks == "gold" or demonstrated and options.agent != "answer"):

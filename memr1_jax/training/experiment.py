@@ -67,6 +67,7 @@ from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import (
     answer_data,
     check_dialogues,
+    extractor_data,
     gold_banks,
     manager_data,
     parts_by_step,
@@ -78,6 +79,8 @@ from memr1_jax.training.validation import (
     validation_dialogues,
     validation_options,
 )
+
+AGENTS = ("manager", "answer", "extractor")
 
 
 class Experiment:
@@ -95,22 +98,22 @@ class Experiment:
             self.mesh = make_mesh(options.mesh)
             policy = options.policy
             check_batch(self.mesh, options.batch, policy.micro_batches, policy.mini_batches)
-        self.learners = {agent: build_learner(options, agent) for agent in ("manager", "answer")}
+        self.learners = {agent: build_learner(options, agent) for agent in AGENTS}
         with contextlib.ExitStack() as held:
             held.enter_context(
                 open_run(options, "training", resume=options.resume, check=self._load_dialogues)
             )
             self.models = load_models(options, self.mesh)
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
-            self.train_dialogues = self._told(self.train_dialogues, "for training")
-            self.eval_dialogues = self._told(self.eval_dialogues, "for evaluation")
+            self._noted = self.eval_dialogues
+            self.eval_dialogues = self._told(self._noted, "for evaluation")
+            if options.agent != "extractor":  # which learns from what is noted
+                self.train_dialogues = self._told(self.train_dialogues, "for training")
             self.held_out = self._told(self.held_out, "held out")
             self._held = held.pop_all()  # until the run ends
         self.evaluator = Evaluator(options, self.pair, self.models)
         # The trained parameters of each agent, in the form of `Frozen`.
-        self.params = {
-            agent: untrained(options, self.models.of(agent)) for agent in ("manager", "answer")
-        }
+        self.params = {agent: untrained(options, self.models.of(agent)) for agent in AGENTS}
 
     def _load_dialogues(self, folder: Path) -> None:
         self.folder = folder
@@ -121,8 +124,8 @@ class Experiment:
         self.train_dialogues = learned
         check_dialogues(options, learned, self.eval_dialogues, folder, self.held_out)
 
-    def _told(self, dialogues: list, what: str) -> list:
-        return with_told_facts(self.options, self.pair, self.models, dialogues, what)
+    def _told(self, dialogues: list, what: str, params: dict | None = None) -> list:
+        return with_told_facts(self.options, self.pair, self.models, dialogues, what, params)
 
     def run(self) -> dict[str, Evaluation | None]:
         """Trains and exports between two evaluations; returns those "before" and "after"."""
@@ -143,7 +146,7 @@ class Experiment:
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
-        steps = options.manager_steps if agent == "manager" else options.answer_steps
+        steps = getattr(options, f"{agent}_steps")
         data = self._data(agent)
         parts = parts_by_step(options, self.train_dialogues, data)
         stage = Stage(
@@ -221,10 +224,15 @@ class Experiment:
             self._export(agent, params)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
         self.params[agent] = cast_weights(params, dtype)
+        if agent == "extractor" and options.evaluate:
+            whole = network(options, model, self.params[agent])
+            self.eval_dialogues = self._told(self._noted, "after training", whole)
 
     def _data(self, agent: str) -> Any:
         """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
         given = (self.pair, self.models, self.train_dialogues)
+        if agent == "extractor":
+            return extractor_data(self.options, *given)
         if agent == "manager":
             return self._made(lambda options: manager_data(options, *given))
         options, path = self.options, self.folder / "training_banks.safetensors"
@@ -362,7 +370,9 @@ class Experiment:
             dtype=options.export_dtype,
         )
         facts = options.extraction.facts
-        if facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
+        if agent == "extractor":
+            facts = "extracted"
+        elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
             facts = "turns"
         write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
 

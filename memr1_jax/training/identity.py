@@ -27,10 +27,10 @@ _MEANS = {
 # What is written besides, and how far training goes; it may continue from where it ended.
 _EXTENT = {
     *("samples_every", "tracker", "keep", "export_dtype"),
-    *("manager_steps", "answer_steps", "max_skipped", "patience"),
+    *("manager_steps", "answer_steps", "extractor_steps", "max_skipped", "patience"),
 }
 # Compared by what they name; see `inputs`.
-_NAMES = {"model", "answer_model", "judge_model", "data_path", "dtype"}
+_NAMES = {"model", "answer_model", "judge_model", "extractor_model", "data_path", "dtype"}
 MAY_TURN_ON = frozenset({"evaluate", "export"})
 
 
@@ -105,8 +105,10 @@ def inputs(options: AgentConfig, dialogues: Mapping[str, Path]) -> dict[str, Inp
     if judged:
         named["judge_model"] = options.judge_model or options.model
         prompts["judge"] = options.judge_prompt
-    if options.extraction.facts == "extracted" and options.extraction.prompt:
+    if options.extraction.prompt:
         prompts["facts"] = options.extraction.prompt
+    if options.extraction.model:
+        named["extractor_model"] = options.extraction.model
     own = {}
     if isinstance(options, ExperimentConfig) and options.reward.own:
         own = {"--reward": Input(options.reward.outcome, options.reward.digest())}

@@ -26,7 +26,11 @@ from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
 
 _NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
-_TITLES = {"manager": "training the manager", "answer": "training the answer agent"}
+_TITLES = {
+    "manager": "training the manager",
+    "answer": "training the answer agent",
+    "extractor": "training the fact extractor",
+}
 
 
 @dataclasses.dataclass(frozen=True)

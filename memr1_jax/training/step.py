@@ -22,6 +22,8 @@ from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.consult import FrozenAnswerer, Marking
 from memr1_jax.agents.demonstrations import Demonstrations, WithDemonstrations
 from memr1_jax.agents.episode_rollout import HorizonOptions, episode_rollout
+from memr1_jax.agents.extractor import FactExtractor, extractor_prompts
+from memr1_jax.agents.extractor_lessons import ExtractorBatch
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.reward import RewardOptions
@@ -72,7 +74,7 @@ class Frozen:
 class Policy:
     """The agent in training and its network; static under `jit`."""
 
-    agent: AnswerAgent | MemoryManager
+    agent: AnswerAgent | MemoryManager | FactExtractor
     decoder: Decoder
     answerer: FrozenAnswerer | None = None  # for a manager
     reward: RewardOptions = RewardOptions()
@@ -205,13 +207,16 @@ def make_sft_step(
 
 
 def demonstrate(
-    agent: AnswerAgent | MemoryManager,
+    agent: AnswerAgent | MemoryManager | FactExtractor,
     tools: Tools,
-    batch: AnswerBatch | ManagerBatch,
+    batch: AnswerBatch | ManagerBatch | ExtractorBatch,
     response: Block,
 ) -> Rollout:
     """Makes a rollout of responses `[B, 1, R]` not sampled: rewards 1, log-probabilities 0."""
-    if isinstance(agent, AnswerAgent):
+    if isinstance(agent, FactExtractor):
+        prompts = extractor_prompts(agent, batch.turns)
+        shown = jnp.zeros_like(prompts.length)
+    elif isinstance(agent, AnswerAgent):
         prompts = answer_prompts(agent, tools, batch)
         shown = jnp.zeros_like(prompts.length)
     else:
@@ -222,9 +227,10 @@ def demonstrate(
     samples = Samples(response.tokens, response.length, logprobs, rewards > 0)
     metrics = {
         "response_length": masked_mean(response.length, batch.valid[:, None]),
-        "memories_dropped": masked_mean(prompts.dropped, batch.valid),
-        "prompt_overflow": masked_mean(prompts.overflow, batch.valid),
     }
+    if not isinstance(agent, FactExtractor):
+        metrics["memories_dropped"] = masked_mean(prompts.dropped, batch.valid)
+        metrics["prompt_overflow"] = masked_mean(prompts.overflow, batch.valid)
     prompt = Block(prompts.tokens, prompts.length)
     return Rollout(prompt, samples, rewards, batch.valid, shown, metrics)
 

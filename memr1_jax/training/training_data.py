@@ -14,6 +14,7 @@ from memr1_jax.agents.demonstrations import (
     check_demonstrable,
     manager_demonstrations,
 )
+from memr1_jax.agents.extractor_lessons import extractor_demonstrations
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.data.augment import alter_banks
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
@@ -34,6 +35,7 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.options import with_options
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.told_facts import extractor_of
 from memr1_jax.training.validation import validation_dialogues
 
 
@@ -62,9 +64,9 @@ def check_dialogues(
         check_evaluated(options, evaluated)
     if options.select == "validation":
         validated = validation_dialogues(options, folder, evaluated, held_out)
-    if options.agent != "answer":
+    if options.agent in ("manager", "both"):
         _check_manager(options, learned, where)
-    if options.agent != "manager":
+    if options.agent in ("answer", "both"):
         _check_questions(options, learned, where)
         if training_banks(options) == "gold":
             check_gold([*learned, *validated])
@@ -263,6 +265,21 @@ def mixture_of(
         if absent := weights.keys() - {part.name for part in parts}:
             print(f"It holds nothing of {', '.join(sorted(absent))}.")
     return parts
+
+
+def extractor_data(
+    options: ExperimentConfig, pair: AgentPair, models: Models, dialogues: list[Conversation]
+) -> Demonstrations:
+    """Encodes the turns that the fact extractor learns from, with the facts noted for them."""
+    shown, counts = extractor_demonstrations(
+        extractor_of(options, models.manager),
+        pair.encoder,
+        models.manager.tokenizer,
+        dialogues,
+        seed=options.seed,
+    )
+    _say(f"{shown.rows} demonstrations; not as they should be", _plain(counts))
+    return shown
 
 
 def gold_banks(pair: AgentPair, dialogues: list[Conversation]) -> Ingestion:

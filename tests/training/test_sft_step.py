@@ -16,9 +16,13 @@ from memr1_jax.agents.demonstrations import (
     manager_demonstrations,
 )
 from memr1_jax.agents.ingest import add_everything, ingest
+from memr1_jax.options import with_options
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import GRPOOptions, create_optimizer, create_state, update
+from memr1_jax.training.build import make_policy
+from memr1_jax.training.config import check_options
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
+from memr1_jax.training.training_data import extractor_data
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"custom-call.*callback|infeed|outfeed|\bsend\b|\brecv\b", re.IGNORECASE)
@@ -138,3 +142,34 @@ def test_a_step_of_grpo_learns_from_demonstrations_too():
         np.testing.assert_array_equal(drawn[1].tokens, data.draw(key, 3)[1].tokens)
     later = jax.random.key_data(state.demonstration_key())
     assert not jnp.array_equal(later, jax.random.key_data(key))
+
+
+def test_the_fact_extractor_learns_its_demonstrations():
+    tiny = _tiny()
+    given = with_options(
+        tiny.options,
+        algorithm="sft",
+        agent="extractor",
+        facts_response_length=64,
+        turn_width=48,
+        facts_prompt="compact_nano",
+    )
+    check_options(given)
+    data = extractor_data(given, tiny.pair, tiny.models, tiny.conversations)
+    policy = make_policy(given, tiny.pair, tiny.models, "extractor")
+    noted = {fact.sources[-1]: fact.text for c in tiny.conversations for fact in c.facts}
+    assert len(noted) < data.rows < sum(len(c.turns) for c in tiny.conversations)
+    written = zip(np.asarray(data.tokens), np.asarray(data.length), strict=True)
+    texts = [tiny.decode(row[: length - 1]) for row, length in written]
+    assert {f"- {text}" for text in noted.values()} | {"NONE"} == {*texts}
+    optimizer = create_optimizer(1e-2, weight_decay=0.0)
+    step = make_sft_step(policy, ImitationOptions(), optimizer)
+    rows, valid = jnp.arange(BATCH), jnp.ones(BATCH, bool)
+    state, nll = _state(optimizer), []
+    for _ in range(STEPS):
+        given = (Frozen(None, None), tiny.pair.tools, data, rows, valid)
+        state, metrics, rollout = step(state, *given)
+        nll.append(float(metrics["nll"].value()))
+    assert nll[0] > 4 and nll[-1] < 0.25 * nll[0], nll
+    said = tiny.decode(data.data.turns.turn[0][0, : data.data.turns.turn[1][0]])
+    assert said in tiny.decode(rollout.prompt.tokens[0, : rollout.prompt.length[0]])
