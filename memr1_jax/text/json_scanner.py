@@ -161,6 +161,11 @@ def _characters(text: ByteText, action: jax.Array) -> _Characters:
     )
 
 
+def raw_characters(text: ByteText) -> _Characters:
+    """Decodes a text in which every byte stands for itself."""
+    return _characters(text, jnp.full(text.bytes.shape, Action.RAW, jnp.int32))
+
+
 def _folded(
     text: ByteText, characters: _Characters, inside: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -177,7 +182,7 @@ def _folded(
     return spelled.astype(jnp.uint8), size, plain & inside
 
 
-def _texts_as_tokens(table, tokens, text, characters, owner, inside, operations, width):
+def texts_as_tokens(table, tokens, text, characters, owner, inside, operations, width):
     """Writes the text bytes (`inside [C]`, of operation `owner [C]`) as tokens `[O, W]`.
 
     A token all of whose bytes are text is copied; other bytes become single-byte tokens. Returns
@@ -289,7 +294,7 @@ def scan_operations(
     # A byte belongs to the next operation that closes, if it lies in the text that counts there.
     owner = jnp.minimum(rank + 1 - acts, max_operations - 1)
     inside = spelled[owner] & (place > begin[closes][owner]) & (place < end[closes][owner])
-    written, kept, sizes, unspelled = _texts_as_tokens(
+    written, kept, sizes, unspelled = texts_as_tokens(
         table, tokens, text, characters, owner, inside, max_operations, max_text
     )
     return ScannedOperations(

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import FrozenAnswerer
+from memr1_jax.agents.extractor_rollout import FrozenManager
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
 from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
@@ -63,7 +64,10 @@ def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agen
         agent=agents[agent] if agent in agents else extractor_of(options, models.manager),
         decoder=models.of(agent).decoder,
         answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
-        if manager
+        if agent != "answer"
+        else None,
+        manager=FrozenManager(pair.manager, models.manager.decoder)
+        if agent == "extractor"
         else None,
         reward=options.reward,
         judge=pair.judge,
@@ -82,9 +86,10 @@ def make_frozen(
         """Returns another role's parameters, whole where its base model is not that of `model`."""
         return params if other is model else network(options, other, params)
 
-    answerer = judge = None
-    if agent == "manager" and options.algorithm != "sft":  # demonstrations are not judged
+    answerer = judge = manager = None
+    if agent != "answer" and options.algorithm != "sft":  # demonstrations are not judged
         answerer = seen_from(models.answerer, answer_params)
+        manager = untrained(options, model) if agent == "extractor" else None
     if models.judge is not None:
         judge = seen_from(models.judge, untrained(options, models.judge))
     uses_reference = options.policy.kl_weight and options.algorithm in ("grpo", "ppo")
@@ -93,6 +98,7 @@ def make_frozen(
         answerer=answerer,
         backbone=model.params if options.lora_rank else None,
         judge=judge,
+        manager=manager,
     )
 
 

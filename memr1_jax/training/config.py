@@ -63,8 +63,8 @@ class OptimizerConfig:
     algorithm: str = option("grpo", "How the agents learn.", ALGORITHMS)
     agent: str = option(
         "both",
-        "Which agent learns: the Memory Manager, the Answer Agent, both, or, by demonstrations, the"
-        " fact extractor.",
+        "Which agent learns: the Memory Manager, the Answer Agent, both of them, or the fact"
+        " extractor, rewarded by what the other two make of its facts.",
         ("manager", "answer", "both", "extractor"),
     )
     first: str = option(
@@ -382,10 +382,10 @@ def check_options(options: Any) -> None:
 
 def _check_facts(options: ExperimentConfig) -> None:
     if options.agent == "extractor":
-        if options.algorithm != "sft" or options.select == "validation":
+        if options.horizon.episodic:
             raise UserError(
-                "--agent=extractor learns from demonstrations: give --algorithm=sft, and --select"
-                " other than validation, which measures rewards."
+                f"--horizon={options.horizon.scheme} is for the Memory Manager, but"
+                " --agent=extractor. Leave --horizon out."
             )
         return
     facts, banks = options.extraction.facts, options.training_banks

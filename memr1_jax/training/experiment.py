@@ -232,7 +232,7 @@ class Experiment:
         """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
         given = (self.pair, self.models, self.train_dialogues)
         if agent == "extractor":
-            return extractor_data(self.options, *given)
+            return self._made(lambda options: extractor_data(options, *given))
         if agent == "manager":
             return self._made(lambda options: manager_data(options, *given))
         options, path = self.options, self.folder / "training_banks.safetensors"
@@ -268,7 +268,9 @@ class Experiment:
         known = [*self.eval_dialogues, *self.held_out]
         new = self._told([d for d in found if d not in known], "for validation")
         dialogues = [d for d in found if d in known] + new
-        if agent == "manager":
+        if agent == "extractor":
+            data = extractor_data(given, self.pair, self.models, dialogues)
+        elif agent == "manager":
             data = manager_data(given, self.pair, self.models, dialogues)
         else:
             banks = self._banks(training_banks(options), dialogues, "for validation").banks

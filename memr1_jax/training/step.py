@@ -24,6 +24,7 @@ from memr1_jax.agents.demonstrations import Demonstrations, WithDemonstrations
 from memr1_jax.agents.episode_rollout import HorizonOptions, episode_rollout
 from memr1_jax.agents.extractor import FactExtractor, extractor_prompts
 from memr1_jax.agents.extractor_lessons import ExtractorBatch
+from memr1_jax.agents.extractor_rollout import FrozenManager, extractor_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.reward import RewardOptions
@@ -61,13 +62,15 @@ class Frozen:
 
     `reference` of the KL penalty, None where its weight is 0; `answerer`, the Answer Agent that
     judges a manager's edits, None in its own training; `judge`, None unless it gives the reward. An
-    answerer or a judge of another base model is always whole, as its static part says.
+    answerer or a judge of another base model is always whole, as its static part says. `manager`,
+    which edits by an extractor's facts, None in the training of others.
     """
 
     reference: dict | None
     answerer: dict | None
     backbone: dict | None = None
     judge: dict | None = None
+    manager: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Policy:
 
     agent: AnswerAgent | MemoryManager | FactExtractor
     decoder: Decoder
-    answerer: FrozenAnswerer | None = None  # for a manager
+    answerer: FrozenAnswerer | None = None  # for a manager or an extractor
+    manager: FrozenManager | None = None  # for an extractor
     reward: RewardOptions = RewardOptions()
     judge: Judge | None = None
     horizon: HorizonOptions | None = None  # for a manager that learns from episodes
@@ -109,6 +113,13 @@ class Policy:
                 self.agent, self.decoder, params, tools, batch, key, sampling, **options
             )
         answer_params = self._frozen_network(frozen, frozen.answerer, self.answerer)
+        if isinstance(self.agent, FactExtractor):
+            manager_params = self._frozen_network(frozen, frozen.manager, self.manager)
+            return extractor_rollout(
+                *(self.agent, self.decoder, params, self.manager, manager_params),
+                *(self.answerer, answer_params, tools, batch, key, sampling),
+                **options,
+            )
         arguments = (self.agent, self.decoder, params, self.answerer, answer_params)
         arguments = (*arguments, tools, batch, key, sampling)
         if self.horizon is not None:
@@ -164,7 +175,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
             reference,
             policy.agent.template.instruction_block,
             experience_of(rollout),
-            grammar=None if isinstance(policy.agent, AnswerAgent) else tools.grammar,
+            grammar=tools.grammar if isinstance(policy.agent, MemoryManager) else None,
             complete=complete,
             **shown,
         )

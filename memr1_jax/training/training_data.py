@@ -15,6 +15,7 @@ from memr1_jax.agents.demonstrations import (
     manager_demonstrations,
 )
 from memr1_jax.agents.extractor_lessons import extractor_demonstrations
+from memr1_jax.agents.extractor_rollout import RewardedTurnsData, encode_rewarded_turns
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.data.augment import alter_banks
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
@@ -66,6 +67,8 @@ def check_dialogues(
         validated = validation_dialogues(options, folder, evaluated, held_out)
     if options.agent in ("manager", "both"):
         _check_manager(options, learned, where)
+    if options.agent == "extractor" and options.algorithm != "sft":
+        _check_questions(options, learned, where)
     if options.agent in ("answer", "both"):
         _check_questions(options, learned, where)
         if training_banks(options) == "gold":
@@ -269,8 +272,15 @@ def mixture_of(
 
 def extractor_data(
     options: ExperimentConfig, pair: AgentPair, models: Models, dialogues: list[Conversation]
-) -> Demonstrations:
-    """Encodes the turns that the fact extractor learns from, with the facts noted for them."""
+) -> Demonstrations | RewardedTurnsData:
+    """Encodes the turns that the fact extractor learns from.
+
+    They have the facts noted for them as demonstrations, or are those that questions are linked to,
+    whether or not a fact is noted.
+    """
+    if options.algorithm != "sft":
+        sizes = options.window or None, options.link, options.extraction.turn_width
+        return encode_rewarded_turns(pair.encoder, dialogues, *sizes)
     shown, counts = extractor_demonstrations(
         extractor_of(options, models.manager),
         pair.encoder,
