@@ -21,7 +21,12 @@ from memr1_jax.models.precision import cast_weights
 from memr1_jax.training.build import build_learner, make_frozen, make_policy, trainable, untrained
 from memr1_jax.training.config import ExperimentConfig, check_options
 from memr1_jax.training.step import Policy
-from memr1_jax.training.training_data import answer_data, manager_data
+from memr1_jax.training.training_data import (
+    answer_data,
+    extractor_data,
+    manager_data,
+    with_demonstrations,
+)
 
 ROWS = 512  # of the resident data; about what LoCoMo gives to train on
 
@@ -39,7 +44,7 @@ class AbstractStep:
 
 
 def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
-    """Builds the train step of "manager" or "answer" under `options`, without weights.
+    """Builds the train step of "manager", "answer" or "extractor" under `options`, without weights.
 
     A model that `PRESETS` lists is taken from there, with SmolLM2's tokenizer in place of its own:
     the vocabulary keeps the model's size. Others are folders; only their configuration and
@@ -58,11 +63,14 @@ def abstract_step(options: ExperimentConfig, agent: str) -> AbstractStep:
     with tempfile.TemporaryDirectory() as folder:
         dialogues, _ = load_dialogues(generated, options.seed, Path(folder))
     pair = build_agent_pair(options, models, dialogues)
-    if agent == "manager":
-        data = manager_data(options, pair, models, dialogues)
-    else:
+    given = (pair, models, dialogues)
+    if agent == "answer":
         banks = ingest(add_everything, None, pair.tools, pair.encoder, dialogues).banks
-        data = answer_data(options, pair, models, dialogues, banks)
+        make = lambda options: answer_data(options, *given, banks)  # noqa: E731
+    else:
+        encode = manager_data if agent == "manager" else extractor_data
+        make = lambda options: encode(options, *given)  # noqa: E731
+    data = with_demonstrations(options, make(options), make)
     learner, model = build_learner(options, agent), models.of(agent)
     # Parameters are an argument, as shapes cannot be closed over.
     state = jax.eval_shape(
