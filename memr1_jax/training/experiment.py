@@ -107,7 +107,8 @@ class Experiment:
             self.models = load_models(options, self.mesh)
             self.pair = build_agent_pair(options, self.models, self.train_dialogues)
             self._noted = self.eval_dialogues
-            self.eval_dialogues = self._told(self._noted, "for evaluation")
+            if options.evaluate or options.select == "validation":
+                self.eval_dialogues = self._told(self._noted, "for evaluation")
             if options.agent != "extractor":  # which learns from what is noted
                 self.train_dialogues = self._told(self.train_dialogues, "for training")
             self.held_out = self._told(self.held_out, "held out")

@@ -94,8 +94,8 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_shares_hold_on_average():
     made = parts(50, 50, 50, shares=[0.6, 0.3, 0.1])
-    rows = np.concatenate([mixed_rows(0, step, made, 4) for step in range(500)])
-    np.testing.assert_allclose(np.bincount(rows // 50) / 2000, [0.6, 0.3, 0.1], atol=0.01)
+    rows = np.concatenate([mixed_rows(0, step, made, 4) for step in range(150)])
+    np.testing.assert_allclose(np.bincount(rows // 50) / 600, [0.6, 0.3, 0.1], atol=0.02)
 
 
 def test_a_part_without_rows_or_weight_has_no_share():

