@@ -34,7 +34,7 @@ from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.recipes import RECIPES, with_recipe
 from memr1_jax.rl.update import OPTIMIZERS, GRPOOptions
-from memr1_jax.run.metrics_log import TRACKERS
+from memr1_jax.run.trackers import parse_trackers
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 
@@ -187,8 +187,11 @@ class RunConfig(OutputConfig):
     samples_every: int = option(
         1, "Steps between sampled rollouts written for reading.", within=at_least(1)
     )
-    tracker: str = option(
-        "tensorboard", "Where metrics.jsonl is copied to; empty: nowhere.", ("", *TRACKERS)
+    track: str = option(
+        "tensorboard",
+        "Where metrics, samples and the page of the run are copied to: tensorboard, wandb or"
+        " mlflow, or several with commas; empty: nowhere.",
+        formerly="tracker",
     )
     evaluate: bool = option(True, "Evaluate both agents before and after.")
     select: str = option(
@@ -326,6 +329,7 @@ def check_options(options: Any) -> None:
         return
     policy = options.policy
     parse_mesh(options.mesh)
+    parse_trackers(options.track)
     if options.lora_rank:
         parse_targets(options.lora_targets)
     _check_horizon(options)

@@ -26,7 +26,7 @@ _MEANS = {
 }
 # What is written besides, and how far training goes; it may continue from where it ended.
 _EXTENT = {
-    *("samples_every", "tracker", "keep", "export_dtype"),
+    *("samples_every", "track", "keep", "export_dtype"),
     *("manager_steps", "answer_steps", "max_skipped"),
 }
 # Compared by what they name; see `inputs`.
