@@ -15,6 +15,7 @@ COMMANDS = {
     "experiments.make_judge": "NanoJudgeConfig",
     "experiments.make_nano": "NanoConfig",
     "experiments.make_nano_agents": "NanoAgentsConfig",
+    "experiments.push": "PushConfig",
     "experiments.report": "OutputConfig",
     "experiments.retrieval_recall": "RecallConfig",
     "tpu_scripts.aot_compile": "AotConfig",

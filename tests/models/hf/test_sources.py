@@ -73,7 +73,7 @@ def test_the_hub_gives_weights_and_json_but_no_code(tmp_path, hub):
     assert resolve_model("owner/name") == tmp_path
     first, last = hub
     assert first["name"] == last["name"] == "owner/name"
-    assert first["allow_patterns"] == ["config.json"]
+    assert first["allow_patterns"] == ["config.json", "adapter_config.json"]
     kept = list(
         huggingface_hub.utils.filter_repo_objects(
             ["model.safetensors", "tokenizer.json", "modeling.py", "model.bin", "merges.txt"],
@@ -92,7 +92,7 @@ def test_another_family_is_refused_before_its_weights_are_fetched(tmp_path, hub)
     (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
     with pytest.raises(UserError, match="'gemma3'.*supported: llama, qwen2"):
         resolve_model("owner/name")
-    assert [call["allow_patterns"] for call in hub] == [["config.json"]]
+    assert [call["allow_patterns"] for call in hub] == [["config.json", "adapter_config.json"]]
     with pytest.raises(UserError, match=f"{tmp_path}/config.json has model_type = 'gemma3'"):
         resolve_model(tmp_path)
     (tmp_path / "config.json").unlink()
