@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": ("experiments.locomo_eval", "Evaluates a pair of models on whole dialogues."),
     "table": ("experiments.evaluate", "Compares memory systems on one backbone."),
     "report": ("experiments.report", "Writes the page of a run again."),
+    "push": ("experiments.push", "Publishes both agents of a run on the Hugging Face hub."),
     "memory": ("memr1_jax.service.cli", "Remembers, finds and answers; edits and undoes."),
     "chat": ("memr1_jax.service.chat", "Talks with a memory in the terminal."),
     "serve": ("memr1_jax.service.serve", "Serves a memory over HTTP, to mem0's clients too."),

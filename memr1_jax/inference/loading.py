@@ -11,7 +11,7 @@ from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import create_extractor
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
-from memr1_jax.models.hf.sources import SHIPPED, resolve_model
+from memr1_jax.models.hf.sources import SHIPPED, published_name, resolve_model
 from memr1_jax.options import check, user_path
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.run_folder import RECORD
@@ -31,7 +31,8 @@ def load(
 
     Args:
       name: "nano" for the small agents that the package carries, whose world is that of the
-        generated dialogues; a run folder; or the manager's model, a Hugging Face folder or name.
+        generated dialogues; a run folder; what `memr1 push` published, as owner/name; or the
+        manager's model, a Hugging Face folder or name.
       answer: the Answer Agent's model, where it is another one.
       facts: what the manager is told of a turn: "turns" as they stand, "sentences" of them, or what
         the model itself has "extracted". By default what the agents were trained on.
@@ -72,8 +73,21 @@ def _folders(name, answer) -> tuple[Path, Path]:
     if os.path.isdir(run / "export") or os.path.isfile(run / RECORD):
         manager, answerer = (_agent_of_run(run, agent) for agent in ("manager", "answer"))
         return manager, resolve_model(answer) if answer else answerer
-    manager = resolve_model(_NANO if name == "nano" and not os.path.exists(name) else name)
+    try:
+        manager = resolve_model(_NANO if name == "nano" and not os.path.exists(name) else name)
+    except UserError:
+        if answer or not published_name(name):
+            raise
+        return _published_pair(name)
     return manager, resolve_model(answer) if answer else manager
+
+
+def _published_pair(name: str) -> tuple[Path, Path]:
+    """Finds both repositories of a pair on the hub; called where `name` alone is no model."""
+    try:
+        return resolve_model(f"{name}-manager"), resolve_model(f"{name}-answer")
+    except UserError as error:
+        raise UserError(f"{error} Nor is there a pair {name}-manager and {name}-answer.") from error
 
 
 def _agent_of_run(run: Path, agent: str) -> Path:

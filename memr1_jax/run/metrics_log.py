@@ -1,57 +1,47 @@
-"""The metrics of a run: one JSON line a step in `metrics.jsonl`, and the same for a tracker."""
+"""The metrics of a run: one JSON line a step in `metrics.jsonl`, and copies for its trackers."""
 
-import logging
 import math
 import os
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole, cannot_write, write_text_atomic
 from memr1_jax.run.json_files import json_line, loads
+from memr1_jax.run.trackers import Trackers
 
 _FILE = "metrics.jsonl"
-_LOG = logging.getLogger(__name__)
-_FLUSH_SECONDS = 10.0  # of TensorBoard's files; a flush waits for the disk
 _LABELS = ("step", "phase", "agent")
 
 
 class MetricsLog:
-    """Appends metrics to `metrics.jsonl`, and copies them to a tracker.
+    """Appends metrics to `metrics.jsonl`, and copies them to trackers.
 
     A line that was broken off when an earlier process was killed is removed on opening. Use as a
     context manager, or call `close`.
 
     Args:
         folder: the run folder; must exist.
-        tracker: one of `TRACKERS`, or "" for none.
+        track: names of `run/trackers.py`.
 
     Raises:
         UserError: an existing log is damaged in the middle, or cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike, tracker: str = "tensorboard"):
+    def __init__(self, folder: str | os.PathLike, track: Sequence[str] = ("tensorboard",)):
         """Opens or creates the log; see the class."""
-        self._tracker = tracker
         self.path = pathlib.Path(folder) / _FILE
-        self._trackers: dict[str, Tracker] = {}
         if self.path.exists():
             _rewrite(self.path, read_metrics(self.path))
         self._open()
+        self._trackers = Trackers(self.path.parent, track)
 
     def _open(self) -> None:
         try:
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-    def _track(self, agent: str, purge_step: int | None = None) -> "Tracker | None":
-        if self._tracker and agent not in self._trackers:
-            create = TRACKERS[self._tracker]
-            self._trackers[agent] = create(self.path.parent, agent, purge_step)
-        return self._trackers.get(agent)
 
     def rewind(self, agent: str, step: int) -> None:
         """Cuts off the agent's lines beyond `step`: those steps will be done again.
@@ -64,7 +54,7 @@ class MetricsLog:
             self._file.close()
             _rewrite(self.path, kept)
             self._open()
-        self._track(agent, purge_step=step + 1)
+        self._trackers.tell("rewind", agent, step)
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
         """Appends one line and flushes it.
@@ -88,14 +78,30 @@ class MetricsLog:
         # One write of a whole line: a killed process leaves at most one broken line, the last.
         append_whole(self._file, json_line(record).encode())
         scalars = {f"{phase}/{name}": value for name, value in values.items()}
-        if tracker := self._track(agent):
-            tracker.add(int(step), scalars)
+        self._trackers.tell("add", agent, int(step), scalars)
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Tells the trackers the options of the run, by flag."""
+        self._trackers.tell("configure", options)
+
+    def samples(self, step: int, agent: str, described: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the trackers prompts, each with its sampled `responses`, as a table."""
+        rows = [
+            {"prompt": prompt["prompt"], **response}
+            for prompt in described
+            for response in prompt["responses"]
+        ]
+        if rows:
+            self._trackers.tell("samples", agent, step, rows)
+
+    def attach(self, path: pathlib.Path) -> None:
+        """Gives the trackers a file of the run."""
+        self._trackers.tell("attach", path)
 
     def close(self) -> None:
         """Flushes and closes the log and its trackers."""
         self._file.close()
-        for tracker in self._trackers.values():
-            tracker.close()
+        self._trackers.tell("close")
 
     def __enter__(self) -> "MetricsLog":
         """Returns the log itself."""
@@ -106,77 +112,6 @@ class MetricsLog:
         self.close()
 
 
-class Tracker(Protocol):
-    """Gets a copy of one agent's metrics; it must not fail, as a run can do without it."""
-
-    def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Takes the metrics of a step by name."""
-
-    def close(self) -> None:
-        """Writes what is left."""
-
-
-class _Board:
-    """Writes TensorBoard's file of one agent, in `tensorboard/<agent>/`.
-
-    Written here and now: the library's own writer has a thread, without which it waits for ever
-    once a full disk has ended it.
-    """
-
-    def __init__(self, folder: pathlib.Path, agent: str, purge_step: int | None):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2, summary_pb2
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        folder = folder / "tensorboard" / agent
-        self._folder, self._writer, self._flushed = folder, None, 0.0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(folder / "events"))
-        except OSError as error:
-            self._give_up(error)
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(self._event(step=purge_step, session_log=start))
-
-    def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        value = self._summary.Value
-        values = [value(tag=tag, simple_value=number) for tag, number in scalars.items()]
-        self._write(self._event(step=step, summary=self._summary(value=values)))
-
-    def _write(self, event: Any) -> None:
-        if self._writer is None:
-            return
-        event.wall_time = time.time()
-        try:
-            self._writer.write_event(event)
-            if event.wall_time > self._flushed + _FLUSH_SECONDS:
-                self._writer.flush()
-                self._flushed = event.wall_time
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        _LOG.warning(
-            "TensorBoard's file in %s cannot be written (%s); this run writes no more to it.",
-            self._folder,
-            error.strerror or error,
-        )
-        self.close()
-
-    def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            try:
-                writer.close()
-            except OSError as error:
-                self._give_up(error)
-
-
-# From the run folder, the agent, and the first step that is to be forgotten of an earlier process.
-TRACKERS: dict[str, Callable[[pathlib.Path, str, int | None], Tracker]] = {"tensorboard": _Board}
-
-
 class NoLog:
     """In the place of a `MetricsLog` in a process that does not write."""
 
@@ -184,6 +119,15 @@ class NoLog:
         """Does nothing."""
 
     def write(self, step: int, phase: str, agent: str, values: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def samples(self, step: int, agent: str, described: Sequence[Mapping[str, Any]]) -> None:
+        """Does nothing."""
+
+    def attach(self, path: pathlib.Path) -> None:
         """Does nothing."""
 
     def __enter__(self) -> "NoLog":

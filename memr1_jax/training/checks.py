@@ -10,6 +10,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.models.lora import parse_targets
 from memr1_jax.options import check
 from memr1_jax.parallel.mesh import parse_mesh
+from memr1_jax.run.trackers import parse_trackers
 from memr1_jax.text.events import Event
 from memr1_jax.training.config import ExperimentConfig
 
@@ -26,6 +27,7 @@ def check_options(options: Any) -> None:
     _check_validation(options)
     _check_facts(options)
     parse_mesh(options.mesh)
+    parse_trackers(options.track)
     if options.lora_rank:
         parse_targets(options.lora_targets)
     _check_horizon(options)

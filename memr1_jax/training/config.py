@@ -33,7 +33,6 @@ from memr1_jax.rl.imitation import ImitationOptions
 from memr1_jax.rl.ppo import PPOOptions
 from memr1_jax.rl.recipes import RECIPES, with_recipe
 from memr1_jax.rl.update import OPTIMIZERS, GRPOOptions
-from memr1_jax.run.metrics_log import TRACKERS
 
 ALGORITHMS = ("grpo", "ppo", "sft", "best_of_n")
 
@@ -199,8 +198,11 @@ class RunConfig(OutputConfig):
     samples_every: int = option(
         1, "Steps between sampled rollouts written for reading.", within=at_least(1)
     )
-    tracker: str = option(
-        "tensorboard", "Where metrics.jsonl is copied to; empty: nowhere.", ("", *TRACKERS)
+    track: str = option(
+        "tensorboard",
+        "Where metrics, samples and the page of the run are copied to: tensorboard, wandb or"
+        " mlflow, or several with commas; empty: nowhere.",
+        formerly="tracker",
     )
     evaluate: bool = option(True, "Evaluate both agents before and after.")
     select: str = option(

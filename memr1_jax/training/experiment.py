@@ -14,6 +14,7 @@ import numpy as np
 from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
+from memr1_jax.agents.chat_examples import write_chat_examples
 from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.data.dialogues import load_dialogues
@@ -35,7 +36,7 @@ from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
 from memr1_jax.models.lora import merge
 from memr1_jax.models.precision import cast_weights
-from memr1_jax.options import flags_text
+from memr1_jax.options import flag_values, flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
@@ -46,6 +47,7 @@ from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.progress import table
+from memr1_jax.run.trackers import parse_trackers
 from memr1_jax.training.ahead import AheadCompiler
 from memr1_jax.training.build import (
     build_learner,
@@ -141,12 +143,12 @@ class Experiment:
         with self._held, on_mesh, self._ahead:
             self._compile_ahead(agents)
             before = self._evaluation("before")
-            with MetricsLog(self.folder, options.tracker) if is_main() else NoLog() as log:
+            with self._log() as log:
                 for agent in agents:
                     self._train(agent, log)
-            after = self._evaluation("after")
-            if is_main():
-                self._report(before)
+                after = self._evaluation("after")
+                if is_main():
+                    self._report(before, log)
         return {"before": before, "after": after}
 
     def _compile_ahead(self, agents: tuple[str, ...]) -> None:
@@ -177,6 +179,13 @@ class Experiment:
 
     def _steps(self, agent: str) -> int:
         return getattr(self.options, f"{agent}_steps")
+
+    def _log(self) -> MetricsLog | NoLog:
+        if not is_main():
+            return NoLog()
+        log = MetricsLog(self.folder, parse_trackers(self.options.track))
+        log.configure(flag_values(self.options))
+        return log
 
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
         """Trains one agent, exports it and keeps what was trained."""
@@ -414,8 +423,9 @@ class Experiment:
         elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
             facts = "turns"
         write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
+        write_chat_examples(folder, options, model.tokenizer, model.stop_tokens)
 
-    def _report(self, before) -> None:
+    def _report(self, before, log) -> None:
         records = read_metrics(self.folder / "metrics.jsonl")
         if not records and before is None:
             return  # no step and no evaluation: a run that only exports
@@ -423,7 +433,7 @@ class Experiment:
             title = f"Reward ({self.options.reward.outcome})"
             reward_curve(self.folder / "reward.png", records, title)
         table("Before and after", COLUMNS, summary(self.folder))
-        write_report_page(self.folder)
+        log.attach(write_report_page(self.folder))
         print(f"Everything is in {self.folder}; report.html there shows it.")
 
 

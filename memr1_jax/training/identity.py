@@ -27,7 +27,7 @@ _MEANS = {
 }
 # What is written besides, and how far training goes; it may continue from where it ended.
 _EXTENT = {
-    *("samples_every", "tracker", "keep", "export_dtype"),
+    *("samples_every", "track", "keep", "export_dtype"),
     *("manager_steps", "answer_steps", "extractor_steps", "max_skipped", "patience"),
 }
 # Compared by what they name; see `inputs`.

@@ -161,7 +161,9 @@ def train(
             if validate is not None:
                 score = validated(step + 1, state.params) if due else None
             if (step + 1) % stage.samples_every == 0 and is_main():
-                write_json_atomic(samples / f"step_{step + 1:06d}.json", describe(rollout))
+                described = describe(rollout)
+                write_json_atomic(samples / f"step_{step + 1:06d}.json", described)
+                log.samples(step + 1, stage.agent, described)
             enough = skipped == stage.max_skipped
             if due or stopped or enough:
                 save(checkpoints, stage, state, score)

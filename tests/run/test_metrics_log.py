@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from memr1_jax.errors import UserError
-from memr1_jax.run import metrics_log
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics
 
 
@@ -176,25 +175,9 @@ def test_tensorboard_gets_the_same_values(tmp_path):
     assert len(found) == 4
 
 
-def test_a_tracker_gets_a_copy(tmp_path, monkeypatch):
-    told = []
-
-    class Recorder:
-        def __init__(self, folder, agent, purge_step):
-            told.append((folder, agent, purge_step))
-
-        def add(self, step, scalars):
-            told.append((step, scalars))
-
-        def close(self):
-            told.append("closed")
-
-    monkeypatch.setitem(metrics_log.TRACKERS, "recorder", Recorder)
-    with MetricsLog(tmp_path, "recorder") as log:
-        log.rewind("manager", 4)
-        log.write(5, "train", "manager", {"loss": 0.5})
-    assert told == [(tmp_path, "manager", 5), (5, {"train/loss": 0.5}), "closed"]
-    with MetricsLog(tmp_path, "") as log:
+def test_without_trackers_only_lines_are_written(tmp_path):
+    with MetricsLog(tmp_path, ()) as log:
         log.write(6, "train", "manager", {"loss": 0.25})
-    assert [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.25]
+        log.samples(6, "manager", [{"prompt": "", "responses": []}])
+    assert [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [0.25]
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl"}

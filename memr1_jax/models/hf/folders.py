@@ -18,6 +18,8 @@ from memr1_jax.run.files import cannot_write
 
 # Files of an exported agent's folder other than its model; see `agents/agent_folder.py`.
 SETTINGS, RETRIEVAL = "memr1_jax.json", "retrieval.safetensors"
+CHAT_EXAMPLES = "chat_examples.json"
+ADAPTERS = "adapter_config.json"  # marks a folder of the peft library
 
 
 @contextlib.contextmanager
@@ -63,7 +65,7 @@ def folder_digest(folder: str | os.PathLike, start: str = "") -> str:
     """Returns a word for the weights and tokenizer of a model folder; `start` is part of it."""
     digest = hashlib.sha256(start.encode())
     for path in sorted(Path(folder).iterdir()):
-        if path.name in (SETTINGS, RETRIEVAL):  # options, which are compared as such
+        if path.name in (SETTINGS, RETRIEVAL, CHAT_EXAMPLES):  # options are compared as such
             continue
         if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt"):
             digest.update(path.name.encode())

@@ -11,11 +11,11 @@ from flax import traverse_util
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.finite import RETRAIN, check_finite
-from memr1_jax.models.hf.folders import read_json, whole_folder, write_json
+from memr1_jax.models.hf.folders import ADAPTERS, read_json, whole_folder, write_json
 from memr1_jax.models.hf.headers import check_dtype, read_header
 from memr1_jax.models.lora import TARGETS, LoRA, abstract_adapters
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, _WEIGHTS = ADAPTERS, "adapter_model.safetensors"
 _MODULES = {  # of a layer, by our names
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",

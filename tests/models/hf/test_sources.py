@@ -94,7 +94,7 @@ def test_the_hub_gives_weights_and_json_but_no_code(tmp_path, hub):
     assert resolve_model("owner/name") == tmp_path
     first, last = hub
     assert first["name"] == last["name"] == "owner/name"
-    assert first["allow_patterns"] == ["config.json"]
+    assert first["allow_patterns"] == ["config.json", "adapter_config.json"]
     kept = list(
         huggingface_hub.utils.filter_repo_objects(
             ["model.safetensors", "tokenizer.json", "modeling.py", "model.bin", "merges.txt"],
@@ -113,7 +113,7 @@ def test_another_family_is_refused_before_its_weights_are_fetched(tmp_path, hub)
     (tmp_path / "config.json").write_text('{"model_type": "gemma4"}')
     with pytest.raises(UserError, match="'gemma4'.*supported: llama, qwen2"):
         resolve_model("owner/name")
-    assert [call["allow_patterns"] for call in hub] == [["config.json"]]
+    assert [call["allow_patterns"] for call in hub] == [["config.json", "adapter_config.json"]]
     with pytest.raises(UserError, match=f"{tmp_path}/config.json has model_type = 'gemma4'"):
         resolve_model(tmp_path)
     (tmp_path / "config.json").unlink()
