@@ -80,6 +80,11 @@ def test_padding_rows_stay_silent_and_do_not_count(agent):
     for name in ("truncated", "response_length"):
         assert float(padded[name].weight) == group and float(whole[name].weight) == 2 * group
     assert metric_values(padded)["reward"] == pytest.approx(float(partial.rewards[0].mean()))
+    if agent == "manager":
+        # One prompt at least, and no more than one for each sample and question.
+        asked = float(padded["distinct_prompts"].weight)
+        assert asked == int(training.data.asked[0].sum()) * group
+        assert 1 <= float(padded["distinct_prompts"].sum) <= asked
 
 
 @functools.cache
