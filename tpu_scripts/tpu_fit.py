@@ -277,7 +277,11 @@ edited banks, {CONSULT_BATCH} prompts at a time.
 
 ## The paper's lengths: the Answer Agent's step of all models
 
-The same lengths and responses.
+The same lengths and responses. `--attention=auto` compiles JAX's splash attention into every step
+for a TPU. The Answer Agent's step of llama-3.1-8b on 16 v5e, all weights trained, is such a
+program; the other rows are from before, when XLA computed attention in parts. The same step on the
+same mesh then took 14.96 GiB: the parts had already kept scores out of a chip's memory, so that the
+kernel does not make fewer chips enough.
 
 {text["paper"]}
 """

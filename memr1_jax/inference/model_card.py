@@ -91,7 +91,7 @@ def _figures(run: Path) -> str:
     if len(found) == 2:
         text += ": before and after training, and the change with its 95 percent interval over the"
         text += " same questions"
-    table = markdown_table(["questions", "count", *compared.metrics], rows, numbers=1)
+    table = markdown_table(["questions", "count", *compared.metrics], rows)
     return "\n\n".join(part for part in (f"{text}.", table, compared.note) if part) + "\n"
 
 

@@ -89,7 +89,7 @@ class MetricsLog:
         rows = [
             {"prompt": prompt["prompt"], **response}
             for prompt in described
-            for response in prompt["responses"]
+            for response in prompt.get("responses", ())
         ]
         if rows:
             self._trackers.tell("samples", agent, step, rows)

@@ -125,7 +125,7 @@ def test_adapters_alone_are_merged_into_their_base_model_on_loading(run, hub, tm
     folder = resolve_model("ana/small-manager")
     assert folder.is_relative_to(tmp_path / "cache") and (folder / "memr1_jax.json").is_file()
     found, config = load_params(folder)
-    assert config == CONFIG
+    assert config == load_params(tiny_folder())[1]
     jax.tree.map(
         np.testing.assert_array_equal, found, merge(random_params(), adapters(), LORA.scale)
     )
@@ -146,7 +146,7 @@ def test_what_cannot_be_pushed_is_told(run, hub, tmp_path, monkeypatch):
         raise OSError("403 Forbidden")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", forbid)
-    with pytest.raises(UserError, match="did not take ana/pair-manager .403 Forbidden.* hf auth"):
+    with pytest.raises(UserError, match="did not take ana/pair-manager .403 Forbidden.*hf auth"):
         push(run, "ana/pair")
 
 
@@ -178,7 +178,7 @@ def test_chat_examples_are_what_transformers_renders_and_the_device_sees(run):
         )
         assert example["rendered"] == rendered
         template = getattr(tiny.pair, "manager" if agent == "manager" else "answerer").template
-        beginning = list(template.instruction)
+        beginning = list(template.instruction)[:-1]  # the last may join what follows
         assert tokenizer.encode(rendered, add_special_tokens=False)[: len(beginning)] == beginning
         assert "Ana has a dog." in rendered
     assert examples["answer"]["max_tokens"] == tiny.options.answer_response_length
