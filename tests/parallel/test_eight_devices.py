@@ -48,7 +48,7 @@ def test_a_mesh_gives_what_one_device_gives(algorithm, agent, mesh):
     check(algorithm, agent, mesh, MESHES)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_mixed_mesh_gives_what_one_device_gives(algorithm):
     check(algorithm, "answer", MESHES[-1], MESHES[-1:])
 
