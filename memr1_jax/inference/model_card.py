@@ -77,8 +77,8 @@ def _public(name: str) -> str:
 
 
 def _figures(run: Path) -> str:
-    found = {when: read_evaluation(run, when) for when in ("before", "after")}
-    found = {when: evaluation for when, evaluation in found.items() if evaluation is not None}
+    made = ((when, read_evaluation(run, when)) for when in ("before", "after"))
+    found = {when: evaluation for when, evaluation in made if evaluation is not None}
     if not found:
         return "## Figures\n\nThe run measured none.\n"
     compared = compare(found)

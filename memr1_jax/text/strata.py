@@ -46,7 +46,7 @@ def build_strata(table: ByteTable, max_entries: int) -> Strata:
     events = np.zeros((len(begun) + 1, len(table.length)), np.uint8)
     events[-1] = (1 << len(Event)) - 1
     beginning: dict[str, list[tuple[int, str]]] = {}  # tokens by their first character
-    for token in np.flatnonzero(table.length):
+    for token in np.flatnonzero(table.length).tolist():
         text = bytes(table.bytes[token, : table.length[token]]).decode("latin-1")
         beginning.setdefault(text[0], []).append((token, text))
     for place, state in enumerate(begun):
