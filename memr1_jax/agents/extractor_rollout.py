@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking, consult
+from memr1_jax.agents.consult import EXACT_MATCH, FrozenAnswerer, Marking
 from memr1_jax.agents.extractor import FactExtractor, TurnText, extractor_prompts, turn_rows
 from memr1_jax.agents.manager import BYTES_PER_TOKEN, MemoryManager
+from memr1_jax.agents.marking import mark_edits
 from memr1_jax.agents.reward import manager_reward
 from memr1_jax.agents.rollout import Rollout, mean_of_asked, sample_edits
 from memr1_jax.agents.tools import Tools
@@ -162,14 +163,14 @@ def extractor_rollout(
         lambda x: x.reshape(*rows, *x.shape[1:]),
         (banks, jax.tree.map(lambda x: jnp.where(told, x[:, 0], 0), edits.report)),
     )
-    scores, values = consult(answerer, answer_params, marking, tools, managed, banks, report)
+    marks = mark_edits(answerer, answer_params, marking, tools, managed, banks, report)
     asked = managed.asked & batch.valid[:, None]
-    outcome = mean_of_asked(scores, asked)
+    outcome = mean_of_asked(marks.outcome, asked)
     parts = manager_reward(marking.reward, outcome, report, bank_size(banks), banks.alive.shape[-1])
     valid = batch.valid[:, None]
     count = (facts.length > 0).sum(-1).reshape(rows)
     metrics = masked_means(parts | {"facts": count, "silent": count == 0}, valid)
-    metrics |= masked_means(values, asked[:, None])
+    metrics |= masked_means(marks.values, asked[:, None])
     metrics |= {
         "response_length": masked_mean(samples.length, valid),
         "truncated": masked_mean(~samples.stopped, valid),

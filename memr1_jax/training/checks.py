@@ -65,10 +65,16 @@ def _check_rollout_weights(options: ExperimentConfig) -> None:
 
 def _check_reward(options: ExperimentConfig) -> None:
     reward, horizon = options.reward, options.horizon
-    if options.agent != "manager" and options.algorithm != "sft" and not reward.answer_weight:
+    learns_alone = options.agent in ("manager", "extractor")
+    if not learns_alone and options.algorithm != "sft" and not reward.answer_weight:
         raise UserError(
             f"--reward={reward.outcome} measures banks alone, so it teaches the Answer Agent"
             " nothing. Give --agent=manager, or add an outcome of answers, such as exact_match."
+        )
+    if options.agent == "extractor" and reward.growth_weight:
+        raise UserError(
+            f"--growth_weight={reward.growth_weight} prices what the Memory Manager adds, but"
+            " --agent=extractor. Leave it out."
         )
     if horizon.scheme == "terminal" and reward.weight_of(GAIN):
         raise UserError(
