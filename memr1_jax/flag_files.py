@@ -48,7 +48,7 @@ def paper_file(model: str, algorithm: str) -> Path:
 
 def _letters(model: str) -> str:
     """Leaves of a model's name what all its spellings share: `llama318b`."""
-    name = model.rsplit("/", 1)[-1].lower().removesuffix("-instruct")
+    name = model.rsplit("/", 1)[-1].lower().removesuffix("-instruct").removesuffix("-it")
     return re.sub("[^a-z0-9]", "", name)
 
 

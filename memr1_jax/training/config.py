@@ -284,8 +284,9 @@ class ExperimentConfig(
         """Returns the paper's options for a model and an algorithm.
 
         Args:
-          model: "llama-3.1-8b", "qwen-2.5-3b", "qwen-2.5-7b" or "qwen-2.5-14b".
-          algorithm: "grpo" or "ppo"; of some models also "sft" and "sft_best_of_n".
+          model: "llama-3.1-8b", "qwen-2.5-3b", "qwen-2.5-7b", "qwen-2.5-14b", "qwen3-4b",
+            "gemma-3-1b" or "gemma-3-4b".
+          algorithm: "grpo"; of the first four also "ppo", of some "sft" and "sft_best_of_n".
 
         Raises:
           UserError: no flag file of the package is of these two.

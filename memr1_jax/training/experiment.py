@@ -117,7 +117,7 @@ class Experiment:
             self._held = held.pop_all()  # until the run ends
         self.evaluator = Evaluator(options, self.pair, self.models)
         self._ahead = AheadCompiler()
-        self._made: dict[str, Any] = {}  # data of agents whose steps are compiled ahead
+        self._ready: dict[str, Any] = {}  # data of agents whose steps are compiled ahead
         # The trained parameters of each agent, in the form of `Frozen`.
         self.params = {agent: untrained(options, self.models.of(agent)) for agent in AGENTS}
 
@@ -167,7 +167,7 @@ class Experiment:
             learner, model = self.learners[agent], self.models.of(agent)
             if learner.flat_odds < 1:  # odds of prompts are part of the state
                 continue
-            data = self._made[agent] = self._data(agent)
+            data = self._ready[agent] = self._data(agent)
             rows = np.zeros(options.batch * learner.oversample, np.int32)
             self._ahead.start(
                 agent,
@@ -191,7 +191,7 @@ class Experiment:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
         steps, learner = self._steps(agent), self.learners[agent]
-        data = self._made.pop(agent) if agent in self._made else self._data(agent)
+        data = self._ready.pop(agent) if agent in self._ready else self._data(agent)
         parts = parts_by_step(options, self.train_dialogues, data)
         stage = Stage(
             agent=agent,

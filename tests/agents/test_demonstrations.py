@@ -347,5 +347,7 @@ def test_a_demonstration_ends_where_the_chat_template_ends_a_turn(tiny):
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}"
     for stops, last in [((start, end), start), ((end,), end), ((5,), 5)]:
         agent = types.SimpleNamespace(stop_tokens=stops, response_length=8)
-        made, _ = demonstrations._demonstrations(agent, "answer", tokenizer, None, ["yes"], {})
+        made, _ = demonstrations.written_demonstrations(
+            agent, "answer", tokenizer, None, ["yes"], {}
+        )
         assert made.tokens[0, made.length[0] - 1] == last

@@ -18,6 +18,9 @@ MODELS = {
     "qwen25_3b": "qwen-2.5-3b",
     "qwen25_7b": "Qwen/Qwen2.5-7B-Instruct",
     "qwen25_14b": "Qwen2.5-14B",
+    "qwen3_4b": "qwen3-4b",
+    "gemma3_1b": "google/gemma-3-1b-it",
+    "gemma3_4b": "gemma-3-4b",
 }
 
 
@@ -50,7 +53,7 @@ def test_configurations_are_those_of_the_flag_files():
         for path, flags in lines.items()
         if any(line.startswith("--flagfile=") and "/paper/" in line for line in flags)
     }
-    assert len(found) == 12
+    assert len(found) == 15
     assert m1.Config.paper().model == "meta-llama/Llama-3.1-8B-Instruct"
 
 

@@ -14,9 +14,8 @@ from experiments import push as command
 from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.chat_examples import write_chat_examples
 from memr1_jax.errors import UserError
-from memr1_jax.evals.answering import Prediction
+from memr1_jax.evals.answering import Prediction, summarise
 from memr1_jax.evals.evaluator import Evaluation
-from memr1_jax.evals.metrics import summarise
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.inference.loading import load
 from memr1_jax.inference.push import push

@@ -40,7 +40,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 def _stage(agent, steps, patience=0, **identity):
     about = {"model": "tiny", "pair": (1, 2), **identity}
-    return Stage(agent, steps, 2, 0, 2, 1, about, patience)
+    return Stage(agent, steps, 2, 0, 2, 1, about, patience=patience)
 
 
 def _run(agent, folder, steps, go_on=False, watch=None, step=None, **identity):

@@ -20,7 +20,7 @@ from memr1_jax.options import with_options
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.update import GRPOOptions, create_optimizer, create_state, update
 from memr1_jax.training.build import make_policy
-from memr1_jax.training.config import check_options
+from memr1_jax.training.checks import check_options
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 from memr1_jax.training.training_data import extractor_data
 

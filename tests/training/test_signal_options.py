@@ -4,7 +4,7 @@ import pytest
 from tiny_model import options
 
 from memr1_jax.errors import UserError
-from memr1_jax.training.config import check_options
+from memr1_jax.training.checks import check_options
 
 FOUR = {"agent": "manager", "group": 4, "stratified": True}
 
