@@ -1,6 +1,6 @@
 """Answers of the frozen Answer Agent from a manager's banks, and their worth.
 
-It is asked a prompt for every sample and question, many more than the manager has itself. Samples
+It has a prompt for every sample and question, many more than the manager itself. Samples
 that write the same operations, or change nothing that a question finds, lead to equal prompts: each
 distinct one is answered once, a part of them at a time.
 

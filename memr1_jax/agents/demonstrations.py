@@ -79,7 +79,7 @@ class Demonstrations:
 
 @struct.dataclass
 class WithDemonstrations:
-    """An agent's data, and demonstrations from which it learns by the same steps."""
+    """Joins an agent's data with demonstrations that it learns from in the same steps."""
 
     data: AnswerData | ManagerData | EpisodeData
     demonstrations: Demonstrations
@@ -97,7 +97,7 @@ class WithDemonstrations:
     def select(
         self, rows: jax.Array, valid: jax.Array
     ) -> AnswerBatch | ManagerBatch | EpisodeBatch:
-        """Picks the batch of rows of the data; see there."""
+        """Picks the batch of rows of the data, as that does."""
         return self.data.select(rows, valid)
 
     def draw(self, key: jax.Array, count: int) -> tuple[AnswerBatch | ManagerBatch, Block]:

@@ -1,4 +1,4 @@
-"""Work on prompts, many of which are equal: each distinct one is computed once.
+"""Shares work among equal prompts: each distinct one is computed once.
 
 Axis letters: N rows, P prompt length.
 """
@@ -20,7 +20,7 @@ _ROWS = 8  # a part's rows are a multiple of this, so that they spread over devi
 
 @struct.dataclass
 class Distinct:
-    """Which rows have equal prompts.
+    """Tells which rows have equal prompts.
 
     `first` `[N]` holds the row of each distinct prompt, `count` of them, and then anything;
     `number` `[N]` says which distinct prompt a row has, and is N for rows that are left out.

@@ -21,7 +21,7 @@ SILENT = 0.2  # share of the turns without a noted fact that are demonstrated
 
 @struct.dataclass
 class ExtractorBatch:
-    """Raw turns `[B, W]`; `valid` `[B]` marks padding."""
+    """Holds raw turns `[B, W]`; `valid` `[B]` is False for padding."""
 
     turns: TurnText
     valid: jax.Array
@@ -29,7 +29,7 @@ class ExtractorBatch:
 
 @struct.dataclass
 class ExtractorData:
-    """Raw turns `[rows, W]` of `conversation` `[rows]`."""
+    """Holds raw turns `[rows, W]` of `conversation` `[rows]`."""
 
     turns: TurnText
     conversation: jax.Array

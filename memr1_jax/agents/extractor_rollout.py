@@ -1,7 +1,7 @@
-"""A rollout of the fact extractor: its facts, edited into a bank and answered from, by others.
+"""A rollout of the fact extractor: others edit a bank by its facts and answer from it.
 
 The frozen Memory Manager edits the bank as it does in use, and the frozen Answer Agent answers the
-turn's questions from the result: the extractor is rewarded by the outcomes that the manager is.
+turn's questions from the result, so the extractor earns what a manager earns.
 
 Axis letters: B turns, G samples a turn, R response length, F facts of a turn, W tokens of a fact,
 M slots of a bank, n questions of a turn.
@@ -34,7 +34,7 @@ from memr1_jax.text.fact_lines import scan_facts
 
 @dataclasses.dataclass(frozen=True)
 class FrozenManager:
-    """The Memory Manager that edits by an extractor's facts: its sizes and its decoder."""
+    """Describes the Memory Manager that edits by an extractor's facts: sizes and decoder."""
 
     agent: MemoryManager
     decoder: Decoder
@@ -42,7 +42,7 @@ class FrozenManager:
 
 @struct.dataclass
 class RewardedTurns:
-    """Raw turns `[B, W]` with the banks before them and the questions that judge them."""
+    """Holds raw turns `[B, W]` with the banks before them and the questions on them."""
 
     turns: TurnText
     managed: ManagerBatch
@@ -55,7 +55,7 @@ class RewardedTurns:
 
 @struct.dataclass
 class RewardedTurnsData:
-    """Raw turns `[rows, W]`, and `managed` with the same rows, whose facts are not read."""
+    """Holds raw turns `[rows, W]`, and `managed` with the same rows; its facts are not read."""
 
     turns: TurnText
     managed: ManagerData

@@ -29,10 +29,10 @@ from memr1_jax.models.logprobs import response_statistics
 
 @struct.dataclass
 class Marks:
-    """Outcomes of edited banks `[B, G, n]`, their `worth` in [0, 1], and values for metrics.
+    """Holds outcomes of edited banks `[B, G, n]`, their `worth` in [0, 1], and metrics.
 
-    The worth of a log-probability is the probability; of what may be outside of [0, 1], the nearest
-    number in it.
+    The worth of a log-probability is the probability. Outcomes that may be outside of [0, 1] are
+    clipped.
     """
 
     outcome: jax.Array
@@ -51,7 +51,7 @@ def mark_edits(
 ) -> Marks:
     """Marks every edited bank by the weighted sum of outcomes that the reward names.
 
-    Takes what `consult` takes, which is asked only where an outcome reads an answer.
+    Takes what `consult` takes; that is called only where an outcome reads an answer.
     """
     reward = marking.reward
     found: list[tuple[float, jax.Array, jax.Array]] = []  # weight, weighted outcome, worth

@@ -53,7 +53,7 @@ NAMES = (*OUTCOMES, *OF_BANKS)
 
 
 class Part(NamedTuple):
-    """A summand of a reward: `function` of an answer, None where a model or a bank gives it."""
+    """Describes a summand of a reward; `function` is None where a model or a bank gives it."""
 
     name: str
     weight: float

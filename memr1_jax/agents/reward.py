@@ -103,7 +103,7 @@ class RewardOptions:
         return dataclasses.replace(self, outcome=name_of(function), function=function)
 
     def digest(self) -> str:
-        """Returns a word for the source of the outcomes of the user's own."""
+        """Returns a digest of the source of the user's own outcomes."""
         sources = "".join(_source(part) for part in self.parts if part.own)
         return hashlib.sha256(sources.encode()).hexdigest()[:32]
 
@@ -215,8 +215,8 @@ def growth_price(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns what the growth of banks costs, and values of it that are metrics.
 
-    The price is a share of what was told, times the worth of the outcome: a manager that answers
-    nothing pays nothing, so that storing nothing never earns anything by itself.
+    The price is a share of the facts told, times the worth of the outcome: edits that lead to no
+    right answer cost nothing, so that storing nothing never earns anything by itself.
 
     Args:
       reward: the weights.
@@ -233,9 +233,9 @@ def growth_price(
 
 
 def repeats(before: MemoryBank, after: MemoryBank) -> jax.Array:
-    """Counts the texts written between two banks that another memory says too: `[*rows]`.
+    """Counts the texts written between two banks that another memory has too: `[*rows]`.
 
-    Of two new ones that are the same the second counts.
+    If two new ones are the same, the second counts.
     """
     norm = jnp.linalg.norm(after.key, axis=-1, keepdims=True)
     key = after.key / jnp.maximum(norm, 1e-6)

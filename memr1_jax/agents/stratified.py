@@ -1,4 +1,4 @@
-"""A group with every kind of operation in it, weighted so that its mean is the policy's.
+"""Groups with every kind of operation in them, weighted so that their mean is the policy's.
 
 Sample g of a group is made to begin with the operation `Event(g % 4)`: where the grammar leaves a
 choice between operations, tokens that lead to others are masked. With q the distribution so
@@ -64,7 +64,7 @@ def weighted(
 ) -> tuple[Samples, jax.Array]:
     """Gives samples the policy's own log-probabilities, and a weight each.
 
-    One more pass over the prompts and the first few tokens of each response.
+    Takes one more pass over the prompts and the first few tokens of each response.
 
     Returns:
       The samples, and weights `[B, G]`: 0 outside `active`, and over a group 1 in the mean.
@@ -93,7 +93,7 @@ def policy_shares(weights: jax.Array, valid: jax.Array) -> dict[str, Mean]:
 
 
 def _unnamed(tools, tokens, shown):
-    """Tells the positions `[B, G, few]` before whose token no operation is named."""
+    """Marks the positions `[B, G, few]` before which no operation has been named."""
     shown = jnp.broadcast_to(shown[:, None], tokens.shape[:-1])
     step = functools.partial(advance_within, tools.grammar, tools.strata)
 

@@ -1,8 +1,8 @@
 """Scores what a system did to its memories against the gold operations of a dialogue.
 
-A memory is known by the turns that it came from, so every system that keeps them is scored,
-whatever words it remembers in; the words decide between facts of the same turns. Operations are net
-changes of a session: what is written and taken back within one is not seen.
+A memory is identified by the turns that it came from, so every system that keeps them is scored, in
+whatever words it remembers; the words decide between facts of the same turns. Operations are net
+changes of a session: a memory that is written and taken back within one session is not counted.
 """
 
 import collections
@@ -23,7 +23,7 @@ _SCORED = (Event.ADD, Event.UPDATE, Event.DELETE)
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A memory that came, was rewritten or went; None stands for the side that is missing."""
+    """Describes a memory that came, was rewritten or went; a missing side is None."""
 
     event: Event
     before: Memory | None

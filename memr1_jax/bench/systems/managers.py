@@ -170,9 +170,9 @@ def add_only(embed: Embed) -> Manager:
 def newest_wins(embed: Embed) -> Manager:
     """Lets a new fact replace the memory that begins as it does: the latest wins, no model asked.
 
-    A sentence names its subject first and the value last, so that two facts about one person are
+    Sentences name their subject first and the value last, so two facts about one person are
     taken to differ in the value alone if they share more than half of their words, from the first
-    on. A fact that is like no memory is stored.
+    on. A fact that resembles no memory is stored.
     """
 
     def manage(bank, facts, time, counts):

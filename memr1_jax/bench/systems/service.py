@@ -1,7 +1,7 @@
 """The memory service as a row: `Memory.add` reads the dialogue, `Memory.answer` answers.
 
-The agents run the service's own programs, so that the table's figures are figures of what an
-application gets. Turns without a time that can be read have the time of the run.
+The agents run the service's own programs, so that the table measures what an application gets.
+Turns without a readable time have the time of the run.
 """
 
 import collections
@@ -26,10 +26,10 @@ from memr1_jax.text.answer_span import extract_answer
 
 
 class ServiceSystem:
-    """A memory on a database of its own, which goes with it; a conversation is a user."""
+    """Puts a memory on a database of its own, which ends with it; a conversation is a user."""
 
     def __init__(self, name: str, agents: Agents, user_turns: bool = False):
-        """Opens the database; with `user_turns` a chat's assistant is not remembered."""
+        """Opens the database; with `user_turns` the assistant's turns are not remembered."""
         self.name, self.user_turns = name, user_turns
         self._folder = tempfile.TemporaryDirectory()
         self.service = Service(agents, db=Path(self._folder.name) / "memory.db")
@@ -41,7 +41,7 @@ class ServiceSystem:
 
 
 class ServiceStore:
-    """What the service remembers of one conversation."""
+    """Holds what the service remembers of one conversation."""
 
     def __init__(self, system: ServiceSystem, speakers: tuple[str, str], user: str):
         """Remembers nothing yet."""
