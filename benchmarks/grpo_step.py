@@ -1,4 +1,4 @@
-"""Shares among the systems what makes their steps the same: shapes, prompts, reward, timing.
+"""Shares shapes, prompts, reward and timing among the systems, so that their steps are the same.
 
 Imports nothing but NumPy, as each system has an environment of its own.
 """

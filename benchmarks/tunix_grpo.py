@@ -31,15 +31,15 @@ class Numbers:
         return " ".join(str(int(number)) for number in ids)
 
     def bos_id(self):
-        """Begins no text."""
+        """Returns the token of a beginning, which these texts do not have."""
         return 0
 
     def eos_id(self):
-        """Ends no text."""
+        """Returns the token of an end, which these texts do not have."""
         return 1
 
     def pad_id(self):
-        """Pads."""
+        """Returns the padding token."""
         return 0
 
 

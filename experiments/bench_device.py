@@ -1,4 +1,4 @@
-"""Measures one device in a few minutes: that its arithmetic is right, and how fast it is.
+"""Measures one device in a few minutes: checks its arithmetic and times it.
 
 Prints parity of one GRPO step with the CPU, then for each model (random weights) tokens a second of
 rollout and update, the shares of the device's peaks that they reach, and both with the device's

@@ -1,4 +1,4 @@
-r"""Prints how varied the wording of dialogues is, one data set compared with another.
+r"""Prints how varied the wording of dialogues is, by data set.
 
     python -m experiments.wording_variety --data=locomo,synthetic --data_path=locomo10.json \
         --synthetic_wordings=0.7 --synthetic_trivia=0.15

@@ -1,6 +1,6 @@
 """Altered copies of training dialogues: other names, other dates, fewer and shuffled memories.
 
-A copy asks the same of a policy in other words, so that a few conversations teach less by heart.
+A copy asks the same of a policy with other details, so that less of a few dialogues is memorised.
 Every choice is a function of the seed, the conversation and the number of the copy.
 """
 
@@ -98,8 +98,8 @@ def alter_banks(
 ) -> ManagerTuple:
     """Drops and shuffles memories in the banks before a turn, if its conversation is a copy.
 
-    What the turn's questions need is kept, and with `repeats` everything is: a fact that repeats a
-    dropped one would be new.
+    Evidence of the turn's questions is kept, and with `repeats` every memory is: a fact that
+    repeats a dropped one would be new.
     """
     if not conversation.copy:
         return turn
@@ -157,7 +157,7 @@ def _moved(conversation: Conversation, by: datetime.timedelta) -> Conversation:
 
 
 def _moved_day(found: re.Match, by: datetime.timedelta, now: datetime.datetime | None) -> str:
-    """Spells a date as it was spelled, moved; without a year it is that nearest to `now`."""
+    """Moves a date and keeps its spelling; one without a year is the nearest to `now`."""
     named, day = found["month"] or found["month2"], int(found["day"] or found["day2"])
     month = [name[:3] for name in _MONTHS].index(named[:3]) + 1
     year = found["year"]

@@ -52,7 +52,7 @@ def stage_at(stages: Sequence[CurriculumStage], step: int) -> CurriculumStage:
 def first_sessions(conversation: Conversation, count: int) -> Conversation:
     """Cuts a conversation after its first sessions, with the questions that these answer.
 
-    Generated dialogues ask for what is true at their end: they are to be generated shorter instead.
+    Generated dialogues ask for what is true at their end, so shorter ones are generated instead.
     """
     sessions = conversation.sessions[:count]
     told = {turn.dia_id for session in sessions for turn in session.turns}

@@ -263,7 +263,7 @@ def _load(
 
 
 def _in_tenths(conversations: list[Conversation]) -> list[Conversation]:
-    """Gives a data set without splits some: of every ten, eight train, one each for the others."""
+    """Splits a data set without splits: of every ten, eight train, one validates, one tests."""
     splits = ("train",) * 8 + ("validation", "test")
     return [
         dataclasses.replace(c, split=splits[place % 10]) for place, c in enumerate(conversations)

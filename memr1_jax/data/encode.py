@@ -226,7 +226,7 @@ def _banks_of_turn(
 ) -> tuple[MemoryBank, MemoryBank, np.ndarray]:
     """Encodes the bank that a turn edits, the other one, and which slots of the first come later.
 
-    Memories to come lie in the last slots, out of the way of those that are added.
+    Memories that come later lie in the last slots, out of the way of those that are added.
     """
     speaker, encode = item.speaker, functools.partial(encode_bank, encoder, conversation)
     own = encode(item.banks[speaker], keys)

@@ -21,8 +21,8 @@ def hold_out(
 ) -> tuple[list[Conversation], list[Conversation]]:
     """Divides questions into those to learn from and those of one fold to validate on.
 
-    Both keep all that is said. Generated conversations are left whole, as there can be more of them
-    at will. Altered copies are not validated on, nor are all but the last stage of a curriculum.
+    Both keep all turns. Generated conversations are left whole, as more can always be generated.
+    Neither altered copies nor the earlier stages of a curriculum are validated on.
 
     Returns:
       All conversations without the questions of the fold, and those with questions in it.

@@ -2,9 +2,9 @@
 
     --data=locomo:3,synthetic:1,msc:1
 
-A batch holds rows of each part in proportion to its weight, up to the fraction of a row, which
-chance decides. A part is gone through in epochs of its own. A batch is a function of seed and step,
-so that a resumed run sees the data that the uninterrupted one saw.
+A batch holds rows of each part in proportion to its weight; chance decides on fractions of a row.
+Each part has epochs of its own. A batch is a function of seed and step, so that a resumed run sees
+the data that the uninterrupted one saw.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _FILELESS = ("synthetic",)
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a mixture: its name, its share of a batch, and its rows of the data."""
+    """Describes a part of a mixture: its name, its share of a batch, and its rows of the data."""
 
     name: str
     share: float

@@ -61,7 +61,7 @@ def with_pressure(
     window: int | None = None,
     link: str = "last",
 ) -> list[ManagerTuple]:
-    """Adds to turns what the options say; silent turns follow those of their conversation.
+    """Adds what the options name to turns; silent turns follow those of their conversation.
 
     A silent turn whose bank answers no question is left out, as nothing would judge it.
 

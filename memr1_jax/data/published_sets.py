@@ -1,7 +1,7 @@
-"""Data sets that are known by their published counts: no digest of their files was at hand.
+"""Data sets that are known by their published counts: the digests of their files were not known.
 
-A user names a file, a folder, or `hf:OWNER/NAME`; what is read is compared with the published
-counts, and a part, or anything else, never goes by the name of the whole.
+A user names a file, a folder, or `hf:OWNER/NAME`. The data are compared with the published counts,
+and a part, or anything else, is never called by the name of the whole.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ UNVERIFIED = "not known by a digest"
 
 @dataclasses.dataclass(frozen=True)
 class PublishedSet:
-    """A data set without known digests.
+    """Describes a data set without known digests.
 
     Attributes:
-      title: what it is called in tables and messages.
+      title: its name in tables and messages.
       name: the file or folder that `--data_path` is to name, or to hold.
       home: where the public gets it.
       licence: as stated there.
-      counts: what the publication says that it holds.
+      counts: the counts that its publication states.
     """
 
     title: str

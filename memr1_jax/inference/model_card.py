@@ -16,7 +16,7 @@ _JOBS = {
     " or NONE",
     "answer": "picks from retrieved memories and answers a question briefly",
 }
-# Flags of the machine and of its folders, which say nothing to others.
+# Flags of the machine and its folders, which mean nothing to others.
 _PRIVATE = {"output", "resume", "overwrite", "compilation_cache", "data_path", "model_settings"}
 
 

@@ -1,7 +1,7 @@
-"""Drafts of the next tokens, copied from where the last ones stood before.
+"""Drafts of the next tokens, copied from an earlier place where the last ones stood.
 
-Both agents copy: facts, memories, and the form of their output. A draft costs no model: it is what
-followed the longest match of the last tokens in the prompt and in the row's own response.
+Both agents copy facts, memories, and the form of their output. A draft needs no model: it is the
+token that followed the longest match of the last ones in the prompt or the row's own response.
 
 Axis letters: S tokens of a history, n last tokens that are looked up.
 """

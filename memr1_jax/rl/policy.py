@@ -129,7 +129,7 @@ class PolicyOptions(UpdateOptions):
 
 @struct.dataclass
 class Experience:
-    """The part of a rollout that is learned from; leaves `[B, ...]`.
+    """Holds the part of a rollout that is learned from; leaves `[B, ...]`.
 
     `logprobs` `[B, G, R]` are the sampler's; `rewards` `[B, G]`; `stopped` `[B, G]`; `valid` `[B]`;
     `shown` `[B]` bounds the ids that a grammar allows. Where rows are steps of `trajectories`, G is

@@ -1,7 +1,7 @@
 """Copies of a run's metrics, samples, options and page for the services that people look at.
 
-A run never depends on them: what fails is told once, and the run continues without that tracker.
-Each writes offline where its own settings say so (`WANDB_MODE=offline`; MLflow writes into the run
+A run never depends on them: a failure is reported once, and the run continues without that tracker.
+Each writes offline if its own settings ask for it (`WANDB_MODE=offline`; MLflow writes into the run
 folder unless `MLFLOW_TRACKING_URI` names a server).
 """
 
@@ -25,7 +25,7 @@ _FLUSH_SECONDS = 10.0  # of TensorBoard's files; a flush waits for the disk
 
 
 class Tracker:
-    """Gets copies of a run; each tracker keeps what it can, and this one nothing."""
+    """Receives copies of a run; each tracker keeps what it can, and this one nothing."""
 
     def configure(self, options: Mapping[str, Any]) -> None:
         """Takes the run's options by flag."""
@@ -71,8 +71,8 @@ class _TensorBoard(Tracker):
 class _Board:
     """Writes TensorBoard's file of one agent.
 
-    Written here and now: the library's own writer has a thread, without which it waits for ever
-    once a full disk has ended it.
+    Written at once, without a thread: a full disk ends the thread of the library's own writer,
+    which then waits for ever.
     """
 
     def __init__(self, folder: Path, agent: str, purge_step: int | None):
@@ -246,7 +246,7 @@ def parse_trackers(text: str) -> tuple[str, ...]:
 
 
 class Trackers:
-    """Tells several trackers the same, and does without one from where it fails."""
+    """Passes the same to several trackers, and drops one that fails."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
         """Begins the record of each."""

@@ -113,7 +113,7 @@ def stats(memory: Memory, given: argparse.Namespace) -> Any:
 
 
 def compact(memory: Memory, given: argparse.Namespace) -> Any:
-    """Gives the space of what is gone back to the disk; history is kept."""
+    """Gives the space of deleted rows back to the disk; history is kept."""
     memory.store.compact()
     return {"message": "Database compacted."}
 

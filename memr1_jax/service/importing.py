@@ -19,7 +19,7 @@ BATCH = 16  # messages that are added in one call
 
 
 def progress(total: int, done: int = 0) -> contextlib.AbstractContextManager[Progress]:
-    """Shows on standard error how many of many messages are done; few are not worth a line."""
+    """Shows on standard error how many messages are done, if there are many."""
     from rich.console import Console
 
     console = Console(stderr=True) if total > BATCH else Console(file=io.StringIO())
@@ -29,7 +29,7 @@ def progress(total: int, done: int = 0) -> contextlib.AbstractContextManager[Pro
 def import_chats(
     memory: Memory, path: str | os.PathLike, *, infer: bool = True, **ids: Any
 ) -> dict[str, int]:
-    """Remembers the chats of a file; what was remembered before is passed over.
+    """Remembers the chats of a file, except for messages that were remembered before.
 
     A call that was interrupted is thus resumed by another one, and a later export of the same chat
     adds what is new in it.
@@ -67,7 +67,7 @@ def import_chats(
 
 
 class _Known:
-    """The messages that a scope holds, each of which is found once."""
+    """Holds the messages of a scope; each is found once."""
 
     def __init__(self, memory: Memory, scope: Scope):
         self._times: dict[tuple[str, str], list[str]] = {}
@@ -76,7 +76,7 @@ class _Known:
                 self._times.setdefault((row.speaker, row.content), []).append(row.event_time)
 
     def has(self, said: Said) -> bool:
-        """Tells whether a message is there; one without a time is there at any."""
+        """Tells whether a message is there; one without a time matches any time."""
         (message,) = read_messages(_message(said))
         times = self._times.get((message.speaker, message.content), [])
         time = message.event_time if said.time else times[0] if times else ""

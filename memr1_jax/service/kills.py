@@ -1,4 +1,4 @@
-"""Kills processes while they write to a database, and looks at what is left."""
+"""Kills processes while they write to a database, and checks what is left."""
 
 import dataclasses
 import random
@@ -32,7 +32,7 @@ for number in range(10**6):
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """What kills left of writes, each of a message and two memories.
+    """Counts what kills left of writes, each of a message and two memories.
 
     `lost` were acknowledged and are not there; of `half` a part is there; `integrity` is what
     SQLite says of the file.

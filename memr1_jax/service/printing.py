@@ -42,7 +42,7 @@ def shown(reply: Any, output: str) -> str:
 
 
 def _rows(rows: Iterable[Mapping[str, Any]], output: str) -> str:
-    """Lays out a table, or a line each: the time and the text, with what happened."""
+    """Lays out a table, or lines: the time and the text, with what happened."""
     rows = list(rows)
     if output == "table" and rows:
         from rich.console import Console

@@ -14,7 +14,7 @@ from memr1_jax.service.scope import Scope
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A scope at one moment: its version, its last event, memories and those vectors there are."""
+    """Holds a scope at one moment: version, last event, memories and the known vectors."""
 
     version: int
     event: int
@@ -23,7 +23,7 @@ class Snapshot:
 
 
 class Queries:
-    """The methods of a `Store` that read; each statement sees one moment."""
+    """Reads for a `Store`; each statement sees one moment."""
 
     _engine: sa.Engine
     _sqlite: bool
@@ -146,7 +146,7 @@ class Queries:
     def as_of(
         self, scope: Scope, *, written_by: str | None = None, happened_by: str | None = None
     ) -> dict[str, State]:
-        """Returns what was so at a moment, by the time of writing, of the event, or both."""
+        """Returns what held at a moment, by the time of writing, of the event, or both."""
         table = schema.events
         last = sa.select(sa.func.max(table.c.id)).join(schema.scopes).where(_within(scope))
         if written_by is not None:

@@ -1,4 +1,4 @@
-"""The time line of a scope: each message with the manager's decisions, and all other changes."""
+"""The timeline of a scope: each message with the manager's decisions, and all other changes."""
 
 from typing import Any
 

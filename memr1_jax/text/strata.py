@@ -1,7 +1,7 @@
 """Strata of responses by their first operation, so that each kind can be sampled on purpose.
 
-Within the compact schema the first line says what a response does. Its tokens are restricted until
-that is settled; what follows is as free as the grammar leaves it.
+In the compact schema the first line names a response's operation. Tokens are restricted until it is
+named; all others are as free as the grammar leaves them.
 
 Axis letters: V vocabulary, K states within a line's literals.
 """
@@ -24,7 +24,7 @@ _LINE = "line"  # the node of the compact schema in which an operation is named
 
 @flax.struct.dataclass
 class Strata:
-    """Which operations a first line may still name: a table over states and tokens.
+    """Tells which operations a first line may still name: a table over states and tokens.
 
     `row [S + 1]` int32: the place of a grammar's state in `events`, K where the operation is named.
     `events [K + 1, V]` uint8: a bit for each `Event` that the line may name after that token.

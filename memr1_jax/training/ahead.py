@@ -8,7 +8,7 @@ import jax
 
 
 class AheadCompiler:
-    """Programs that are compiled ahead of their first call; a context that ends with its threads.
+    """Compiles programs ahead of their first call; a context that ends with its threads.
 
     Tracing takes turns with the main thread, compiling and reading a kept program do not.
     """

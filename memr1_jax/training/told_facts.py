@@ -1,4 +1,4 @@
-"""What the manager is told of each turn, where it is not what the data note."""
+"""Facts that the manager is told of each turn, where they are not the noted ones."""
 
 from collections.abc import Sequence
 

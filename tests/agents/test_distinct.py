@@ -1,4 +1,4 @@
-"""Prompts that are equal are computed once, and every row gets what it would get alone."""
+"""Equal prompts are computed once, and every row gets the result that it would get alone."""
 
 import functools
 

@@ -64,7 +64,7 @@ def test_the_prompt_shows_the_turn(tiny, name):
 
 
 def test_what_a_model_extracts_takes_the_place_of_the_notes(tiny, monkeypatch):
-    """Checks batches, speakers and places, with a model that repeats what it is shown."""
+    """Checks batches, speakers and places, with a model that repeats its prompt."""
     batches = []
 
     def echo(extractor, decoder):

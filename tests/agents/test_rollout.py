@@ -334,7 +334,7 @@ def test_a_judged_reward_needs_a_judge(tiny):
 
 @pytest.mark.parametrize("horizon", ["one_step", "terminal", "branches"])
 def test_growth_is_priced_at_every_horizon(horizon):
-    """A manager's costs are those of its edits times the outcome, whatever earns the reward."""
+    """Checks that a manager pays for its edits times the outcome, whatever the reward."""
     training = make_training("manager", horizon)
     reward = RewardOptions("contains", growth_weight=0.5)
     policy = dataclasses.replace(training.policy, reward=reward)

@@ -60,7 +60,7 @@ def test_each_sample_begins_with_its_operation(drawn):
 
 
 def test_a_weight_is_the_probability_of_what_was_not_masked(drawn):
-    """The same by a plain pass over each whole text, and one step of the grammar after another."""
+    """Computes the same in a plain pass over each text, one step of the grammar after another."""
     tiny, batch, edits = drawn
     tools, decoder, params = tiny.pair.tools, tiny.model.decoder, {"params": tiny.model.params}
     prompts = manager_prompts(tiny.pair.manager, tools, batch)
@@ -105,7 +105,7 @@ def test_shares_of_operations_are_means_of_the_weights(drawn):
 
 
 def test_the_gradient_of_a_group_is_the_policys_own():
-    """All four actions once, with their probabilities as weights, have the exact gradient."""
+    """Takes each of four actions once, weighted by its probability: the gradient is exact."""
     logits, rewards = jnp.array([0.3, -1.2, 0.1, -3.0]), jnp.array([1.0, 0.0, 0.25, 2.0])
     exact = jax.grad(lambda logits: jax.nn.softmax(logits) @ rewards)(logits)
     weights = 4 * jax.nn.softmax(logits)

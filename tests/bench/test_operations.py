@@ -1,4 +1,4 @@
-"""What a system did to its memories, compared with gold operations."""
+"""Changes of a system's memories, compared with gold operations."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""Altered copies of conversations: what changes in them, and what must not."""
+"""Altered copies of conversations: their changes, and details that must stay."""
 
 import collections
 import dataclasses
@@ -85,7 +85,7 @@ def test_dates_move_by_whole_weeks_and_answers_with_them(dialogues):
 
 
 def _told(text: str, answer: str = "3") -> Conversation:
-    """A dialogue of one turn, which is its fact as well, on 8 May 2023."""
+    """Makes a dialogue of one turn, which is its fact as well, on 8 May 2023."""
     turn = Turn("Ana", text, "D1:1")
     return Conversation(
         "c",

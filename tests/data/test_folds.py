@@ -1,4 +1,4 @@
-"""Folds of the training questions: what is held out, and what stays together."""
+"""Folds of the training questions: held-out questions, and those that stay together."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Mixtures: what `--data` names, and the rows that batches draw from it."""
+"""Mixtures: data sets named by `--data`, and the rows that batches draw from them."""
 
 import json
 

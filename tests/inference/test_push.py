@@ -28,7 +28,7 @@ LORA = LoRA(rank=2, alpha=4.0, targets=("query", "down"))
 
 
 def evaluation(right):
-    """Six answers, the first of which are right."""
+    """Makes six answers, the first `right` of them right."""
     predictions = []
     for index in range(6):
         scores = {"category": 1, "f1_set_of_words": 0.5, "exact_match": float(index < right)}

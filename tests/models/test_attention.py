@@ -39,7 +39,7 @@ def chain(name, dtype=jnp.float32):
 
 
 def firsts(name):
-    """The first key of each block that each query of the last one sees; its own at the latest."""
+    """Returns the first key of each block that each query of the last one sees."""
     draw = np.random.default_rng(1)
     *_, (lead, length, _) = CHAINS[name]
     seen = [draw.integers(0, size + 1, (*lead, length)) for *_, size, _ in CHAINS[name]]

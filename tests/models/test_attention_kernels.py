@@ -120,7 +120,7 @@ def test_what_the_kernel_does_not_take_is_left_to_xla():
 
 @pytest.fixture(scope="module")
 def wide():
-    """A decoder of two layers whose heads the kernel takes, its weights and a chain."""
+    """Returns a decoder of two layers whose heads the kernel takes, its weights and a chain."""
     config = dataclasses.replace(CONFIG, head_size=SIZE)
     rng = np.random.default_rng(1)
     chain = (random_block(rng, (4,), 4), random_block(rng, (2, 130), 60))

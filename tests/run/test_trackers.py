@@ -1,4 +1,4 @@
-"""What trackers are told of a run: by stand-ins of their packages, and offline by the real ones."""
+"""Trackers of a run: stand-ins for their packages, and the real ones offline."""
 
 import importlib.machinery
 import importlib.util

@@ -15,7 +15,7 @@ from memr1_jax.training.experiment import Experiment
 
 
 def _dialogues(tmp_path):
-    """A file in LoCoMo's format of dialogues that note facts but no operations."""
+    """Writes a file in LoCoMo's format of dialogues that note facts but no operations."""
     records = [*generate(7, 1, 3, 3), *generate(7, 1, 2, 3, split="validation")]
     for record in records:
         del record["gold_operations"]

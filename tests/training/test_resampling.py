@@ -1,4 +1,4 @@
-"""More prompts than are learned from: which are kept, which are drawn again, and resuming."""
+"""Resampling: prompts that are kept, prompts that are drawn again, and resuming."""
 
 import dataclasses
 import functools

@@ -168,7 +168,7 @@ def add_only(embed: Embed) -> Manager:
 
 
 def newest_wins(embed: Embed) -> Manager:
-    """Lets a new fact replace the memory that begins as it does: the latest wins, no model asked.
+    """Lets a new fact replace the memory that begins with the same words; asks no model.
 
     Sentences name their subject first and the value last, so two facts about one person are
     taken to differ in the value alone if they share more than half of their words, from the first

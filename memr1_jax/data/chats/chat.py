@@ -58,7 +58,7 @@ class Chat:
 def spoken(
     place: str, role: str, text: str, time: str, notes: list[Note], name: str = ""
 ) -> list[Said]:
-    """Makes a message of a chat with an assistant; none where it is empty or of a tool.
+    """Makes a message of a chat with an assistant; none if it is empty or a tool's.
 
     Args:
       place: where it stands, for notes.

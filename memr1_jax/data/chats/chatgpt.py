@@ -1,4 +1,4 @@
-"""Reads ChatGPT's `conversations.json`: trees of messages, of which the branch shown last is read.
+"""Reads ChatGPT's `conversations.json`: trees of messages, each by the branch that was shown last.
 
 A message that was edited, or an answer that was made again, begins another branch of its tree;
 `current_node` is the leaf of the branch that the user saw last.

@@ -19,7 +19,7 @@ FORMATS = ", ".join(reader.NAME for reader in (*_JSON, whatsapp))
 def read_chats(path: str | os.PathLike) -> Iterator[Chat] | None:
     """Reads the chats of a file; None where no format that is known here fits it.
 
-    What is left out is told in one warning at the end.
+    Messages that are left out are reported in one warning at the end.
 
     Raises:
       UserError: the file cannot be read, or a part of it is not of its format.

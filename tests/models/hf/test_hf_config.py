@@ -55,7 +55,7 @@ def test_transformers_reads_the_same(name):
 
 
 def test_gemma_4b_as_published_is_the_preset():
-    """Much of what a model with vision says is left to the defaults of its class."""
+    """Reads a model with vision, whose config.json leaves much to the defaults of its class."""
     text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10_240}
     text |= {"num_hidden_layers": 34, "sliding_window": 1024}
     text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
