@@ -26,9 +26,9 @@ from memr1_jax.models.attention import Projected, Source, attend
 from memr1_jax.models.attention_kernels import attend_chain
 from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
 from memr1_jax.models.decoder_config import DecoderConfig
-from memr1_jax.models.families import SLIDING
+from memr1_jax.models.geometry import kind_of_layer, make_geometry
 from memr1_jax.models.product import product, row_scores
-from memr1_jax.models.rope import apply_rope, rope_tables
+from memr1_jax.models.rope import apply_rope
 from memr1_jax.parallel.activations import gather_weights, split
 
 REMAT_POLICIES = {
@@ -40,7 +40,6 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 ACTIVATIONS = {"silu": nn.silu, "gelu_pytorch_tanh": nn.gelu}
-_NO_WINDOW = 2**30  # more than all positions
 
 
 @struct.dataclass
@@ -227,41 +226,6 @@ class Layer(nn.Module):
         return _resting(x + change)
 
 
-@struct.dataclass
-class Geometry:
-    """Shared by all layers, or by those of a kind: how positions enter their attention.
-
-    `ropes` are the rotations of each new block, for all layers with a leading axis of the config's
-    kinds; `positions` those of its tokens. `starts` are the positions at which all blocks begin,
-    those above first. `window` is None where no layer has one, else of each kind.
-    """
-
-    ropes: tuple
-    lengths: tuple
-    past_lengths: tuple
-    positions: tuple
-    starts: tuple
-    window: jax.Array | None
-
-    def of(self, kind: jax.Array | None) -> "Geometry":
-        """Returns the geometry of the kind of layer with this index; None where there is one."""
-        pick = jax.tree.map(
-            lambda table: table[0 if kind is None else kind], (self.ropes, self.window)
-        )
-        return self.replace(ropes=pick[0], window=pick[1])
-
-    def within_window(self, sources: list[Source], index: int) -> list[Source]:
-        """Hides what the new block `index` does not see of itself and of all blocks above it."""
-        if self.window is None:
-            return sources
-        first = self.positions[index] - self.window + 1
-        starts = self.starts[: len(sources)]
-        return [
-            source._replace(first=first - _extend(start, first.ndim))
-            for source, start in zip(sources, starts, strict=True)
-        ]
-
-
 def _norm(config, width, dtype):
     return RMSNorm(width, config.rms_epsilon, dtype, config.family.offset_norms)
 
@@ -347,7 +311,7 @@ class Decoder(nn.Module):
         """Makes the parameters of all layers, stacked on a leading L axis."""
         x = jnp.zeros((1, self.config.model_width), self.dtype)
         block = Block(jnp.zeros(1, jnp.int32), jnp.ones((), jnp.int32))
-        geometry = _geometry(self.config, (block,), ()).of(None)
+        geometry = make_geometry(self.config, (block,), ()).of(None)
         init = functools.partial(self._layer().init, hidden=(x,), past=(), geometry=geometry)
         return jax.vmap(lambda key: init(key)["params"])(
             jax.random.split(key, self.config.num_layers)
@@ -362,7 +326,7 @@ class Decoder(nn.Module):
 
     def __call__(self, blocks: tuple[Block, ...]) -> tuple[jax.Array, ...]:
         """Returns final hidden states `[*lead, T, D]` of every block of a chain; for training."""
-        geometry = _geometry(self.config, blocks, ())
+        geometry = make_geometry(self.config, blocks, ())
 
         def run(hidden, inputs):
             params, kind = inputs
@@ -371,7 +335,7 @@ class Decoder(nn.Module):
 
         if self.remat != "none":
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        layers = (self.layers, _kind_of_layer(self.config))
+        layers = (self.layers, kind_of_layer(self.config))
         hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), layers)
         if not self.config.tie_embeddings:
             self.head()
@@ -396,7 +360,7 @@ class Decoder(nn.Module):
 
     def _read(self, blocks, past):
         """Returns hidden states of the last block, and all blocks as contexts."""
-        geometry = _geometry(self.config, blocks, past)
+        geometry = make_geometry(self.config, blocks, past)
 
         def run(hidden, inputs):
             params, kind, above = as_values(inputs)
@@ -404,7 +368,7 @@ class Decoder(nn.Module):
             return hidden, as_bits(kept)
 
         above = tuple((context.key, context.value) for context in past)
-        inputs = as_bits((self.layers, _kind_of_layer(self.config), above))
+        inputs = as_bits((self.layers, kind_of_layer(self.config), above))
         hidden, kept = jax.lax.scan(run, self._embed(blocks), inputs)
         kept = as_values(kept)
         new = tuple(
@@ -425,7 +389,7 @@ class Decoder(nn.Module):
         `cache` comes from `empty_cache` and is returned with the token's keys and values.
         """
         block = Block(tokens[..., None], jnp.ones(tokens.shape, jnp.int32))
-        geometry = _geometry(self.config, (block,), past, offset=step)
+        geometry = make_geometry(self.config, (block,), past, offset=step)
 
         def run(carry, inputs):
             x, cache = carry
@@ -435,7 +399,7 @@ class Decoder(nn.Module):
             ), None
 
         above = tuple((context.key, context.value) for context in past)
-        kinds, places = _kind_of_layer(self.config), jnp.arange(self.config.num_layers)
+        kinds, places = kind_of_layer(self.config), jnp.arange(self.config.num_layers)
         inputs = as_bits((self.layers, kinds, above, places))
         (x, cache), _ = jax.lax.scan(run, (self._embed((block,))[0], cache), inputs)
         return self.final_norm(x)[..., 0, :], cache
@@ -473,48 +437,6 @@ def extend_cache(
         write = jax.vmap(write, (1, 1, 0), 1)
     arrays = zip(cache, as_bits((new.key, new.value)), strict=True)
     return tuple(write(array, value, written) for array, value in arrays)
-
-
-def _kind_of_layer(config):
-    """Returns the index of each layer's kind among the config's `[L]`, or None if all are alike."""
-    if len(config.kinds) == 1:
-        return None
-    return jnp.asarray([config.kinds.index(kind) for kind in config.layer_kinds], jnp.int32)
-
-
-def _geometry(config, blocks, past, offset=0):
-    """Computes rotations and windows of positions counted from the lengths of all blocks above."""
-    ropes, positions, starts, above = [], [], [], []
-    for context in past:
-        starts.append(_start(above, context.length.ndim))
-        above.append(context.length)
-    for block in blocks:
-        start = _start(above, block.length.ndim)
-        place = jnp.asarray(start + offset)[..., None] + jnp.arange(block.tokens.shape[-1])
-        positions.append(jnp.broadcast_to(place, block.tokens.shape))
-        tables = [rope_tables(config, positions[-1], kind) for kind in config.kinds]
-        ropes.append(jax.tree.map(lambda *kinds: jnp.stack(kinds), *tables))
-        starts.append(start)
-        above.append(block.length)
-    windows = [config.window if kind == SLIDING else _NO_WINDOW for kind in config.kinds]
-    return Geometry(
-        tuple(ropes),
-        tuple(block.length for block in blocks),
-        tuple(context.length for context in past),
-        tuple(positions),
-        tuple(starts),
-        jnp.asarray(windows) if SLIDING in config.kinds else None,
-    )
-
-
-def _start(above, ndim):
-    """Returns the position below all blocks with the lengths `above`, for `ndim` leading axes."""
-    return jnp.asarray(sum(_extend(length, ndim) for length in above), jnp.int32)
-
-
-def _extend(length, ndim):
-    """Appends axes of size one, so that `[B]` broadcasts against `[B, G]`."""
-    return length.reshape(*length.shape, *([1] * (ndim - length.ndim)))
 
 
 def init_params(config: DecoderConfig, key: jax.Array) -> dict:
