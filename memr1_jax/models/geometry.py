@@ -35,7 +35,7 @@ class Geometry:
         return self.replace(ropes=pick[0], window=pick[1])
 
     def within_window(self, sources: list[Source], index: int) -> list[Source]:
-        """Hides what the new block `index` does not see of itself and of all blocks above it."""
+        """Hides keys outside the window from the new block `index`, its own and those above it."""
         if self.window is None:
             return sources
         first = self.positions[index] - self.window + 1
