@@ -66,7 +66,7 @@ class AgentConfig:
     draft_tokens: int = option(
         0,
         "Tokens that a pass of decoding drafts by copying from prompt and response, and verifies;"
-        " what is sampled stays the same. 0: none.",
+        " the samples stay the same. 0: none.",
         within=at_least(0),
     )
     embedder: str = option("tfidf", "How memories are embedded.", ("tfidf", "static", "both"))

@@ -31,7 +31,7 @@ class DataConfig:
     data: str = option(
         "locomo",
         f"Source of the dialogues: {', '.join(SOURCES)}; or several with their weights in a batch,"
-        " as locomo:3,synthetic:1. What has the weight 0 is evaluated on and demonstrated alone.",
+        " as locomo:3,synthetic:1. A set of weight 0 serves evaluation and demonstrations alone.",
     )
     data_path: str = option(
         "",
