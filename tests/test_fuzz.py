@@ -7,6 +7,7 @@ from fuzz.targets import DATA, FILES, all_targets
 from memr1_jax.errors import UserError
 
 QUICK = 12  # inputs of a target
+PROMPTS = ("prompt_manager_compact", "prompt_manager_full", "prompt_answer", "prompt_judge")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -16,7 +17,7 @@ QUICK = 12  # inputs of a target
         (*DATA,),
         (*FILES, "replies"),
         ("scanner", "scanner_salvage", "edits", "answers", "words", "metrics"),
-        ("prompt_manager_compact", "prompt_manager_full", "prompt_answer", "prompt_judge"),
+        pytest.param(PROMPTS, marks=pytest.mark.slow),
         ("prompt_chats",),
         ("flags", "flag_files"),
     ],

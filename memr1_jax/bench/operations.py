@@ -18,7 +18,7 @@ from memr1_jax.text.events import Event
 from memr1_jax.text.normalize import normalize_text
 
 _CASCADE = "cascade"
-_SCORED = (Event.ADD, Event.UPDATE, Event.DELETE)
+_SCORED = tuple(event for event in Event if event is not Event.NONE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,6 +130,7 @@ def test_groups_are_formed_per_snapshot(batch, branches):
     np.testing.assert_allclose(group_advantages(scores), expected, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_branches_at_a_share_of_the_turns_are_rows_of_these_alone(tiny, batch, branches):
     horizon = HorizonOptions("branches", branch_share=0.5)
     assert [horizon.compared(turns) for turns in (1, 4, 5)] == [1, 2, 3]

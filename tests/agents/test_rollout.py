@@ -274,6 +274,7 @@ def test_a_judge_rewards_answers(tiny, judge, judge_params, odds_of):
     assert values["answer_tokens"] == pytest.approx(answer_tokens.mean()) and answer_tokens.all()
 
 
+@pytest.mark.slow
 def test_a_judge_rewards_edits_beside_form_and_size(tiny, judge, judge_params, odds_of):
     training = make_training("manager")
     policy, tools, params = training.policy, tiny.pair.tools, tiny.model.params
@@ -332,7 +333,13 @@ def test_a_judged_reward_needs_a_judge(tiny):
         )
 
 
-@pytest.mark.parametrize("horizon", ["one_step", "terminal", "branches"])
+@pytest.mark.parametrize(
+    "horizon",
+    [
+        "one_step",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("terminal", "branches")),
+    ],
+)
 def test_growth_is_priced_at_every_horizon(horizon):
     """Checks that a manager pays for its edits times the outcome, whatever the reward."""
     training = make_training("manager", horizon)

@@ -76,6 +76,7 @@ def test_logprobs_are_the_trainers(params, blocks):
     np.testing.assert_allclose(samples.logprobs, np.where(real, expected, 0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_second_and_third_token_follow_their_distribution(params, blocks):
     group, temperature = 3000, 0.5
     vocab, (instruction, prompts) = CONFIG.vocab_size, blocks

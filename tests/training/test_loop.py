@@ -79,7 +79,7 @@ def _assert_same(first, second):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("agent", ["answer", "manager"])
+@pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
     whole, metrics = _run(agent, tmp_path / "whole", 5)
     _run(agent, tmp_path / "parts", 3)

@@ -13,7 +13,7 @@ from memr1_jax.rl.ppo import Optimizers, PPOOptions, create_ppo_state, ppo_updat
 from memr1_jax.rl.update import create_optimizer
 from memr1_jax.training.step import compile_step
 
-AGENTS = ("answer", "manager")
+AGENTS = ("answer", pytest.param("manager", marks=pytest.mark.slow))
 HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
 ALGORITHM = PPOOptions(group=2, epochs=2, mini_batches=2, logit_chunk=32)
 OPTIMIZERS = Optimizers(create_optimizer(1e-3), create_optimizer(1e-2))

@@ -24,7 +24,7 @@ from memr1_jax.training.checks import check_options
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 from memr1_jax.training.training_data import extractor_data
 
-AGENTS = ("answer", "manager")
+AGENTS = ("manager", pytest.param("answer", marks=pytest.mark.slow))
 HOST = re.compile(r"custom-call.*callback|infeed|outfeed|\bsend\b|\brecv\b", re.IGNORECASE)
 STEPS, BATCH = 30, 4
 

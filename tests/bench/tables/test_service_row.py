@@ -1,10 +1,13 @@
 """The memory service gives what the trained pair gives in its own row."""
 
+import pytest
+
 from memr1_jax.bench.tables.job import make_table
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.models.hf.sources import resolve_model
 
 
+@pytest.mark.slow
 def test_the_service_answers_as_its_agents_do(tmp_path):
     (export := tmp_path / "run" / "export").mkdir(parents=True)
     for agent in ("manager", "answer"):
