@@ -4,7 +4,6 @@ import gc
 import inspect
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ sys.path.append(str(Path(__file__).parent))  # shared helpers, in every import m
 import quick_compile  # noqa: E402
 
 quick_compile.use()
-
-# Programs that several files compile are compiled once, for all processes of a run.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _programs = tempfile.TemporaryDirectory(prefix="memr1_jax_programs_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch, so that test processes can share cores

@@ -7,6 +7,7 @@ from fuzz.targets import DATA, FILES, all_targets
 from memr1_jax.errors import UserError
 
 QUICK = 12  # inputs of a target
+TEXTS = ("scanner", "scanner_salvage", "edits", "answers", "words", "metrics")
 PROMPTS = ("prompt_manager_compact", "prompt_manager_full", "prompt_answer", "prompt_judge")
 
 
@@ -16,7 +17,7 @@ PROMPTS = ("prompt_manager_compact", "prompt_manager_full", "prompt_answer", "pr
     [
         (*DATA,),
         (*FILES, "replies"),
-        ("scanner", "scanner_salvage", "edits", "answers", "words", "metrics"),
+        pytest.param(TEXTS, marks=pytest.mark.slow),
         pytest.param(PROMPTS, marks=pytest.mark.slow),
         ("prompt_chats",),
         ("flags", "flag_files"),

@@ -43,6 +43,7 @@ def test_every_linked_turn_is_there(tiny, data):
     assert all(dialogue.turns[p].text.startswith(t) for p, t in zip(linked, told, strict=True))
 
 
+@pytest.mark.slow
 def test_right_facts_earn_what_the_manager_earns_with_them(tiny, data, monkeypatch):
     """Checks one group: the noted fact, and nothing, which leaves the bank as it was."""
     dialogue, pair = tiny.conversations[0], tiny.pair

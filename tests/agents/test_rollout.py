@@ -333,13 +333,8 @@ def test_a_judged_reward_needs_a_judge(tiny):
         )
 
 
-@pytest.mark.parametrize(
-    "horizon",
-    [
-        "one_step",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("terminal", "branches")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("horizon", ["one_step", "terminal", "branches"])
 def test_growth_is_priced_at_every_horizon(horizon):
     """Checks that a manager pays for its edits times the outcome, whatever the reward."""
     training = make_training("manager", horizon)

@@ -17,6 +17,7 @@ def options(path, **changes):
     return with_options(BenchDeviceConfig(), output=str(path), **(TINY | changes))
 
 
+@pytest.mark.slow
 def test_all_parts_are_measured_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_device, "peaks", lambda *_: {"flops": 1e9, "bandwidth": 1e9})
     path = tmp_path / "device.json"

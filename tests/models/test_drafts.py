@@ -101,6 +101,7 @@ def test_the_second_and_third_token_follow_their_distribution(params, blocks):
         assert chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_rows_are_independent_and_may_be_silent(params, blocks):
     instruction, prompt = blocks
     everyone = sample(params, blocks, Sampling.create(), DRAFTS)

@@ -109,7 +109,9 @@ def test_without_b_it_is_the_backbone():
         assert function(params, {}, FULL.scale) is params
 
 
-@pytest.mark.parametrize("remat", ["dots", "full", "none"])
+@pytest.mark.parametrize(
+    "remat", ["dots", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "none"))]
+)
 def test_gradients_are_those_through_merge(remat):
     config = CONFIGS["untied, bias, scaling"]
     params, adapters = random_params(config), random_adapters(config, FULL)
@@ -176,6 +178,7 @@ def test_samples_are_those_of_the_merged_weights():
         assert (joined.tokens != sample(params, temperature).tokens).any()
 
 
+@pytest.mark.slow
 def test_every_subset_of_targets_has_its_place():
     params, block = random_params(CONFIG), random_block(np.random.default_rng(0), (4,), 4)
     host = jax.tree.map(np.asarray, params)

@@ -91,6 +91,7 @@ def test_splash_attention_of_a_chain_for_four_chips():
         assert f"splash_mha_{phase}_segmented" in text
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_step_of_a_small_experiment_for_four_chips():
     """Covers the whole way: shapes, a proposed mesh, the compiler, its report and the roofline."""

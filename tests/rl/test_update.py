@@ -282,6 +282,7 @@ def test_a_trivial_reward_is_learned(params):
     assert rewards[0] < 0.2 and np.mean(rewards[-5:]) > 0.9, rewards
 
 
+@pytest.mark.slow
 def test_demonstrations_pull_as_hard_as_their_weight_says(params, experience):
     """Checks that, with nothing rewarded, an update is imitation at that share of the rate."""
     first = jax.tree.map(lambda x: x[:, :1], (experience.response, experience.stopped))

@@ -94,6 +94,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_validations_no_longer_get_better(tmp_path, capsys):
     rewards = {0: 0.1, 2: 0.5, 4: 0.4, 6: 0.5, 8: 0.9}
 
@@ -193,7 +194,7 @@ def _poisoned(agent, steps):
     return step
 
 
-@pytest.mark.parametrize("agent", ["answer", "manager"])
+@pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
 def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(agent, tmp_path, capsys):
     _, records = _run(agent, tmp_path / "run", 4, step=_poisoned(agent, {1}))
     assert [record["not_finite"] for record in records] == [0, 1, 0, 0]

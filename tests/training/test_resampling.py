@@ -50,6 +50,7 @@ def _state(training):
     return weigh_prompts(training.state(), training.data.rows)
 
 
+@pytest.mark.slow
 def test_the_most_informative_groups_are_learned_from():
     training = _resampling()
     rows = [0, 1, 2, 3]

@@ -55,6 +55,7 @@ def _state(optimizer):
     return create_state(jax.tree.map(jnp.copy, _tiny().model.params), optimizer, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", AGENTS)
 def test_it_learns_its_demonstrations(agent):
     step, optimizer, arguments = _training(agent)
