@@ -32,7 +32,7 @@ from memr1_jax.data.batches import (
     row_batches,
 )
 from memr1_jax.data.encode import Encoder, encode_answer_data, encode_manager_data
-from memr1_jax.data.tuples import ManagerTuple, banks_before, turn_of
+from memr1_jax.data.tuples import ManagerTuple, manager_tuple, turn_of
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import MemoryBank
@@ -271,16 +271,7 @@ def _gold_turns(
     lessons = []
     for position, operations in sorted(arriving.items()):
         facts = tuple(conversation.facts[operation.fact] for operation in operations[:most])
-        turn = ManagerTuple(
-            conversation=conversation.id,
-            speaker=conversation.speakers.index(facts[0].speaker),
-            session=facts[0].session,
-            turn=position,
-            dia_id=conversation.turns[position].dia_id,
-            facts=facts,
-            banks=banks_before(conversation, position, window),
-            questions=(_NO_QUESTION,),
-        )
+        turn = manager_tuple(conversation, position, facts, window, (_NO_QUESTION,))
         lessons.append((turn, tuple(operations[:most])))
     return lessons
 

@@ -86,7 +86,7 @@ def attend_row(blocks: list[Projected], above: list[Source]) -> list[jax.Array]:
 
 
 class Layout:
-    """Where the blocks of a chain lie in a row; equal layouts share a kernel."""
+    """Lays the blocks of a chain in a row; equal layouts share a kernel."""
 
     def __init__(self, above: int, blocks: tuple[tuple[int, int], ...]):
         """Takes the keys `above` the queries, and each block's sequences and their length."""

@@ -1,4 +1,4 @@
-"""Who may ask a server, and how often: key, addresses, rate."""
+"""Limits who may ask a server, and how often: key, addresses, rate."""
 
 import hmac
 import math
