@@ -25,6 +25,8 @@ from memr1_jax.models.decoder_config import PRESETS
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 BATCH = 25  # cases of one compiled call
 TOLERANCE = 1e-4
+# In float32, normalised queries and keys leave up to 1.4e-4 in 3,000 cases; a wrong mask or position, above 0.1.
+GRADIENT_TOLERANCE = 5e-4
 
 
 @partial(jax.jit, static_argnums=0)
@@ -113,7 +115,7 @@ def assert_close_per_case(actual, expected):
     def compare(path, a, b):
         axes = tuple(range(1, a.ndim))
         error, size = np.abs(a - b).max(axes), np.abs(b).max(axes)
-        assert (error <= TOLERANCE * size + 1e-6).all(), (path, (error / size).max())
+        assert (error <= GRADIENT_TOLERANCE * size + 1e-6).all(), (path, (error / size).max())
 
     jax.tree_util.tree_map_with_path(compare, *jax.tree.map(np.asarray, (actual, expected)))
 
