@@ -31,7 +31,7 @@ from memr1_jax.agents.prompt_files import plain_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
-from memr1_jax.studies.runner import nano_options
+from memr1_jax.studies.runner import flags_of_file, nano_options
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
 TURNS = 32  # of dialogue in a step of the horizon table
@@ -48,6 +48,25 @@ REWARDS = {
     "token_f1": "token F1",
     "contains": "contains the gold answer",
     "judge": "judge",
+}
+SIGNALS_FILE = "nano_signals.flags"  # the whole of the manager's recipe
+SIGNALS = {  # what each row of the table changes of it
+    "the whole": {},
+    "no price of growth": {"growth_weight": 0.0},
+    "no question about what the bank holds": {"retention_questions": 0, "silent_turns": 0.0},
+    "no silent turn": {"silent_turns": 0.0},
+    "no later memories in the bank": {"bank_depth": 0},
+    "operations sampled, not one of each": {"stratified": False},
+    "no recall": {"reward": "exact_match"},
+    "no exact match": {"reward": "recall"},
+}
+_PAPERS = {  # the reward of the paper and nothing else, under the same grammar
+    "reward": "exact_match",
+    "retention_questions": 0,
+    "silent_turns": 0.0,
+    "bank_depth": 0,
+    "growth_weight": 0.0,
+    "stratified": False,
 }
 _PER_SESSION = NANO_DIALOGUES["facts_per_session"]
 _FACTS = NANO_DIALOGUES["num_sessions"] * _PER_SESSION  # turns that bring facts, elsewhere
@@ -264,6 +283,20 @@ def _window(options):
     return rows
 
 
+def _signals(options):
+    given = flags_of_file(SIGNALS_FILE)
+    recipe = {flag: given[flag] for flag in (*_PAPERS, "constrained")}
+    answerer = _trained_answerer(options)
+    variants = {"exact match alone": _PAPERS, **SIGNALS}
+    start = _manager(options, "signals_start", answerer=answerer, constrained=True, manager_steps=0)
+    cells = [
+        _manager(options, f"signals_{number}", answerer=answerer, **recipe | changes)
+        for number, changes in enumerate(variants.values())
+    ]
+    rows = [Row((text,), cell) for text, cell in zip(variants, cells, strict=True)]
+    return [Row(("no RL of the manager",), start), *rows]
+
+
 TABLES: dict[str, Callable[[AblationsConfig], list[Row]]] = {
     "agents": _agents,
     "distillation": _distillation,
@@ -271,6 +304,7 @@ TABLES: dict[str, Callable[[AblationsConfig], list[Row]]] = {
     "algorithms": _algorithms,
     "horizon": _horizon,
     "window": _window,
+    "signals": _signals,
 }
 
 

@@ -16,6 +16,7 @@ from memr1_jax.run.plots import draw_bars, new_figure, png
 from memr1_jax.run.seeds import interval_text, mean_interval
 from memr1_jax.studies.ablation_cells import Cell, Row, cells_of
 from memr1_jax.studies.runner import Table, write_results
+from memr1_jax.text.events import Event
 
 NOT_RUN = "not run"
 _PAPER = "ablations"
@@ -186,6 +187,13 @@ def _number(heading, key):
     return Column(heading, lambda cell, run: run["measured"][key], ".2f")
 
 
+def _of_event(event):
+    def value(cell, run):
+        return 100 * run["measured"]["by_event"].get(event.name, np.nan)
+
+    return Column(f"right {event.name}", value)
+
+
 def _of_facts(heading, key):
     def value(cell, run):
         health = run["measured"]["health"]
@@ -210,6 +218,7 @@ _HEALTH = (
     _of_facts("duplicates", "duplicates"),
     _of_facts("wrong deletes", "wrong_deletes"),
 )
+_EVENTS = tuple(_of_event(event) for event in Event)
 _LONG = (_DIALOGUE, _MANAGER, _OPERATIONS, *_HEALTH)
 _ASKED = Column("questions", lambda cell, run: run["measured"]["questions"], ".0f", spread=False)
 _MEANS = (
@@ -284,5 +293,16 @@ SHAPES = {
         (_DIALOGUE, _HEALTH[0]),
         _MEANS + _OF_FACTS + " Dialogues of 32 turns with facts, about 110 turns in all; the"
         " one-step scheme of the table of horizons, whose run is that with all turns.",
+    ),
+    "signals": Shape(
+        "What the manager's reward and data are made of (GRPO)",
+        ("recipe",),
+        (*_LONG, *_EVENTS, _SECONDS),
+        (_DIALOGUE, _OPERATIONS),
+        _MEANS
+        + _OF_FACTS
+        + " All rows decode under the grammar and learn through one Answer Agent,"
+        " trained before by GRPO; each but the first three lacks one part of the whole,"
+        " experiments/flags/nano_signals.flags.",
     ),
 }

@@ -17,12 +17,12 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.evals.bank_health import COMPLAINTS
-from memr1_jax.flags import read_flags
-from memr1_jax.options import SEEDS, at_least, check, flag_values, option, with_default
+from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.run.plots import moving_mean, new_figure, png
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
     Table,
+    flags_of_file,
     held_out,
     nano_options,
     open_folder,
@@ -123,16 +123,7 @@ def run_options(
         "data_path": str(folder / "dialogues.json"),
         "seed": seed,
     }
-    return nano_options(**common | _of_file(options.flags) | fixed)
-
-
-def _of_file(name: str) -> dict[str, Any]:
-    """Returns the values that a flag file gives, by flag."""
-    if not name:
-        return {}
-    found, given = read_flags(ExperimentConfig, [f"--flagfile={name}"])
-    values = flag_values(found)
-    return {flag: values[flag] for flag in given}
+    return nano_options(**common | flags_of_file(options.flags) | fixed)
 
 
 def _measure(experiment) -> dict[str, dict]:
@@ -141,9 +132,9 @@ def _measure(experiment) -> dict[str, dict]:
     The start's manager is judged by the trained Answer Agent, as the end's is.
     """
     dialogues = held_out(experiment)
-    start, trained = experiment.models.manager.params, experiment.params
-    before = dataclasses.asdict(dialogues.measure(start, start))
-    before["manager"] = dialogues.manager(start, trained["answer"])
+    models, trained = experiment.models, experiment.params
+    before = dataclasses.asdict(dialogues.measure(models.manager.params, models.answerer.params))
+    before["manager"] = dialogues.manager(models.manager.params, trained["answer"])
     return {
         "start": before,
         "end": dataclasses.asdict(dialogues.measure(trained["manager"], trained["answer"])),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from memr1_jax.data.locomo import load_conversations, split
 from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.flags import read_flags
 from memr1_jax.models.hf.folders import folder_digest
 from memr1_jax.models.hf.sources import resolve_model
-from memr1_jax.options import flags_text, with_options
+from memr1_jax.options import flag_values, flags_text, with_options
 from memr1_jax.run.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.markdown import markdown_table
@@ -72,6 +73,15 @@ def nano_options(**changes: Any) -> ExperimentConfig:
         "eval_batch": 32,
     }
     return with_options(ExperimentConfig(), **common | changes)
+
+
+def flags_of_file(name: str) -> dict[str, Any]:
+    """Returns the values that a flag file gives, by flag; of no file, none."""
+    if not name:
+        return {}
+    found, given = read_flags(ExperimentConfig, [f"--flagfile={name}"])
+    values = flag_values(found)
+    return {flag: values[flag] for flag in given}
 
 
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:

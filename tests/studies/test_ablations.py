@@ -15,6 +15,7 @@ from memr1_jax.options import flag_values
 from memr1_jax.studies import ablation_cells
 from memr1_jax.studies.ablation_cells import (
     LENGTHS,
+    SIGNALS_FILE,
     TABLES,
     AblationsConfig,
     Cell,
@@ -30,8 +31,9 @@ from memr1_jax.studies.nano import NANO, tokenizer_texts
 from memr1_jax.studies.runner import nano_options, write_dialogues
 from memr1_jax.training import experiment
 from memr1_jax.training.checks import check_options
+from memr1_jax.training.config import ExperimentConfig
 
-OPTIONS = AblationsConfig()
+OPTIONS = AblationsConfig(tables=",".join(TABLES))
 PLAN = plan(OPTIONS)
 # Half the width of the 95 percent interval of the mean of 10, 20, 30: ten times the tabulated t of
 # two degrees of freedom over the root of three.
@@ -51,7 +53,8 @@ def differing(first: Cell, second: Cell) -> set[str]:
 
 
 def test_all_tables_are_planned_and_every_row_fits_its_table():
-    assert list(PLAN) == list(TABLES) == list(SHAPES) == OPTIONS.tables.split(",")
+    assert list(PLAN) == list(TABLES) == list(SHAPES)
+    assert set(TABLES) - set(AblationsConfig().tables.split(",")) == {"signals"}  # not the paper's
     for name, rows in PLAN.items():
         assert len({row.labels for row in rows}) == len(rows) > 1
         assert all(len(row.labels) == len(SHAPES[name].labels) for row in rows)
@@ -60,7 +63,7 @@ def test_all_tables_are_planned_and_every_row_fits_its_table():
 def test_a_cell_of_several_tables_is_run_once_and_after_what_it_starts_from():
     cells = cells_of(PLAN)
     names = [cell.name for cell in cells]
-    assert len(set(names)) == len(names) == 30
+    assert len(set(names)) == len(names) == 40
     for cell in cells:
         assert cell.answerer is None or names.index(cell.answerer.name) < names.index(cell.name)
     answerer = cell_at("agents", "answer agent only")
@@ -96,6 +99,18 @@ def test_rows_differ_in_what_their_table_is_about_alone():
     windows = [cell_at("window", text) for text in ("24 turns", "50 turns", "all turns")]
     assert [cell.settings.window for cell in windows] == [24, 50, 0]
     assert differing(windows[0], windows[1]) == differing(windows[1], windows[2]) == {"window"}
+
+
+def test_each_signal_is_taken_away_from_the_whole_recipe():
+    _, papers, whole, *parts = (row.cell for row in PLAN["signals"])
+    given = ExperimentConfig.from_flags(SIGNALS_FILE)
+    recipe = differing(papers, whole)
+    assert all(flag_values(whole.settings)[name] == flag_values(given)[name] for name in recipe)
+    changed = [differing(whole, part) for part in parts]
+    assert set().union(*changed) == recipe and all(changed)
+    assert all(not cell.settings.policy.stratified for cell in (papers, parts[4]))
+    for cell in (papers, whole, *parts):
+        check_options(dataclasses.replace(cell.settings, output="x", data_path="x"))
 
 
 def test_both_forms_of_answers_get_the_same_lesson_and_the_same_rl():
