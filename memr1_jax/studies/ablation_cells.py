@@ -294,7 +294,7 @@ def _signals(options):
         for number, changes in enumerate(variants.values())
     ]
     rows = [Row((text,), cell) for text, cell in zip(variants, cells, strict=True)]
-    return [Row(("no RL of the manager",), start), *rows]
+    return [Row(("none",), _start(options)), Row(("no RL of the manager",), start), *rows]
 
 
 TABLES: dict[str, Callable[[AblationsConfig], list[Row]]] = {

@@ -301,8 +301,8 @@ SHAPES = {
         (_DIALOGUE, _OPERATIONS),
         _MEANS
         + _OF_FACTS
-        + " All rows decode under the grammar and learn through one Answer Agent,"
-        " trained before by GRPO; each but the first three lacks one part of the whole,"
-        " experiments/flags/nano_signals.flags.",
+        + " The managers decode under the grammar and learn through one Answer Agent, trained"
+        " before by GRPO. The rows below the whole recipe, experiments/flags/nano_signals.flags,"
+        " lack one part of it each.",
     ),
 }

@@ -102,7 +102,8 @@ def test_rows_differ_in_what_their_table_is_about_alone():
 
 
 def test_each_signal_is_taken_away_from_the_whole_recipe():
-    _, papers, whole, *parts = (row.cell for row in PLAN["signals"])
+    none, start, papers, whole, *parts = (row.cell for row in PLAN["signals"])
+    assert none == cell_at("agents", "none") and start.steps == 0
     given = ExperimentConfig.from_flags(SIGNALS_FILE)
     recipe = differing(papers, whole)
     assert all(flag_values(whole.settings)[name] == flag_values(given)[name] for name in recipe)
