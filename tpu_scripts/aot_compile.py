@@ -3,6 +3,7 @@
 python -m tpu_scripts.aot_compile --flagfile=FILE --topology=v5e:4x4
 
 Without --mesh it proposes one: the first that fits, in the order of estimated communication.
+For one GPU, --topology=h200, memory and cost are estimated; nothing is compiled.
 """
 
 import dataclasses
@@ -18,7 +19,9 @@ from memr1_jax.training.config import ExperimentConfig
 class AotConfig(ExperimentConfig):
     """Choose the chips that are compiled for."""
 
-    topology: str = option("v5e:2x2", "Chip and grid: v5e:1x1, v5e:2x2, v6e:2x4, v5p:2x2x1, ...")
+    topology: str = option(
+        "v5e:2x2", "Chip and grid: v5e:1x1, v5e:2x2, v6e:2x4, v5p:2x2x1, ...; or one GPU: h200."
+    )
     distinct_prompts: float = option(
         1.0,
         "Share of the frozen Answer Agent's prompts that are distinct, for the least time: the"
@@ -30,11 +33,16 @@ class AotConfig(ExperimentConfig):
 def main(options: AotConfig) -> None:
     """Compiles the step of each agent that --agent names."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
-    from memr1_jax.planner.layout_search import fit_step
+    from memr1_jax.planner.chips import gpu_named
+    from memr1_jax.planner.layout_search import estimate_step, fit_step
 
+    gpu = gpu_named(options.topology)
     agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
     for agent in agents:
-        fit = fit_step(options, agent, options.topology)
+        if gpu is not None:
+            fit = estimate_step(options, agent, gpu)
+        else:
+            fit = fit_step(options, agent, options.topology)
         print(f"{agent}: {fit.with_distinct(options.distinct_prompts)}", flush=True)
 
 

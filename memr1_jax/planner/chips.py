@@ -49,26 +49,37 @@ CHIPS: dict[str, Chip] = {
 }
 
 
-# Peak bfloat16 operations and memory bandwidth of GPUs, a second, by the name that JAX gives them:
-# dense figures of NVIDIA's data sheets. Programs are not planned for these.
-GPUS: dict[str, tuple[float, float]] = {
-    "NVIDIA A100-SXM4-40GB": (312e12, 1555e9),
-    "NVIDIA A100-SXM4-80GB": (312e12, 2039e9),
-    "NVIDIA B200": (2250e12, 8000e9),
-    "NVIDIA H100 80GB HBM3": (989e12, 3350e9),
-    "NVIDIA H100 PCIe": (756e12, 2000e9),
-    "NVIDIA H200": (989e12, 4800e9),
-    "NVIDIA L4": (121e12, 300e9),
-    "NVIDIA L40S": (362e12, 864e9),
+USABLE_ON_GPUS = 0.92  # of a GPU's memory; its driver, JAX and libraries take the rest
+
+
+def _gpu(name: str, gigabytes: int, flops: float, bandwidth: float, interconnect: float) -> Chip:
+    memory = gigabytes * 10**9
+    return Chip(name, memory, int(USABLE_ON_GPUS * memory), flops, bandwidth, interconnect)
+
+
+# By the name that JAX gives them; dense bfloat16 figures of NVIDIA's data sheets. Programs are
+# estimated for these, not compiled.
+GPUS: dict[str, Chip] = {
+    "NVIDIA A100-SXM4-40GB": _gpu("a100-40gb", 40, 312e12, 1555e9, 600e9),
+    "NVIDIA A100-SXM4-80GB": _gpu("a100-80gb", 80, 312e12, 2039e9, 600e9),
+    "NVIDIA B200": _gpu("b200", 180, 2250e12, 8000e9, 1800e9),
+    "NVIDIA H100 80GB HBM3": _gpu("h100", 80, 989e12, 3350e9, 900e9),
+    "NVIDIA H100 PCIe": _gpu("h100-pcie", 80, 756e12, 2000e9, 128e9),
+    "NVIDIA H200": _gpu("h200", 141, 989e12, 4800e9, 900e9),
+    "NVIDIA L4": _gpu("l4", 24, 121e12, 300e9, 64e9),
+    "NVIDIA L40S": _gpu("l40s", 48, 362e12, 864e9, 64e9),
 }
+
+
+def gpu_named(name: str) -> Chip | None:
+    """Returns the GPU of a short name such as "h200"; None where there is none."""
+    return next((chip for chip in GPUS.values() if chip.name == name), None)
 
 
 def peaks_of(device_kind: str) -> tuple[float, float] | None:
     """Returns a device's peak bfloat16 operations and bytes a second; None where not known."""
-    if device_kind in CHIPS:
-        chip = CHIPS[device_kind]
-        return chip.device_flops, chip.device_bandwidth
-    return GPUS.get(device_kind)
+    chip = CHIPS.get(device_kind) or GPUS.get(device_kind)
+    return chip and (chip.device_flops, chip.device_bandwidth)
 
 
 def chip_of(device_kind: str) -> Chip:

@@ -17,6 +17,7 @@ from memr1_jax.parallel.rules import batch_sharding
 from memr1_jax.parallel.sharded_step import step_shardings
 from memr1_jax.planner import roofline
 from memr1_jax.planner.abstract import AbstractStep
+from memr1_jax.planner.chips import GIB
 from memr1_jax.planner.roofline import COMPUTE, MASTER, Layout, Lengths, Work
 from memr1_jax.training.config import ExperimentConfig
 
@@ -34,6 +35,11 @@ class Estimate:
     arguments: int
     memory: float
     sent: float
+
+    def __str__(self) -> str:
+        """Returns a line to print."""
+        arguments = f"{self.arguments / GIB:.2f} GiB of it arguments"
+        return f"estimated peak memory a device: {self.memory / GIB:.1f} GiB, {arguments}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,17 +38,17 @@ ATTEMPTS = 4  # compilations at most
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A step that fits: its layout, the compiler's report, and the work of its phases."""
+    """A step that fits: its layout, its memory as compiled or estimated, its phases' work."""
 
     layout: Layout
-    report: CompileReport
+    report: CompileReport | Estimate
     work: dict[str, Work]
     chip: Chip
 
     def seconds(self) -> dict[str, float]:
         """Returns the least seconds of each phase."""
-        devices = self.report.devices
-        return {name: work.seconds(self.chip, devices) for name, work in self.work.items()}
+        devices = self.layout.rows * self.layout.tensor
+        return {name: w.seconds(self.chip, devices) for name, w in self.work.items()}
 
     def with_distinct(self, share: float) -> "Fit":
         """Returns the fit with that share of the work of answering a manager's questions.
@@ -125,6 +125,20 @@ def fit_step(
     least = min(candidates, key=lambda candidate: candidate.memory)
     message = f"The step fits on no mesh of {len(devices)} x {chip.name} that was tried."
     raise DoesNotFit(message, least, chip.usable, len(candidates))
+
+
+def estimate_step(options: ExperimentConfig, agent: str, chip: Chip) -> Fit:
+    """Estimates the step of "manager" or "answer" on one GPU, for which nothing is compiled here.
+
+    Raises:
+      DoesNotFit: the step is too large.
+    """
+    import jax
+
+    options = with_options(options, dtype="bfloat16" if options.dtype == "auto" else options.dtype)
+    made = abstract_step(options, agent)
+    best = propose(made, options, jax.devices("cpu")[:1], chip)[0]
+    return Fit(best.layout, best, step_work(made, options, best.layout), chip)
 
 
 def propose(

@@ -12,9 +12,15 @@ from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.options import with_options
 from memr1_jax.planner import estimates, layout_search
 from memr1_jax.planner.abstract import abstract_step
-from memr1_jax.planner.chips import CHIPS, GIB
+from memr1_jax.planner.chips import CHIPS, GIB, gpu_named
 from memr1_jax.planner.estimates import Estimate, argument_bytes, layout_mesh, step_work
-from memr1_jax.planner.layout_search import DoesNotFit, Fit, layouts, propose
+from memr1_jax.planner.layout_search import (
+    DoesNotFit,
+    Fit,
+    estimate_step,
+    layouts,
+    propose,
+)
 from memr1_jax.planner.roofline import Layout, Work
 
 V5E = CHIPS["TPU v5 lite"]
@@ -120,3 +126,18 @@ def test_proposals_send_the_least_first_and_leave_out_what_is_too_large(answer, 
     assert caught.value.least.layout == Layout(tensor=4)
     with pytest.raises(UserError, match="--batch=2 cannot be divided"):
         propose(answer, options(), [None] * 16, V5E)
+
+
+def test_a_step_is_estimated_for_one_gpu(answer):
+    h200 = gpu_named("h200")
+    asked = with_options(options(), dtype="float32")  # as `answer` has it on a CPU
+    fit = estimate_step(asked, "answer", h200)
+    work = step_work(answer, asked, fit.layout).values()
+    assert sum(fit.seconds().values()) == sum(part.seconds(h200, 1) for part in work)
+    assert fit.report.arguments == argument_bytes(
+        answer, layout_mesh(Layout(), jax.devices("cpu")[:1])
+    )
+    assert "estimated peak memory" in str(fit) and "at least" in str(fit)
+    with pytest.raises(DoesNotFit, match="onto 1 x h200"):
+        estimate_step(asked, "answer", dataclasses.replace(h200, usable=2**10))
+    assert gpu_named("h2000") is None
