@@ -35,6 +35,7 @@ from memr1_jax.agents.reward import (
     no_report,
 )
 from memr1_jax.agents.stratified import (
+    floored,
     forced_constraint,
     forced_events,
     policy_shares,
@@ -248,11 +249,13 @@ def manager_rollout(
     group: int,
     marking: Marking = EXACT_MATCH,
     stratified: bool = False,
+    floor: float = 0.0,
 ) -> Rollout:
     """Samples `group` edits of every bank; the frozen Answer Agent then answers from each result.
 
     The outcome of a sample is the mean over the turn's questions (Memory-R1, section 3.1 and
-    Algorithm 1). With a grammar in `tools` decoding is constrained.
+    Algorithm 1). With a grammar in `tools` decoding is constrained; `stratified` and `floor` as in
+    `agents/stratified.py`.
     """
     edits = sample_edits(
         *(manager, decoder, params, tools, batch, key, sampling),
@@ -268,13 +271,14 @@ def manager_rollout(
     rewards = jnp.where(valid, sum(parts.values()), 0.0)
     metrics = edits.metrics(batch.valid) | masked_means(parts, valid)
     metrics |= growth | masked_means(marks.values, asked[:, None])
-    shown = edits.prompts.shown
+    shown, weights = edits.prompts.shown, edits.weights
     if stratified:
-        metrics |= policy_shares(edits.weights, batch.valid)
+        metrics |= policy_shares(weights, batch.valid)
+        weights = floored(weights, edits.samples.length, floor)
     return Rollout(
         *(edits.prompt, edits.samples, rewards, batch.valid, shown, metrics),
         costs=costs,
-        weights=edits.weights,
+        weights=weights,
     )
 
 

@@ -6,7 +6,8 @@ sampled, a sample counts by `p / q`, the probability that the policy gave to wha
 on the usual spelling the policy's probability of the operation. Sums over a group with these
 weights are unbiased for the policy's own, without the noise of which operation was drawn, as in
 all-action policy gradients (arXiv 1709.00503); an operation that sampling would never have drawn
-still shows what it earns.
+still shows what it earns. By its weight it hardly moves a policy that hardly ever chooses it,
+though: with a floor it counts as if it were chosen that often, which is biased, and explores.
 
 Axis letters: B prompts, G samples a prompt, R response length, V vocabulary.
 """
@@ -81,6 +82,17 @@ def weighted(
     logprobs = samples.logprobs.at[..., :few].set(jnp.where(choosing, own, drawn))
     weights = jnp.where(active, len(Event) * share, 0.0)
     return samples.replace(logprobs=logprobs), weights
+
+
+def floored(weights: jax.Array, length: jax.Array, floor: float) -> jax.Array:
+    """Returns weights `[B, G]` as if each probability were `floor` at least.
+
+    Args:
+      weights: of a stratified group.
+      length: of its samples `[B, G]`, 0 where none was drawn.
+      floor: in [0, 1 / 4].
+    """
+    return jnp.where(length > 0, jnp.maximum(weights, len(Event) * floor), weights)
 
 
 def policy_shares(weights: jax.Array, valid: jax.Array) -> dict[str, Mean]:

@@ -67,6 +67,12 @@ class GRPOOptions(PolicyOptions):
         " weighted by the policy's probability of that operation. Needs --constrained and a --group"
         " that 4 divides.",
     )
+    stratified_floor: float = option(
+        0.0,
+        "Least probability by which an operation counts in a stratified group, so that one that the"
+        " policy hardly ever chooses still moves it, at the price of a bias; 0: exact.",
+        within=between(0, 0.25),
+    )
 
     def __post_init__(self):
         """Refuses names that mean nothing; raises ValueError."""

@@ -57,7 +57,8 @@ def ablate(options: AblationsConfig) -> dict[str, Any]:
 
 def _measure(experiment) -> dict[str, dict]:
     trained = experiment.params
-    measured = held_out(experiment).measure(trained["manager"], trained["answer"])
+    manager, answerer = trained["manager"], trained["answer"]
+    measured = held_out(experiment).measure(manager, answerer, answerer)
     return {"measured": dataclasses.asdict(measured)}
 
 

@@ -9,6 +9,7 @@ Axis letters: S seeds, T steps.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ class LearningConfig(OutputConfig):
         "Flag file whose flags every run has in place of the study's, such as"
         " experiments/flags/nano_signals.flags; folder, model, data, algorithm and seed stay.",
     )
+    one_edit: bool = option(
+        True,
+        "Measure the manager by single edits of right banks as well, which takes longest.",
+    )
     seed: int = option(107, "Seed of the dialogues, and the first seed of the runs.", within=SEEDS)
 
 
@@ -99,7 +104,8 @@ def learn(options: LearningConfig) -> dict[str, Any]:
         for algorithm in chosen
         for seed in range(options.seed, options.seed + options.seeds)
     ]
-    return write_report(folder, dataclasses.asdict(options), run_study(wanted, _measure))
+    measure = functools.partial(_measure, one_edit=options.one_edit)
+    return write_report(folder, dataclasses.asdict(options), run_study(wanted, measure))
 
 
 def run_options(
@@ -126,18 +132,20 @@ def run_options(
     return nano_options(**common | flags_of_file(options.flags) | fixed)
 
 
-def _measure(experiment) -> dict[str, dict]:
+def _measure(experiment, *, one_edit: bool) -> dict[str, dict]:
     """Returns `measure.Measured` as dictionaries, at the "start" and at the "end".
 
     The start's manager is judged by the trained Answer Agent, as the end's is.
     """
     dialogues = held_out(experiment)
     models, trained = experiment.models, experiment.params
-    before = dataclasses.asdict(dialogues.measure(models.manager.params, models.answerer.params))
-    before["manager"] = dialogues.manager(models.manager.params, trained["answer"])
+    reader = trained["answer"] if one_edit else None
+    pairs = {
+        "start": (models.manager.params, models.answerer.params),
+        "end": (trained["manager"], trained["answer"]),
+    }
     return {
-        "start": before,
-        "end": dataclasses.asdict(dialogues.measure(trained["manager"], trained["answer"])),
+        when: dataclasses.asdict(dialogues.measure(*pair, reader)) for when, pair in pairs.items()
     }
 
 
@@ -210,6 +218,7 @@ def _abilities(results):
     rows = [
         [text, *(cell for found in results.values() for cell in _before_after(found, key))]
         for key, text in _ABILITIES.items()
+        if one[0][key] is not None
     ]
     return Table(title, columns, rows)
 

@@ -37,15 +37,15 @@ class Measured:
 
     `answer`: exact match on banks as they should be; there too `answer_f1` (sets of words), and the
     mean words of the answers, `answer_words`, and of the gold ones, `gold_words`, and the mean
-    tokens of whole responses, `response_tokens`. `manager`: exact match of the given Answer Agent
-    after one greedy edit of such a bank, the mean over turns with questions. `operations`: greedy
-    operations equal to the gold ones in event and memory, of all turns that bring a fact;
+    tokens of whole responses, `response_tokens`. `manager`: exact match of an Answer Agent after
+    one greedy edit of such a bank, the mean over turns with questions, or None. `operations`:
+    greedy operations equal to the gold ones in event and memory, of all turns that bring a fact;
     `by_event` the same by gold event. `dialogue`: exact match when the manager fills the banks turn
     by turn from nothing; `dialogue_f1` likewise.
     """
 
     answer: float
-    manager: float
+    manager: float | None
     operations: float
     by_event: dict[str, float]
     dialogue: float
@@ -84,8 +84,15 @@ class HeldOutDialogues:
         self._exact_match = greedy_reward(policy, batch=_BATCH)
         self._write = jax.jit(functools.partial(_write, pair.manager, models.manager.decoder))
 
-    def measure(self, manager: dict, answerer: dict) -> Measured:
-        """Measures the agents with these parameters."""
+    def measure(self, manager: dict, answerer: dict, reader: dict | None) -> Measured:
+        """Measures the agents with these parameters.
+
+        Args:
+          manager: of the Memory Manager.
+          answerer: of the Answer Agent.
+          reader: of the Answer Agent that answers after single edits, which takes longest; None:
+            the field `manager` is not measured.
+        """
         seen: list[Seen] = []
         watched = functools.partial(watch, dialogues=len(self._dialogues), seen=seen)
         banks = self._evaluator.banks(manager, self._dialogues, "held-out dialogues", watched)
@@ -95,7 +102,7 @@ class HeldOutDialogues:
         right = self._right_operations(manager)
         return Measured(
             answer=_exact(alone.predictions),
-            manager=self.manager(manager, answerer),
+            manager=None if reader is None else self._one_edit(manager, reader),
             operations=float(np.mean([same for _, same in right])),
             by_event={
                 event.name: float(np.mean([same for kind, same in right if kind == event]))
@@ -116,9 +123,8 @@ class HeldOutDialogues:
     def _answers(self, answerer: dict, banks: Ingestion):
         return self._evaluator.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
 
-    def manager(self, manager: dict, answerer: dict) -> float:
-        """Measures the field `manager` of `Measured` alone."""
-        frozen, rows = Frozen(reference=None, answerer=answerer), np.arange(self._asked.rows)
+    def _one_edit(self, manager: dict, reader: dict) -> float:
+        frozen, rows = Frozen(reference=None, answerer=reader), np.arange(self._asked.rows)
         return self._exact_match(manager, frozen, self._pair.tools, self._asked, rows)
 
     def _right_operations(self, manager: dict) -> list[tuple[Event, bool]]:

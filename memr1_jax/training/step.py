@@ -157,7 +157,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
     ):
         drawn = {}
         if isinstance(policy.agent, MemoryManager) and getattr(algorithm, "stratified", False):
-            drawn["stratified"] = True
+            drawn = {"stratified": True, "floor": algorithm.stratified_floor}
 
         def rollout_of(rows, valid, key):
             return policy.rollout(

@@ -9,7 +9,7 @@ import pytest
 from tiny_model import make_tiny
 
 from memr1_jax.agents.rollout import manager_prompts, sample_edits
-from memr1_jax.agents.stratified import policy_shares
+from memr1_jax.agents.stratified import floored, policy_shares
 from memr1_jax.data.encode import encode_manager_data
 from memr1_jax.data.tuples import manager_tuples
 from memr1_jax.models.decoder import Block, Decoder
@@ -112,6 +112,20 @@ def test_the_gradient_of_a_group_is_the_policys_own():
     advantages = group_advantages(rewards[None], "dr_grpo", None, weights[None])[0]
     surrogate = jax.grad(lambda x: jnp.mean(weights * advantages * jax.nn.log_softmax(x)))(logits)
     np.testing.assert_allclose(surrogate, exact, atol=1e-6)
+
+
+def test_a_floor_moves_what_the_policy_hardly_ever_chooses():
+    logits, rewards = jnp.array([9.0, 0.0, 0.0, -20.0]), jnp.array([0.5, 0.5, 0.5, 1.0])
+    weights = jnp.where(jnp.arange(4) == 2, 0.0, 4 * jax.nn.softmax(logits))[None]
+    kept = floored(weights, jnp.array([[5, 5, 0, 5]]), 0.1)
+    np.testing.assert_allclose(kept, [[weights[0, 0], 0.4, 0.0, 0.4]])  # none where none was drawn
+    assert floored(weights, jnp.array([[5, 5, 0, 5]]), 0.0).tolist() == weights.tolist()
+
+    def gradient(weights):
+        advantages = group_advantages(rewards[None], "dr_grpo", None, weights)[0]
+        return jax.grad(lambda x: jnp.mean(weights * advantages * jax.nn.log_softmax(x)))(logits)
+
+    assert abs(gradient(weights)[3]) < 1e-6 and gradient(kept)[3] > 0.02
 
 
 def test_weighted_advantages_by_hand():

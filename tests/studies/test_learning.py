@@ -81,6 +81,15 @@ def test_the_report_holds_what_the_tables_say(tmp_path, capsys):
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_single_edits_that_were_not_measured_have_no_row(tmp_path):
+    one = run([1.0] * 5, 0.1, 0.2)
+    for when in ("start", "end"):
+        one[when]["manager"] = None
+    write_report(tmp_path, {}, {"grpo": [one]})
+    text = (tmp_path / "results.md").read_text()
+    assert "| Answer Agent, exact match |" in text and "Memory Manager, exact match" not in text
+
+
 def test_the_curves_are_another_picture_for_other_rewards():
     def rewards(curve):
         return {agent: {"rewards": np.tile(curve, (3, 1))} for agent in ("answer", "manager")}
