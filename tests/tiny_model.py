@@ -28,6 +28,7 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.memory.bank import MemoryBank, bank_from_facts
 from memr1_jax.models.decoder import init_params
 from memr1_jax.models.decoder_config import DecoderConfig
+from memr1_jax.models.families import FAMILIES, FULL, SLIDING
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.loading import Model
 from memr1_jax.options import with_options
@@ -47,6 +48,14 @@ CONFIG = DecoderConfig(
     mlp_width=128,
     max_positions=4096,
     tie_embeddings=False,  # else random weights echo the last token
+)
+QWEN3 = dataclasses.replace(CONFIG, family=FAMILIES["qwen3"])
+GEMMA3 = dataclasses.replace(
+    CONFIG,
+    family=FAMILIES["gemma3_text"],
+    layer_kinds=(SLIDING, FULL),
+    window=64,
+    sliding_theta=10_000.0,
 )
 END = "<|im_end|>"
 CHATML = (

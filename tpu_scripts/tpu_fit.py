@@ -57,8 +57,12 @@ COLAB = {
     "questions_per_turn": 2,
     "kl_weight": 0.0,
 }
+# Kaggle lends eight chips: four times the prompts, spread over them.
+KAGGLE = COLAB | {"batch": 32, "micro_batches": 4, "consult_batch": 256}
 RANK = 16
-ON_ONE_CHIP = {  # ranks of the adapters; 0: all weights are trained
+# Ranks of the adapters; 0: all weights are trained.
+ON_KAGGLE = {"qwen3-0.6b": 0, "gemma-3-1b": RANK}
+ON_ONE_CHIP = {
     "qwen2.5-0.5b": 0,
     "qwen3-0.6b": 0,
     "llama-3.2-1b": RANK,
@@ -66,6 +70,7 @@ ON_ONE_CHIP = {  # ranks of the adapters; 0: all weights are trained
     "smollm2-135m": 0,
 }
 CONSULT_BATCH = 128
+CONSULT_OF_LARGE_KEYS = {"qwen3-0.6b": 32}  # on one chip, where 128 would not fit
 GIB = 2**30
 
 
@@ -109,12 +114,14 @@ class Cell:
 
     def options(self) -> ExperimentConfig:
         """Makes the options of the experiment."""
-        sizes = COLAB if self.table == "colab" else PAPER
+        sizes = {"colab": COLAB, "kaggle": KAGGLE}.get(self.table, PAPER)
         if self.algorithm == "ppo":  # as many responses, each to its own prompt
             sizes = sizes | {"batch": sizes["batch"] * sizes["group"], "group": 1}
             sizes["micro_batches"] = sizes["batch"]
-        if self.agent == "manager" and self.table != "colab":  # of 512 prompts of the answerer
-            sizes = sizes | {"consult_batch": CONSULT_BATCH}
+        if self.table == "colab" and self.model in CONSULT_OF_LARGE_KEYS:
+            sizes = sizes | {"consult_batch": CONSULT_OF_LARGE_KEYS[self.model]}
+        elif self.agent == "manager" and self.table in ("target", "paper"):
+            sizes = sizes | {"consult_batch": CONSULT_BATCH}  # of 512 prompts of the answerer
         return with_options(
             ExperimentConfig(),
             model=self.model,
@@ -131,6 +138,11 @@ def cells() -> list[Cell]:
     found = [
         Cell("colab", model, "v5e-1", "v5e:1x1", agent, lora_rank=rank)
         for model, rank in ON_ONE_CHIP.items()
+        for agent in ("answer", "manager")
+    ]
+    found += [
+        Cell("kaggle", model, "v5e-8", "v5e:2x4", agent, lora_rank=rank)
+        for model, rank in ON_KAGGLE.items()
         for agent in ("answer", "manager")
     ]
     for chips, topology in TARGETS.items():
@@ -240,7 +252,7 @@ def read_results(path: Path) -> dict[str, dict]:
 
 def page(results: dict[str, dict]) -> str:
     """Writes the whole page."""
-    tables = {"colab": [], "target": [], "paper": []}
+    tables = {"colab": [], "kaggle": [], "target": [], "paper": []}
     for cell in cells():
         tables[cell.table].append(_row(cell, results))
     columns = ("model", "trained", "agent", "algorithm", "chips", "layout", "peak HBM a chip")
@@ -262,9 +274,18 @@ is compiled by `python -m tpu_scripts.aot_compile --flagfile=FILE --topology=v5e
 ## One chip, as Colab lends it
 
 Prompts of {COLAB["max_prompt_length"]} tokens, responses of {COLAB["answer_response_length"]},
-{COLAB["batch"]} prompts with {COLAB["group"]} samples each.
+{COLAB["batch"]} prompts with {COLAB["group"]} samples each. A manager's step includes the frozen
+Answer Agent, which answers all 128 prompts at once, with qwen3-0.6b
+{CONSULT_OF_LARGE_KEYS["qwen3-0.6b"]} at a time.
 
 {text["colab"]}
+
+## Eight chips, as Kaggle lends them
+
+The same lengths, {KAGGLE["batch"]} prompts with {KAGGLE["group"]} samples each; the frozen Answer
+Agent answers {KAGGLE["consult_batch"]} prompts at a time.
+
+{text["kaggle"]}
 
 ## The paper's lengths: Llama-3.1-8B, both agents and both algorithms
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tiny_model import SIZES, options, tiny_folder
+from tiny_model import CONFIG, GEMMA3, SIZES, options, write_model
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.attention import Projected
@@ -114,15 +114,24 @@ def test_the_step_of_a_small_experiment_for_four_chips():
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"lora_rank": 4, "algorithm": "ppo", "group": 1}])
-def test_the_command_for_both_agents(changes):
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (CONFIG, {}),
+        (CONFIG, {"lora_rank": 4, "algorithm": "ppo", "group": 1}),
+        (GEMMA3, {}),  # windows, norms of queries and keys and behind both halves
+    ],
+    ids=["grpo", "ppo", "gemma3"],
+)
+def test_the_command_for_both_agents(config, changes, tmp_path):
+    folder = write_model(tmp_path / "model", config)
     sizes = {**SIZES, "batch": 8, **changes}
     given = [
         f"--{name}={value}" if not isinstance(value, bool) else f"--{'' if value else 'no'}{name}"
         for name, value in sizes.items()
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "tpu_scripts.aot_compile", *given, f"--model={tiny_folder()}"]
+        [sys.executable, "-m", "tpu_scripts.aot_compile", *given, f"--model={folder}"]
         + ["--topology=v5e:2x2", "--mesh=fsdp:2,tensor:2"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
