@@ -95,7 +95,7 @@ class Resources:
         if self.options.facts == "user_turns":
             return user_turn_facts
         return extracted_facts(
-            self.options.facts_prompt, max_tokens=self.options.manager_response_length
+            self.options.extraction_prompt, max_tokens=self.options.manager_response_length
         )
 
     def manager(self, model: str = BASE, *, constrained: bool = False) -> Manager:

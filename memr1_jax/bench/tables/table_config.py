@@ -91,7 +91,12 @@ class BackboneConfig:
     manager_prompt: str = option(
         "full", "Prompt file manager_<name>.txt, or the path of one's own."
     )
-    facts_prompt: str = option("full", "Prompt of the fact extractor.")
+    extraction_prompt: str = option(
+        "full",
+        "How the backbone is asked for facts, where --facts=extracted.",
+        ("full", "compact"),
+        formerly="facts_prompt",
+    )
     max_prompt_length: int = option(
         0, "Tokens of a prompt at most; 0: as the model has positions.", within=at_least(0)
     )
