@@ -1,6 +1,6 @@
 """Writes report.html into the folder of a run: `python -m experiments.report --output=runs/NAME`.
 
-A training run and an evaluation write it themselves in the end; this writes it again. While a run
+A training run and an evaluation write it themselves at their end; this writes it again. While a run
 has the folder it is refused, as a page of half a run would mix its figures.
 """
 
@@ -10,7 +10,7 @@ from experiments.command_line import run
 from memr1_jax.options import user_path
 from memr1_jax.run.files import holds_run
 from memr1_jax.run.lock import hold
-from memr1_jax.training.config import OutputConfig
+from memr1_jax.training.option_groups import OutputConfig
 
 
 def main(options: OutputConfig) -> None:

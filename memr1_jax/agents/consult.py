@@ -66,7 +66,7 @@ class FrozenAnswerer:
 
 @dataclasses.dataclass(frozen=True)
 class Marking:
-    """How answers are marked: the reward, and where its outcome is a judge's, the judge."""
+    """Holds what marks answers: the reward, and where its outcome is a judge's, the judge."""
 
     reward: RewardOptions
     judge: Judge | None = None

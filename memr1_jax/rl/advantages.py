@@ -14,7 +14,7 @@ Scores = Float[Array, "... G"]
 
 
 class Advantage(NamedTuple):
-    """How the members of a group are compared: by their scores, and by what is never divided."""
+    """Compares the members of a group: by their scores, and by what is never divided."""
 
     of_scores: Callable[[Scores], Scores]
     of_penalties: Callable[[Scores], Scores]

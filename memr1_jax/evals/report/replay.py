@@ -31,7 +31,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How a slot differs after a turn: "added", "changed" or "removed"."""
+    """Says how a slot differs after a turn: "added", "changed" or "removed"."""
 
     kind: str
     slot: int
@@ -81,7 +81,7 @@ class TurnRecord:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionRecord:
-    """A question and the answer given in the end; None where it was not asked."""
+    """A question and the answer given at the end; None where it was not asked."""
 
     index: int
     question: str
