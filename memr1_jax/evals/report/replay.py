@@ -8,7 +8,7 @@ from pathlib import Path
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 from memr1_jax.text.events import Event
 
 Memories = dict[int, str]  # the live memories of a bank by slot
