@@ -171,10 +171,7 @@ def train(
             )
             if stopped and not ends:
                 checkpoints.wait()
-                raise Preempted(
-                    f"Saved step {step + 1} of {stage.steps} of the {stage.agent} agent and"
-                    " stopped, as asked. Give the same flags and --resume to continue."
-                )
+                raise _preempted(stage, step + 1)
     checkpoints.wait()
     return state
 
@@ -278,6 +275,13 @@ def _all_skipped(values: dict[str, float]) -> bool:
     for name in networks:
         del values[f"{name}loss"], values[f"{name}gradient_norm"]
     return bool(networks)
+
+
+def _preempted(stage: Stage, step: int) -> Preempted:
+    return Preempted(
+        f"Saved step {step} of {stage.steps} of the {stage.agent} agent and stopped, as asked. Give"
+        " the same flags and --resume to continue."
+    )
 
 
 def _no_gradient(stage: Stage, step: int) -> UserError:
