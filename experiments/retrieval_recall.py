@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments.command_line import run
-from memr1_jax.bench.systems.search import bm25_scores
+from memr1_jax.bench.systems.ranking import bm25_scores
 from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.data.locomo import SPLITS, find_locomo, load_conversations, split
 from memr1_jax.data.types import Conversation, Question

@@ -77,8 +77,8 @@ def _find(name: str, within: tuple[Path, ...]) -> Path:
         given = Path(name).expanduser()
     except RuntimeError as error:  # ~nobody
         raise UserError(f"--flagfile={name}{where} names no file: {error}") from error
-    beside = [within[-1].parent] if within else []
-    for folder in (Path(), *beside, HOME, HOME.parents[1]):
+    near = [within[-1].parent] if within else []
+    for folder in (Path(), *near, HOME, HOME.parents[1]):
         if os.path.exists(folder / given):  # False as well where the system refuses the name
             return (folder / given).resolve()
     known = ", ".join(sorted(path.name for path in HOME.glob("*.flags")))

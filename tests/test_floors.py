@@ -24,7 +24,7 @@ FLOORS = {
     "studies": 14,
 }
 FACE = "__init__.py"  # the package's own: on first use it imports from inference and below
-BESIDE = -1  # modules of the package itself know no floor
+OUTSIDE = -1  # modules of the package itself know no floor
 ABOVE = ("experiments", "tpu_scripts", "tests")
 MODULES = sorted((ROOT / "memr1_jax").rglob("*.py"))
 
@@ -44,10 +44,10 @@ def imported(source: str) -> set[str]:
 
 def above(folder: str, names: set[str]) -> list[str]:
     """Returns the names that a module in a folder of the package may not import."""
-    own, wrong = FLOORS.get("inference" if folder == FACE else folder, BESIDE), []
+    own, wrong = FLOORS.get("inference" if folder == FACE else folder, OUTSIDE), []
     for name in sorted(names):
         package, _, rest = name.partition(".")
-        lies = FLOORS.get(rest.split(".")[0], BESIDE)
+        lies = FLOORS.get(rest.split(".")[0], OUTSIDE)
         if name.startswith(".") or package in ABOVE or (package == "memr1_jax" and lies > own):
             wrong.append(name)
     return wrong

@@ -91,6 +91,7 @@ SIZES = {
     "checkpoint_every": 1,
     "reward": "token_f1",
 }
+DEMONSTRATED = {"manager_response_length": 56, "answer_response_length": 48}  # lessons fit into it
 
 
 def write_model(folder: Path, config: DecoderConfig = CONFIG) -> Path:

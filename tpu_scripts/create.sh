@@ -6,7 +6,7 @@ source "$(dirname "$0")/common.sh"
 
 usage() {
     cat <<'TEXT'
-Asks for a TPU and waits until it is ready. The same command again goes on waiting.
+Asks for a TPU and waits until it is ready. The same command again continues to wait.
 
 create.sh --name=NAME --type=TYPE [flags]
   --name=NAME        of the TPU, and of its queued resource

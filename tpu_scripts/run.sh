@@ -15,7 +15,7 @@ run.sh --name=NAME --flagfile=FILE [flags] [-- flags of the experiment]
   --module=MODULE    what is run (experiments.locomo_grpo)
   --bucket=gs://B    keep results in this bucket, which survives the TPU; needed for more than one
                      worker, and for TPUs that may be taken away
-  --resume           go on from the newest checkpoint, if there is one
+  --resume           resume from the newest checkpoint, if there is one
   --zone, --project  by default those of gcloud's settings
   --dry_run          print the commands and run none
 TEXT

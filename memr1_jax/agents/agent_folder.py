@@ -25,7 +25,7 @@ from memr1_jax.options import (
 )
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import loads
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 
 # Sources of the facts that a manager is shown: those noted in the data, each turn or each sentence
 # as it stands, or those that the model itself extracts from a turn.

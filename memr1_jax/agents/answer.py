@@ -42,7 +42,7 @@ class AnswerAgent:
 
 @struct.dataclass
 class Verdict:
-    """How a response compares with the gold answer; float32 scalars in [0, 1]."""
+    """Compares a response with the gold answer; float32 scalars in [0, 1]."""
 
     exact_match: jax.Array
     token_f1: jax.Array

@@ -66,7 +66,7 @@ class FrozenAnswerer:
 
 @dataclasses.dataclass(frozen=True)
 class Marking:
-    """How answers are marked: the reward, and where its outcome is a judge's, the judge."""
+    """Holds what marks answers: the reward, and where its outcome is a judge's, the judge."""
 
     reward: RewardOptions
     judge: Judge | None = None
@@ -157,10 +157,6 @@ def consult(
     packed = answerer_prompts(agent, tools, batch, edited)
     rows = packed.length.shape  # [B, G, n]
 
-    def flat(x):
-        x = jnp.broadcast_to(x[:, None], (*rows, *x.shape[2:]))
-        return x.reshape(-1, *x.shape[3:])
-
     def answer(prompt, active):
         samples = generate(
             answerer.decoder,
@@ -176,7 +172,7 @@ def consult(
         return Block(samples.tokens[:, 0], samples.length[:, 0])
 
     prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
-    asked = flat(batch.asked & batch.valid[:, None])
+    asked, query = each_sample((batch.asked & batch.valid[:, None], batch.queries), rows[1])
     silent = Block(jnp.zeros(agent.response_length, jnp.int32), jnp.int32(0))
     size = answerer.part(len(asked))
     response, first = once_each(answer, prompt, asked, silent, size)
@@ -186,7 +182,6 @@ def consult(
         read = functools.partial(read_answer, agent, marking.reward, tools)
         return jax.vmap(read)(response.tokens, response.length, query.gold, report)
 
-    query = jax.tree.map(flat, batch.queries)
     report = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], rows).reshape(-1), report)
     reading = in_parts(read, (response, query, report), answerer.together)
     outcome, values = answer_worth(marking, tools, query, reading, asked)
@@ -208,6 +203,16 @@ def answerer_prompts(
     over_questions = jax.vmap(prompt_of, (None, None, None, None, 0))
     over_group = jax.vmap(over_questions, (0, None, None, None, None))
     return jax.vmap(over_group)(edited, batch.other, batch.speaker, batch.scene, batch.queries)
+
+
+def each_sample(tree: Any, group: int) -> Any:
+    """Repeats leaves `[B, n, ...]` of questions for each of G samples, as rows `[N, ...]`."""
+
+    def rows(x):
+        x = jnp.broadcast_to(x[:, None], (len(x), group, *x.shape[1:]))
+        return x.reshape(-1, *x.shape[3:])
+
+    return jax.tree.map(rows, tree)
 
 
 def in_parts(function: Callable[[Any], Any], rows: Any, size: int) -> Any:

@@ -37,14 +37,16 @@ class Distinct:
         return self.first[jnp.minimum(self.number, len(rows) - 1)] == rows
 
 
-def find_distinct(prompt: Block, active: jax.Array) -> Distinct:
-    """Finds the distinct prompts `[N, P]` of the rows that are `active` `[N]`.
+def find_distinct(prompt: Any, active: jax.Array) -> Distinct:
+    """Finds the distinct prompts of the rows that are `active` `[N]`.
 
-    Rows are sorted by a digest and compared with their neighbours, token by token. So two prompts
-    of one digest are never taken for equal; they may only be counted twice.
+    A prompt is a block `[N, P]`, or a tree of blocks that must all be equal. Rows are sorted by a
+    digest and compared with their neighbours, token by token. So two prompts of one digest are
+    never taken for equal; they may only be counted twice.
     """
-    count, width = prompt.tokens.shape
-    tokens = jnp.where(jnp.arange(width) < prompt.length[:, None], prompt.tokens, -1)
+    blocks = jax.tree.leaves(prompt, is_leaf=lambda x: isinstance(x, Block))
+    tokens = jnp.concatenate([_without_padding(block) for block in blocks], axis=-1)
+    count, width = tokens.shape
     factors = np.random.default_rng(0).integers(0, 2**32, width, np.uint32) | np.uint32(1)
     digest = (tokens.astype(jnp.uint32) * factors).sum(-1, dtype=jnp.uint32)
     order = jnp.lexsort((digest, ~active))
@@ -59,9 +61,15 @@ def find_distinct(prompt: Block, active: jax.Array) -> Distinct:
     )
 
 
+def _without_padding(block: Block) -> jax.Array:
+    """Returns the tokens `[N, P]` with -1 in place of padding."""
+    inside = jnp.arange(block.tokens.shape[-1]) < block.length[:, None]
+    return jnp.where(inside, block.tokens, -1)
+
+
 def once_each(
-    function: Callable[[Block, jax.Array], Any],
-    prompt: Block,
+    function: Callable[[Any, jax.Array], Any],
+    prompt: Any,
     active: jax.Array,
     empty: Any,
     size: int = 0,
@@ -74,7 +82,7 @@ def once_each(
     Args:
       function: maps prompts `[size, P]`, and which of them count, to leaves `[size, ...]`; a
         prompt's result must not depend on the others.
-      prompt: `[N, P]`.
+      prompt: a block `[N, P]`, or a tree of blocks.
       active: `[N]`, which rows need a result.
       empty: one row of the result of the others.
       size: distinct prompts of a part; 0 for about an eighth of the rows.

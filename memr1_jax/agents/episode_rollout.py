@@ -173,7 +173,7 @@ def _trajectories(edit, ask, reward, batch, group):
         edits = edit(now, index, group=1)
         edited = jax.tree.map(lambda x: x[:, 0], edits.banks)
         seen = (edits.prompt, edits.samples, edits.prompts.shown, edits.report)
-        return _go_on(banks, now, edited), (seen, edits.metrics(now.valid))
+        return _banks_after(banks, now, edited), (seen, edits.metrics(now.valid))
 
     banks, (seen, metrics) = jax.lax.scan(turn, batch.banks, _over_turns(batch.turns))
     prompt, samples, shown, report = _by_episode(seen)
@@ -260,13 +260,13 @@ def _branches(horizon, edit, ask, reward, batch, group, key):
             ends = (index == last) & now.valid
             metrics["end_outcome"] = masked_mean(outcomes["final"][0], ends[:, None])
         seen = (edits.prompt, edits.samples, rewards, judged, edits.prompts.shown, costs)
-        return _go_on(banks, now, edited), (seen, chosen, metrics)
+        return _banks_after(banks, now, edited), (seen, chosen, metrics)
 
     def trunk(banks, item):
         index, here = item
         now = _at_turn(batch, banks, here)
         edits = edit(now, index, 1, group)
-        return _go_on(banks, now, jax.tree.map(lambda x: x[:, 0], edits.banks))
+        return _banks_after(banks, now, jax.tree.map(lambda x: x[:, 0], edits.banks))
 
     items = _over_turns(batch.turns)
     compared = _compared_turns(horizon, len(turns), key)
@@ -370,7 +370,7 @@ def _at_turn(batch: EpisodeBatch, banks: Banks, here: EpisodeTurns) -> ManagerBa
     )
 
 
-def _go_on(banks: Banks, turn: ManagerBatch, edited: MemoryBank) -> Banks:
+def _banks_after(banks: Banks, turn: ManagerBatch, edited: MemoryBank) -> Banks:
     """Returns both banks after a turn: the speaker's own as it was edited."""
     return tuple(
         _where(turn.valid & (turn.speaker == speaker), edited, bank)

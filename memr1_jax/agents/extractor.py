@@ -35,7 +35,7 @@ class ExtractorOptions:
     facts: str = option(
         "noted",
         "What the manager is told of a turn: the facts that the data note, the turn as it stands,"
-        " or what the manager's model extracts from it before training.",
+        " or what the model of --extractor_model extracts from it before training.",
         ("noted", "turns", "extracted"),
     )
     model: str = option(

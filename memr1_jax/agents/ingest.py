@@ -36,7 +36,7 @@ from memr1_jax.text.events import Event
 
 @struct.dataclass
 class Turn:
-    """What the manager saw and did at one turn of each stream; leaves `[streams, ...]`."""
+    """Records what the manager saw and did at one turn of each stream; leaves `[streams, ...]`."""
 
     prompt: ManagerPrompt
     samples: Samples

@@ -14,8 +14,9 @@ from memr1_jax.agents.consult import (
     Marking,
     answerer_prompts,
     consult,
-    in_parts,
+    each_sample,
 )
+from memr1_jax.agents.distinct import once_each
 from memr1_jax.agents.manager import Report
 from memr1_jax.agents.outcomes import GAIN, LIKELIHOOD, RECALL
 from memr1_jax.agents.tools import Tools
@@ -126,29 +127,27 @@ def gold_logprob(
     """Returns the mean log-probability `[B, G, n]` of the gold answer's tokens after its label.
 
     One pass over prompt and answer; nothing is decoded, and no memory is selected before the
-    answer.
+    answer. Equal prompts with equal answers are computed once, and 0 is that of what is not asked.
     """
     agent = answerer.agent
     packed = answerer_prompts(agent, tools, batch, edited)
     rows, queries = packed.length.shape, batch.queries
     label = jnp.asarray(agent.label, jnp.int32)
 
-    def flat(x):
-        x = jnp.broadcast_to(x[:, None], (*rows, *x.shape[2:]))
-        return x.reshape(-1, *x.shape[3:])
-
-    def measure(part):
-        prompt, gold, length = part
-        count = len(gold)
-        tokens = jnp.concatenate([jnp.broadcast_to(label, (count, len(label))), gold], axis=-1)
-        response = Block(tokens[:, None], (length + len(label))[:, None])
+    def measure(part, _):
+        prompt, gold = part
+        before = jnp.broadcast_to(label, (len(gold.length), len(label)))
+        tokens = jnp.concatenate([before, gold.tokens], axis=-1)
+        response = Block(tokens[:, None], (gold.length + len(label))[:, None])
         blocks = (agent.template.instruction_block, prompt, response)
         logprobs = response_statistics(answerer.decoder, params, blocks, jnp.float32(1.0)).logprobs[
             :, 0, len(label) :
         ]
-        inside = jnp.arange(gold.shape[-1]) < length[:, None]
-        return jnp.where(inside, logprobs, 0.0).sum(-1) / jnp.maximum(length, 1)
+        inside = jnp.arange(gold.tokens.shape[-1]) < gold.length[:, None]
+        return jnp.where(inside, logprobs, 0.0).sum(-1) / jnp.maximum(gold.length, 1)
 
     prompt = Block(packed.tokens.reshape(-1, agent.prompt_length), packed.length.reshape(-1))
-    part = prompt, flat(queries.gold_tokens), flat(queries.gold_length)
-    return in_parts(measure, part, answerer.together).reshape(rows)
+    gold = Block(queries.gold_tokens, queries.gold_length)
+    gold, asked = each_sample((gold, batch.asked & batch.valid[:, None]), rows[1])
+    found, _ = once_each(measure, (prompt, gold), asked, jnp.float32(0), answerer.part(len(asked)))
+    return found.reshape(rows)

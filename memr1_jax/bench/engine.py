@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from memr1_jax.agents.templates import render_chat
-from memr1_jax.bench.batching import bucket, plan, rows_of
+from memr1_jax.bench.batch_plans import bucket, plan, rows_of
 from memr1_jax.bench.programs import compiled, greedy, read_prefix
 from memr1_jax.bench.reply_cache import ReplyCache, model_digest, reply_key
 from memr1_jax.bench.systems.protocol import Call, Reply

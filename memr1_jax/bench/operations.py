@@ -102,7 +102,7 @@ class OperationScorer:
                 self.counts["wrong_deletes"] += 1
 
     def finish(self) -> collections.Counter:
-        """Counts what is wrong with the memories that are held in the end; returns all counts."""
+        """Counts what is wrong with the memories that are held at the end; returns all counts."""
         conversation, counts = self._conversation, self.counts
         live = set(facts_before(conversation, self._read))
         counts["held"] += len(self._held)
@@ -191,7 +191,7 @@ def operation_scores(counts: Mapping[str, int]) -> dict[str, float | int | None]
     """Computes shares from the counts of dialogues; None where there is nothing to divide by.
 
     Precision is the share of the operations made that are right, recall that of the gold ones;
-    `stale` and `duplicates` are shares of the memories held in the end, `stale_answers` of the
+    `stale` and `duplicates` are shares of the memories held at the end, `stale_answers` of the
     questions about what has changed; `missing` and `wrong_deletes` are counts, and None where no
     memories were looked at.
     """

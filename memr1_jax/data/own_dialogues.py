@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 
-from memr1_jax.data.chats.chat import Chat, Said
+from memr1_jax.data.chats.exported_chat import Chat, Said
 from memr1_jax.data.chats.formats import none_fits, read_chats, records_of
 from memr1_jax.data.locomo import ADVERSARIAL, SPLITS
 from memr1_jax.data.nodes import Node

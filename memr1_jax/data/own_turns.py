@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 
-from memr1_jax.data.chats.chat import MACHINERY, ROLES, SKIPPED
+from memr1_jax.data.chats.exported_chat import MACHINERY, ROLES, SKIPPED
 from memr1_jax.data.chats.formats import FORMATS
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note

@@ -12,7 +12,7 @@ Banks = tuple[tuple[Fact, ...], tuple[Fact, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class ManagerTuple:
-    """What the Memory Manager sees at one turn, and the questions that judge what it does.
+    """Holds what the Memory Manager sees at one turn, and the questions that judge what it does.
 
     `speaker` is 0 or 1 and says whose bank is edited. `turn` is the position in dialogue order.
     `facts` are those the turn brings about that speaker. `banks` are both speakers' facts from

@@ -166,7 +166,7 @@ class Conversation:
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """Who has a memory: both speakers, or with `one_bank` the first alone."""
+        """Names who has a memory: both speakers, or with `one_bank` the first alone."""
         return self.speakers[:1] if self.one_bank else self.speakers
 
     @functools.cached_property
@@ -210,7 +210,7 @@ class Conversation:
 
     @functools.cached_property
     def dates(self) -> tuple[str, ...]:
-        """When something was said, in dialogue order: each session's time, and others of turns."""
+        """Lists when something was said, in order: each session's time, and those of turns."""
         return tuple(time for _, time in self._dated[0])
 
     @functools.cached_property

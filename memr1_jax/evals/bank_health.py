@@ -14,7 +14,7 @@ from memr1_jax.text.events import Event
 
 # What users of memory systems complain about, in the order of the table.
 COMPLAINTS = {
-    "memories": "memories in the end",
+    "memories": "memories at the end",
     "missing": "facts that hold and are not in the bank",
     "stale": "memories that no longer hold",
     "duplicates": "memories that say what another one says",

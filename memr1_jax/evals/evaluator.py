@@ -62,7 +62,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Both agents at work on whole dialogues, with progress bars; compiled once for all calls."""
+    """Runs both agents on whole dialogues, with progress bars; compiled once for all calls."""
 
     def __init__(self, options: EvalConfig, pair: AgentPair, models: Models):
         """Compiles nothing yet; the models provide networks and tokenizer, not parameters."""

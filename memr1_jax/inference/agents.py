@@ -1,4 +1,4 @@
-"""The two agents at work: reads what is said into memory banks, and answers questions from them.
+"""Reads what is said into memory banks with both agents, and answers questions from them.
 
 Requests of several conversations are worked through together, by the compiled programs of training
 and evaluation: the same prompts, retrieval and grammar.

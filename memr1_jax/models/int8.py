@@ -1,7 +1,7 @@
 """Weights of projections as 8-bit integers, for sampling: half or a quarter of the bytes a token.
 
 Symmetric, with one scale an output channel: `kernel` is int8 and `kernel_scale` float32, both as
-`Projection` in `models/decoder.py` expects them. Tables, norms, biases and adapters are kept as
+`Projection` in `models/layers.py` expects them. Tables, norms, biases and adapters are kept as
 they are. Samples then come from a slightly different policy than the trained one, so the update
 needs the truncated importance weights of `--sampler_cap`.
 """

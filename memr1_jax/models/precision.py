@@ -1,6 +1,6 @@
 """Number formats of weights: that of the arithmetic, but float32 for the scales of norms.
 
-A norm multiplies in float32 (`RMSNorm` in `models/decoder.py`), so a scale is never rounded where
+A norm multiplies in float32 (`RMSNorm` in `models/layers.py`), so a scale is never rounded where
 it is trained. Were it rounded where the same policy is sampled, the two would be different policies
 as soon as the scales have moved.
 """

@@ -1,4 +1,4 @@
-"""How networks keep their activations split and their weights gathered; nothing without a mesh.
+"""Keeps activations split and weights gathered on a mesh; does nothing without one.
 
 The mesh is that of `jax.set_mesh`, or of `on_mesh` inside a compiled function. Where there is none
 each function here returns its argument, so one device runs the plain program.

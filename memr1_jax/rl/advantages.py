@@ -14,10 +14,14 @@ Scores = Float[Array, "... G"]
 
 
 class Advantage(NamedTuple):
-    """How the members of a group are compared: by their scores, and by what is never divided."""
+    """Compares the members of a group: by their scores, and by what is never divided.
+
+    `divided` tells whether scores are divided by their deviation, for samples that have weights.
+    """
 
     of_scores: Callable[[Scores], Scores]
     of_penalties: Callable[[Scores], Scores]
+    divided: bool
 
 
 def _centred(values: Scores) -> Scores:
@@ -38,9 +42,9 @@ def _leave_one_out(values: Scores) -> Scores:
 
 
 ADVANTAGES = {
-    "grpo": Advantage(_normalised, _centred),
-    "dr_grpo": Advantage(_centred, _centred),
-    "rloo": Advantage(_leave_one_out, _leave_one_out),
+    "grpo": Advantage(_normalised, _centred, divided=True),
+    "dr_grpo": Advantage(_centred, _centred, divided=False),
+    "rloo": Advantage(_leave_one_out, _leave_one_out, divided=False),
 }
 
 
@@ -91,8 +95,9 @@ def group_advantages(
     compare, scores = ADVANTAGES[kind], scores.astype(jnp.float32)
     if weights is not None:
         compare = Advantage(
-            functools.partial(_weighted, weights=weights, divide=kind == "grpo"),
+            functools.partial(_weighted, weights=weights, divide=compare.divided),
             functools.partial(_weighted, weights=weights, divide=False),
+            compare.divided,
         )
     informative = informative_groups(scores, weights)
     advantages = jnp.where(informative[..., None], compare.of_scores(scores), 0.0)

@@ -17,13 +17,12 @@ from memr1_jax.rl.minibatches import accumulate_gradients, optimiser_step, run_m
 from memr1_jax.rl.policy import (
     Complete,
     Experience,
-    UpdateOptions,
     all_trained,
-    check_names,
     net_rewards,
     policy_statistics,
     response_mask,
 )
+from memr1_jax.rl.policy_options import UpdateOptions, check_names
 from memr1_jax.rl.trajectories import by_row, returns
 from memr1_jax.rl.update import TrainState
 from memr1_jax.text.grammar import Grammar

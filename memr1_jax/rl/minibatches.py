@@ -55,7 +55,8 @@ def accumulate_gradients(
 ) -> tuple[Any, LossTerms]:
     """Adds up gradient and terms of a loss over `parts` slices of the batch, one at a time.
 
-    Equal to those of the whole where `loss` divides by counts of the whole.
+    Equal to those of the whole where `loss` divides by counts of the whole; one part is a plain
+    call.
     """
 
     def value(params, part):
@@ -66,9 +67,11 @@ def accumulate_gradients(
         (_, terms), gradient = jax.value_and_grad(value, has_aux=True)(params, part)
         return gradient, terms
 
+    if parts == 1:
+        return one_part(batch)
     slices = split(batch, parts)
-    shapes = jax.eval_shape(one_part, jax.tree.map(lambda x: x[0], slices))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    _, terms = jax.eval_shape(value, params, jax.tree.map(lambda x: x[0], slices))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, terms))
     total, _ = jax.lax.scan(
         lambda total, part: (jax.tree.map(jnp.add, total, one_part(part)), None), zeros, slices
     )
@@ -112,7 +115,9 @@ def optimiser_step(
 
 
 def map_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
-    """Computes `function` of the whole batch, slice by slice."""
+    """Computes `function` of the whole batch, slice by slice; one part is a plain call."""
+    if parts == 1:
+        return function(batch)
     return jax.tree.map(
         lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, split(batch, parts))
     )

@@ -27,7 +27,6 @@ from memr1_jax.rl.policy import (
     Complete,
     Experience,
     PolicyBatch,
-    PolicyOptions,
     all_trained,
     fixed_logprobs,
     likelihood_statistics,
@@ -37,6 +36,7 @@ from memr1_jax.rl.policy import (
     response_mask,
     token_penalties,
 )
+from memr1_jax.rl.policy_options import PolicyOptions
 from memr1_jax.rl.update import TrainState, create_state
 from memr1_jax.run.streams import named_key
 from memr1_jax.text.grammar import Grammar
@@ -78,7 +78,7 @@ class PPOState(TrainState):
 
 @struct.dataclass
 class ValueBatch:
-    """What the critic learns from: experience, and mask, old values and returns `[B, G, R]`."""
+    """Holds what the critic learns from: experience; mask, old values, returns `[B, G, R]`."""
 
     experience: Experience
     mask: jax.Array

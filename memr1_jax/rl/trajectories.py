@@ -15,7 +15,7 @@ from flax import struct
 
 @struct.dataclass
 class Trajectories:
-    """How rows are laid out: the T steps of the first trajectory, of the second, and so on.
+    """Lays out rows: the T steps of the first trajectory, of the second, and so on.
 
     Static under `jit`.
     """

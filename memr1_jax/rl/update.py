@@ -18,9 +18,7 @@ from memr1_jax.rl.policy import (
     Complete,
     Experience,
     PolicyBatch,
-    PolicyOptions,
     all_trained,
-    check_names,
     fixed_logprobs,
     group_penalties,
     likelihood_statistics,
@@ -28,6 +26,7 @@ from memr1_jax.rl.policy import (
     policy_step,
     response_mask,
 )
+from memr1_jax.rl.policy_options import PolicyOptions, check_names
 from memr1_jax.rl.trajectories import by_row, returns
 from memr1_jax.run.streams import named_key, run_key
 from memr1_jax.text.grammar import Grammar

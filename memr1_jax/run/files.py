@@ -24,7 +24,8 @@ _OWN = (  # what the commands write
     *("flags.txt", "tensorboard", "samples", "export", "training_banks*", "reward.png"),
     *("evaluation_*", "predictions_*", "replay_*", "report.*", "dialogues*", "settings.json"),
     *("replies.sqlite*", "results.*", "rows", "verdicts.jsonl", "table.md", "options.json"),
-    *("compiled", "untaught", "model"),
+    *("compiled", "untaught", "model", "timing.md", "measured.json"),
+    *("trackers.json", "wandb", "mlflow.db*", "mlartifacts"),
 )
 _SYSTEM = (
     *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr/bin"),

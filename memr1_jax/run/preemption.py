@@ -37,7 +37,7 @@ class Termination:
 
     @property
     def requested(self) -> bool:
-        """Whether to end now, the same in all processes, which must read it at the same step."""
+        """Tells all processes, which must read it at the same step, whether to end now."""
         asked = self._asked
         return asked if self._agree is None else self._agree(asked)
 

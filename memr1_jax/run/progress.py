@@ -92,7 +92,7 @@ def progress_bar(
 
     Args:
         total: the last step.
-        description: what is going on, in a few words.
+        description: what the bar counts, in a few words.
         start: steps done before, in a resumed run.
         seconds: time between plain lines where the output is not a terminal.
         console: a `rich.console.Console`; by default one on standard output.

@@ -22,7 +22,7 @@ from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
 from memr1_jax.run.lock import hold, release
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 
 RECORD = "run.json"
 RECORDS = (RECORD, "settings.json", "options.json")

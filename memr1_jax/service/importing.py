@@ -6,7 +6,7 @@ import io
 import os
 from typing import Any
 
-from memr1_jax.data.chats.chat import Said
+from memr1_jax.data.chats.exported_chat import Said
 from memr1_jax.data.own_dialogues import load_chats
 from memr1_jax.run.progress import Progress, progress_bar
 from memr1_jax.service.memory import Memory

@@ -12,13 +12,13 @@ from typing import Any
 from memr1_jax.service import clock
 from memr1_jax.service.adding import Adding
 from memr1_jax.service.banks import places
-from memr1_jax.service.batching import Job
 from memr1_jax.service.errors import Refused, Unknown
 from memr1_jax.service.messages import clean, read_messages, read_metadata
 from memr1_jax.service.queries import scope_of
 from memr1_jax.service.reading import Reading
 from memr1_jax.service.records import Entry, Here, Kind, Message, State, new_state, until_current
 from memr1_jax.service.replies import entry_reply
+from memr1_jax.service.request_queue import Job
 from memr1_jax.service.scope import Scope
 from memr1_jax.service.undo import bare, undo
 

@@ -10,12 +10,12 @@ from typing import Any
 from memr1_jax.inference.agents import Agents
 from memr1_jax.service import clock
 from memr1_jax.service.adding import Answering
-from memr1_jax.service.batching import Job, Worker
 from memr1_jax.service.errors import Refused
 from memr1_jax.service.filters import Test, matcher, scope_of
 from memr1_jax.service.messages import clean
 from memr1_jax.service.records import State
 from memr1_jax.service.replies import history_reply, memory_reply
+from memr1_jax.service.request_queue import Job, Worker
 from memr1_jax.service.scope import IDS, Scope
 from memr1_jax.service.search import Item, Shelves, vectors_of
 from memr1_jax.service.store import Store

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Kind(enum.StrEnum):
-    """What happened to a memory; NONE and FAILED changed nothing."""
+    """Names what happened to a memory; NONE and FAILED changed nothing."""
 
     ADD = "ADD"
     UPDATE = "UPDATE"

@@ -32,7 +32,8 @@ from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
 from memr1_jax.studies.runner import flags_of_file, nano_options
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.option_groups import OutputConfig
 
 TURNS = 32  # of dialogue in a step of the horizon table
 LENGTHS = (8, 16, 32)  # turns that bring facts of a dialogue there
@@ -139,7 +140,7 @@ class Cell:
 
     @property
     def varies(self) -> bool:
-        """Whether another seed brings another result."""
+        """Tells whether another seed brings another result."""
         return self.steps > 0 or (self.answerer is not None and self.answerer.varies)
 
     @property

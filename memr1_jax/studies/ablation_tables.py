@@ -34,7 +34,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """How a table looks: headings of labels, figures, which of them are drawn, and what to know.
+    """Lays out a table: headings of labels, figures, which of them are drawn, and what to know.
 
     With `lines` the picture has the first labels from left to right and a line for every second
     one; without, a bar for every row.

@@ -31,7 +31,8 @@ from memr1_jax.studies.runner import (
     write_dialogues,
     write_results,
 )
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.option_groups import OutputConfig
 
 ALGORITHMS = ("grpo", "ppo")
 _AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}
@@ -252,7 +253,7 @@ def _events(results):
 
 def _health(results):
     facts = next(iter(results.values()))["start"][0]["health"]["facts"]
-    title = f"Banks in the end, where {facts} facts hold: counts, means over seeds"
+    title = f"Banks at the end, where {facts} facts hold: counts, means over seeds"
     return _means(title, "whole dialogues", COMPLAINTS, lambda r, key: r["health"][key], results)
 
 

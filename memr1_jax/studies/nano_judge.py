@@ -39,7 +39,8 @@ from memr1_jax.studies.nano import (
     write_report,
 )
 from memr1_jax.text.normalize import normalize_text
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.option_groups import OutputConfig
 
 _TEST_BATCH = 256
 
@@ -77,7 +78,7 @@ class Shown(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Whether the words of the right answer stand in the given one, in a row."""
+        """Tells whether the words of the right answer stand in the given one, in a row."""
         gold, given = (f" {normalize_text(text)} " for text in (self.gold, self.answer))
         return gold.strip() != "" and gold in given
 

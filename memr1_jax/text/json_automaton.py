@@ -67,7 +67,7 @@ class Action(enum.IntEnum):
 
 
 class State(NamedTuple):
-    """Where the reader stands.
+    """Holds the place of the reader.
 
     `progress` is the part of a word read so far (None: no word any more), the phase of a number,
     or the rest of a literal; `escape` is the part of a string escape read so far.

@@ -24,7 +24,8 @@ from memr1_jax.rl.imitation import imitation_update
 from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
 from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
 from memr1_jax.run.streams import run_key
-from memr1_jax.training.config import ExperimentConfig, LoRAConfig
+from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.option_groups import LoRAConfig
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
 from memr1_jax.training.told_facts import extractor_of
 
@@ -105,7 +106,7 @@ def make_frozen(
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """How one agent learns.
+    """Describes how one agent learns.
 
     `create_state(params, seed, width)` makes the state before the first step from the parameters
     that are trained and the network's width D; `make_step(policy)` compiles the train step.

@@ -11,15 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
-from memr1_jax.agents.chat_examples import write_chat_examples
 from memr1_jax.agents.ingest import Ingestion
-from memr1_jax.agents.rollout import Rollout
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.folds import hold_out
-from memr1_jax.data.mixtures import parse_mixture
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.report.replay import write_replay
@@ -28,31 +24,23 @@ from memr1_jax.evals.report.report import (
     remove_evaluation,
     write_evaluation,
 )
-from memr1_jax.evals.report.report_page import write_report_page
-from memr1_jax.evals.report.summary import COLUMNS, summary
 from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.finite import check_finite
-from memr1_jax.models.hf.hf_weights import export_params
-from memr1_jax.models.hf.peft import export_adapters
-from memr1_jax.models.lora import merge
 from memr1_jax.models.precision import cast_weights
 from memr1_jax.options import flag_values, flags_text
-from memr1_jax.parallel.distributed import any_process, barrier, fetch, is_main, local_rows
+from memr1_jax.parallel.distributed import any_process, barrier, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
 from memr1_jax.rl.update import weigh_prompts
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
-from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
-from memr1_jax.run.plots import reward_curve
+from memr1_jax.run.metrics_log import MetricsLog, NoLog
 from memr1_jax.run.preemption import catch_termination
-from memr1_jax.run.progress import table
 from memr1_jax.run.trackers import parse_trackers
 from memr1_jax.training.ahead import AheadCompiler
 from memr1_jax.training.build import (
     build_learner,
     initial_state,
-    lora_of,
     make_frozen,
     make_policy,
     network,
@@ -65,6 +53,7 @@ from memr1_jax.training.checks import check_options
 from memr1_jax.training.config import ExperimentConfig, settled
 from memr1_jax.training.identity import open_run
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
+from memr1_jax.training.outputs import describe, export_agent, report
 from memr1_jax.training.step import Policy
 from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import (
@@ -148,7 +137,7 @@ class Experiment:
                     self._train(agent, log)
                 after = self._evaluation("after")
                 if is_main():
-                    self._report(before, log)
+                    report(options, self.folder, before, log)
         return {"before": before, "after": after}
 
     def _compile_ahead(self, agents: tuple[str, ...]) -> None:
@@ -193,24 +182,7 @@ class Experiment:
         steps, learner = self._steps(agent), self.learners[agent]
         data = self._ready.pop(agent) if agent in self._ready else self._data(agent)
         parts = parts_by_step(options, self.train_dialogues, data)
-        stage = Stage(
-            agent=agent,
-            steps=steps,
-            batch=options.batch,
-            seed=options.seed,
-            checkpoint_every=options.checkpoint_every,
-            samples_every=options.samples_every,
-            oversample=learner.oversample,
-            max_skipped=options.max_skipped,
-            patience=options.patience,
-            identity={
-                "data": fingerprint(data),
-                **self._learned_before(agent),
-                # In steps, as more --manager_steps of a resumed run must not change them.
-                "warmup_steps": warmup_steps(options, agent),
-                "critic_warmup_steps": warmup_steps(options, agent, critic=True),
-            },
-        )
+        stage = self._stage(agent, data)
         policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
         state = initial_state(options, learner, agent, model, self.mesh)
@@ -251,7 +223,7 @@ class Experiment:
                 folder=self.folder,
                 checkpoints=checkpoints,
                 log=log,
-                describe=self._describe,
+                describe=functools.partial(describe, self.models.manager.tokenizer),
                 put=put,
                 stop=lambda: stop.requested,
                 validate=validate,
@@ -267,12 +239,35 @@ class Experiment:
         )
         del state  # nothing below needs the moments
         if options.export:
-            self._export(agent, params)
+            folder = self.folder / "export" / agent
+            export_agent(options, folder, agent, params, self.models, self.pair)
         dtype = jnp.float32 if options.lora_rank else model.decoder.dtype
         self.params[agent] = cast_weights(params, dtype)
         if agent == "extractor" and options.evaluate:
             whole = network(options, model, self.params[agent])
             self.eval_dialogues = self._told(self._noted, "after training", whole)
+
+    def _stage(self, agent: str, data: Any) -> Stage:
+        """Says how an agent learns from its data, and what a resumed run must share."""
+        options = self.options
+        return Stage(
+            agent=agent,
+            steps=self._steps(agent),
+            batch=options.batch,
+            seed=options.seed,
+            checkpoint_every=options.checkpoint_every,
+            samples_every=options.samples_every,
+            oversample=self.learners[agent].oversample,
+            max_skipped=options.max_skipped,
+            patience=options.patience,
+            identity={
+                "data": fingerprint(data),
+                **self._learned_before(agent),
+                # In steps, as more --manager_steps of a resumed run must not change them.
+                "warmup_steps": warmup_steps(options, agent),
+                "critic_warmup_steps": warmup_steps(options, agent, critic=True),
+            },
+        )
 
     def _data(self, agent: str) -> Any:
         """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
@@ -350,26 +345,6 @@ class Experiment:
     def _write_flags(self) -> None:
         write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
 
-    def _describe(self, rollout: Rollout) -> list[dict]:
-        """Returns the first prompt of a rollout and all its responses, as text."""
-        tokenizer = self.models.manager.tokenizer
-        prompt, samples, rewards = jax.device_get(
-            (rollout.prompt, rollout.samples, rollout.rewards)
-        )
-        return [
-            {
-                "prompt": tokenizer.decode(prompt.tokens[0, : prompt.length[0]]),
-                "responses": [
-                    {
-                        "text": tokenizer.decode(samples.tokens[0, g, : samples.length[0, g]]),
-                        "reward": float(rewards[0, g]),
-                        "stopped": bool(samples.stopped[0, g]),
-                    }
-                    for g in range(rewards.shape[1])
-                ],
-            }
-        ]
-
     def _evaluation(self, when: str) -> Evaluation | None:
         if not self.options.evaluate:
             return None
@@ -392,49 +367,6 @@ class Experiment:
             write_evaluation(self.folder, when, evaluation, self.options.eval_split)
         barrier(f"evaluation {when}")  # the file decides what a resumed run does
         return evaluation
-
-    def _export(self, agent: str, params: dict) -> None:
-        options, model = self.options, self.models.of(agent)
-        folder, lora = self.folder / "export" / agent, lora_of(options)
-        params = fetch(params)
-        whole = params
-        if lora is not None:
-            whole = merge(fetch(model.params), params, lora.scale)
-        if not is_main():
-            return
-        if lora is not None:
-            export_adapters(
-                self.folder / "export" / f"{agent}_adapter",
-                params,
-                lora,
-                model.config,
-                base_model_name=(getattr(options, f"{agent}_model", "") or options.model),
-            )
-        export_params(
-            folder,
-            whole,
-            model.config,
-            tokenizer_folder=model.folder,
-            dtype=options.export_dtype,
-        )
-        facts = options.extraction.facts
-        if agent == "extractor":
-            facts = "extracted"
-        elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
-            facts = "turns"
-        write_settings(folder, options, facts, jax.device_get(self.pair.tools.embedder))
-        write_chat_examples(folder, options, model.tokenizer, model.stop_tokens)
-
-    def _report(self, before, log) -> None:
-        records = read_metrics(self.folder / "metrics.jsonl")
-        if not records and before is None:
-            return  # no step and no evaluation: a run that only exports
-        if any("reward" in record for record in records):
-            title = f"Reward ({self.options.reward.outcome})"
-            reward_curve(self.folder / "reward.png", records, title)
-        table("Before and after", COLUMNS, summary(self.folder))
-        log.attach(write_report_page(self.folder))
-        print(f"Everything is in {self.folder}; report.html there shows it.")
 
 
 def _kept(read: Callable[[], Any]) -> Any:

@@ -25,7 +25,7 @@ _MEANS = {
     "draft_tokens",
     *("mesh", "distributed", "num_processes", "process_id"),
 }
-# What is written besides, and how far training goes; it may continue from where it ended.
+# Outputs, and how far training goes; it may continue from where it ended.
 _EXTENT = {
     *("samples_every", "track", "keep", "export_dtype"),
     *("manager_steps", "answer_steps", "extractor_steps", "max_skipped", "patience"),

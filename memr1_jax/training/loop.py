@@ -140,18 +140,10 @@ def train(
                 if is_main():
                     print(_patient(stage, step, history))
                 break
-            began = time.perf_counter()
             picked = put(next_rows(stage, step, rows, state, parts(step)))
-            state, metrics, rollout = train_step(state, *arguments, picked, valid)
-            values = metric_values(metrics)
+            state, values, rollout = _timed_step(train_step, state, *arguments, picked, valid)
             _say_skipped(stage, step + 1, values)
             skipped = skipped + 1 if _all_skipped(values) else 0
-            seconds = time.perf_counter() - began
-            prompt, response, present = jax.device_get(
-                (rollout.prompt.length, rollout.samples.length, rollout.valid)
-            )
-            tokens = int((prompt * present).sum() + response.sum())
-            values |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
             ends, stopped = step + 1 == stage.steps, stop()
             due = (step + 1) % stage.checkpoint_every == 0 or ends
             if not skipped:
@@ -179,12 +171,22 @@ def train(
             )
             if stopped and not ends:
                 checkpoints.wait()
-                raise Preempted(
-                    f"Saved step {step + 1} of {stage.steps} of the {stage.agent} agent and"
-                    " stopped, as asked. Give the same flags and --resume to continue."
-                )
+                raise _preempted(stage, step + 1)
     checkpoints.wait()
     return state
+
+
+def _timed_step(train_step: Callable, *arguments: Any) -> tuple[TrainState, dict, Rollout]:
+    """Runs a step to its end; its metrics are numbers, with the seconds that it took."""
+    began = time.perf_counter()
+    state, metrics, rollout = train_step(*arguments)
+    values = metric_values(metrics)
+    seconds = time.perf_counter() - began
+    prompt, response, present = jax.device_get(
+        (rollout.prompt.length, rollout.samples.length, rollout.valid)
+    )
+    tokens = int((prompt * present).sum() + response.sum())
+    return state, values | {"seconds": seconds, "tokens_per_second": tokens / seconds}, rollout
 
 
 def save(checkpoints: Checkpoints, stage: Stage, state: TrainState, score: float | None) -> None:
@@ -273,6 +275,13 @@ def _all_skipped(values: dict[str, float]) -> bool:
     for name in networks:
         del values[f"{name}loss"], values[f"{name}gradient_norm"]
     return bool(networks)
+
+
+def _preempted(stage: Stage, step: int) -> Preempted:
+    return Preempted(
+        f"Saved step {step} of {stage.steps} of the {stage.agent} agent and stopped, as asked. Give"
+        " the same flags and --resume to continue."
+    )
 
 
 def _no_gradient(stage: Stage, step: int) -> UserError:

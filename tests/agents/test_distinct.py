@@ -76,6 +76,19 @@ def test_all_equal_none_equal_and_none_at_all(size):
     assert not seen
 
 
+def test_of_several_blocks_all_must_be_equal():
+    first, second = (jnp.asarray(x, jnp.int32)[:, None] for x in ([1, 1, 1, 2], [5, 6, 5, 5]))
+    long = jnp.ones(4, jnp.int32)
+    short = long.at[0].set(0)  # whose token is padding
+    for prompt, distinct in (
+        ((Block(first, long), Block(second, long)), 3),
+        ((Block(first, long), Block(second, short)), 4),
+        (Block(first, long), 2),
+    ):
+        found = find_distinct(prompt, jnp.ones(4, bool))
+        assert int(found.count) == distinct == int(found.leads.sum())
+
+
 def test_prompts_of_one_digest_are_told_apart():
     factors = np.random.default_rng(0).integers(0, 2**32, 2, np.uint32) | np.uint32(1)
     first, second = (int(x) for x in factors)

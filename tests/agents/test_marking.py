@@ -105,6 +105,18 @@ def test_likelihood_is_that_of_the_gold_tokens_one_by_one(told):
     np.testing.assert_allclose(marks.worth, worth, rtol=1e-5)
 
 
+def test_the_likelihood_of_what_is_not_asked_is_0(told):
+    tiny, _, batch = told
+    banks = _two_banks(batch)
+    mark = _mark("likelihood:2,recall:0.5")
+    every = mark(tiny.pair.tools, batch, banks, _reports(banks)).values["likelihood"]
+    few = batch.replace(asked=batch.asked.at[0].set(False))
+    found = mark(tiny.pair.tools, few, banks, _reports(banks)).values["likelihood"]
+    expected = jnp.where(few.asked[:, None], every, 0.0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert float(jnp.abs(expected).max()) > 1.0
+
+
 def _logits(tiny, tokens, length):
     decoder, params = tiny.model.decoder, {"params": tiny.model.params}
     (hidden,) = decoder.apply(params, (Block(tokens[None], jnp.int32(length)[None]),))

@@ -25,7 +25,8 @@ from memr1_jax.models.decoder_config import PRESETS
 CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
 BATCH = 25  # cases of one compiled call
 TOLERANCE = 1e-4
-# In float32, normalised queries and keys leave up to 1.4e-4 in 3,000 cases; a wrong mask or position, above 0.1.
+# In float32, normalised queries and keys leave up to 1.4e-4 in 3,000 cases; a wrong mask or
+# position, above 0.1.
 GRADIENT_TOLERANCE = 5e-4
 
 

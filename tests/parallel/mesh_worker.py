@@ -1,9 +1,12 @@
 """The step on eight forced CPU devices against the step on one, in a process of its own.
 
-python tests/parallel/mesh_worker.py table                    all of it, as a table in Markdown
-python tests/parallel/mesh_worker.py steps ALGORITHM AGENT MESH MESH ...    each mesh, as JSON
-python tests/parallel/mesh_worker.py loops AGENT              weights gathered in a rollout's loops
-python tests/parallel/mesh_worker.py kernel                   a TPU kernel, interpreted, on a mesh
+Does jobs one after another, each an argument, and prints a line of JSON for each:
+
+table                               all of it, as a table in Markdown
+steps ALGORITHM AGENT MESH MESH ... each mesh
+loops AGENT                         weights gathered in a rollout's loops
+moments                             where Adam's moments lie
+kernel                              a TPU kernel, interpreted, on a mesh
 """
 
 import dataclasses
@@ -319,14 +322,14 @@ def kernel():
 
 
 if __name__ == "__main__":
-    job, *rest = sys.argv[1:]
-    if job == "table":
-        table()
-    else:
-        report = {
-            "steps": lambda: steps(*rest[:2], rest[2:]),
-            "loops": lambda: loops(*rest),
-            "moments": moments,
-            "kernel": kernel,
-        }[job]()
-        print("REPORT", json.dumps(report))
+    for job, *rest in map(str.split, sys.argv[1:]):
+        if job == "table":
+            table()
+        else:
+            report = {
+                "steps": lambda: steps(*rest[:2], rest[2:]),  # noqa: B023
+                "loops": lambda: loops(*rest),  # noqa: B023
+                "moments": moments,
+                "kernel": kernel,
+            }[job]()
+            print("REPORT", json.dumps(report))

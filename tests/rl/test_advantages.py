@@ -46,6 +46,16 @@ def test_undivided_advantages_are_those_of_the_penalised_scores(kind):
 
 
 @pytest.mark.parametrize("kind", advantages.ADVANTAGES)
+def test_weighted_samples_are_compared_with_what_the_weights_restore(kind):
+    scores, weights = jnp.array([[1.0, 0.0, 3.0]]), jnp.array([[2.0, 1.0, 0.0]])
+    found = advantages.group_advantages(scores, kind, weights=weights)
+    expected = np.array([[1.0, 0.0, 3.0]]) - 2 / 3
+    if kind == "grpo":
+        expected /= np.sqrt(2 / 9)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", advantages.ADVANTAGES)
 def test_a_penalty_is_never_divided(kind):
     """Lets outcomes differ by nothing at all, by rounding, by a whole point."""
     penalties = jnp.array([[0.001, 0.003, 0.002]])

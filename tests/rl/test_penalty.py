@@ -101,7 +101,7 @@ def _step(name):
 @pytest.mark.parametrize("name", OFTEN)
 def test_equal_rewards_teach_nothing_before_the_first_step(name, params, reference):
     for reward in (0.0, 0.3):
-        flat = _experience(name, jnp.full((PROMPTS, GROUP), reward))
+        flat = _experience(name, jnp.full((PROMPTS, GROUP), reward, jnp.float32))
         moved, metrics = _step(name)(params, reference, flat)
         assert float(metrics["kl"]) == 0 and float(metrics["gradient_norm"]) == 0
         assert float(moved) == 0

@@ -13,7 +13,8 @@ from tiny_model import CONFIG, random_params
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.rl.advantages import group_advantages
 from memr1_jax.rl.imitation import ImitationOptions, kept_samples
-from memr1_jax.rl.policy import PolicyOptions, group_penalties
+from memr1_jax.rl.policy import group_penalties
+from memr1_jax.rl.policy_options import PolicyOptions
 from memr1_jax.rl.trajectories import Trajectories, by_row, by_step, returns
 from memr1_jax.rl.update import Experience, GRPOOptions, create_state, update
 

@@ -121,6 +121,15 @@ def test_a_folder_of_the_system_is_refused_and_left_alone(folder):
     assert os.path.exists(folder) == before
 
 
+@pytest.mark.parametrize("name", ["trackers.json", "wandb/run", "mlflow.db", "mlartifacts/1"])
+def test_what_a_tracker_left_is_a_run_s_own(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    (tmp_path / "thesis.tex").touch()
+    assert files.prepare_run_folder(tmp_path, resume=False) == tmp_path
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "run.log").write_text("what the shell wrote")
     (tmp_path / ".hidden").touch()

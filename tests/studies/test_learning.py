@@ -76,7 +76,7 @@ def test_the_report_holds_what_the_tables_say(tmp_path, capsys):
         f"| Answer Agent | GRPO | 0.000 ± 0.000 | 2.000 ± {HALF:.3f} | 2.000 ± {HALF:.3f} | 0.50 |"
         in text
     )
-    assert "| memories in the end | 1.0 | 2.0 | 4.0 |" in text
+    assert "| memories at the end | 1.0 | 2.0 | 4.0 |" in text
     assert f"2.000 ± {HALF:.3f}" in capsys.readouterr().out
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
 

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_model import options
+from tiny_model import DEMONSTRATED, options
 
 from memr1_jax.data.synthetic import generate
 from memr1_jax.models.hf.hf_weights import load_params
@@ -36,8 +36,7 @@ def test_an_interrupted_run_on_a_mixture_is_the_uninterrupted_one(agent, tmp_pat
         curriculum="2:1,3",
         synthetic_wordings=0.5,
         demonstration_weight=0.1,
-        answer_response_length=48,
-        manager_response_length=56,
+        **DEMONSTRATED,
         bank_builder="add_all",
         select="validation",
         validation_folds=4,

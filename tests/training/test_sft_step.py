@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_model import make_tiny, make_training
+from tiny_model import DEMONSTRATED, make_tiny, make_training
 
 from memr1_jax.agents.demonstrations import (
     WithDemonstrations,
@@ -30,7 +30,7 @@ STEPS, BATCH = 30, 4
 
 
 def _tiny():
-    return make_tiny(manager_response_length=56, answer_response_length=64)
+    return make_tiny(**DEMONSTRATED)
 
 
 @functools.cache

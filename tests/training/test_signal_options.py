@@ -26,6 +26,11 @@ FOUR = {"agent": "manager", "group": 4, "stratified": True}
         ({"oversample": 2, "algorithm": "ppo"}, "--algorithm=grpo"),
         ({"flat_odds": 0.5, "horizon": "branches"}, "--horizon=one_step alone"),
         ({"flat_odds": 0.0}, "--flat_odds=0.0 must be from 0.001 to 1"),
+        ({"flat_odds": 0.5, "data": "locomo,synthetic"}, "as do a mixture in --data"),
+        ({"flat_odds": 0.5, "curriculum": "2:1,3"}, "and --curriculum. Use one of them"),
+        ({"growth_weight": 0.3, "agent": "extractor"}, "prices what the Memory Manager adds"),
+        ({"rollout_weights": "int8"}, "Give --sampler_cap=2"),
+        ({"rollout_weights": "int8", "algorithm": "ppo"}, "Give --sampler_cap=2"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):
@@ -38,3 +43,5 @@ def test_what_goes_together_is_taken():
     check_options(options(**both, growth_weight=0.3, group=8, stratified=True, oversample=2))
     check_options(options(reward="likelihood", agent="manager", horizon="terminal"))
     check_options(options(reward="recall", agent="manager", flat_odds=0.5))
+    check_options(options(rollout_weights="int8", sampler_cap=2.0))
+    check_options(options(rollout_weights="int8", algorithm="best_of_n"))  # weighs no samples

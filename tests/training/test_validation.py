@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import make_tiny, make_training, options
+from tiny_model import DEMONSTRATED, make_tiny, make_training, options
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.hf_weights import load_params
@@ -72,7 +72,7 @@ def test_where_training_only_harms_the_start_goes_on(tmp_path, monkeypatch, algo
         learning_rate=1.0,
         kl_weight=0.0,
         evaluate=False,
-        answer_response_length=48,  # which demonstrations fit into
+        **DEMONSTRATED,
     )
     experiment = Experiment(given)
     start = jax.tree.map(np.array, experiment.models.manager.params)

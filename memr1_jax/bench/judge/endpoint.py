@@ -25,7 +25,7 @@ KEY_VARIABLES = ("MEMR1_JUDGE_KEY", "OPENAI_API_KEY")
 _HOPELESS = {
     **dict.fromkeys(
         (301, 302, 303, 307, 308),
-        "it sends requests elsewhere; give --judge_url the address that it names in the end",
+        "it sends requests elsewhere; give --judge_url the last address that it names",
     ),
     401: f"it does not accept the key; set {KEY_VARIABLES[0]}",
     403: f"the key may not be used for this; check {KEY_VARIABLES[0]} and --judge_model",

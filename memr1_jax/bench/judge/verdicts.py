@@ -17,7 +17,7 @@ from memr1_jax.bench.judge.judge_prompts import JudgePrompt
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import DAMAGE, append_whole
 from memr1_jax.run.json_files import json_line, loads
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
 

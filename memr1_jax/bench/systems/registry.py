@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from memr1_jax.agents.prompt_files import plain_prompt, read_prompt
-from memr1_jax.bench.systems import search, units
+from memr1_jax.bench.systems import ranking, units
 from memr1_jax.bench.systems.amem import AMemSystem
 from memr1_jax.bench.systems.answer_stage import AnswerStage, Count, answer_stage
 from memr1_jax.bench.systems.crud import CrudSystem
@@ -29,10 +29,10 @@ from memr1_jax.bench.systems.managers import (
 )
 from memr1_jax.bench.systems.memoryos import MemoryOSSystem
 from memr1_jax.bench.systems.protocol import System
-from memr1_jax.bench.systems.reading import ReadingSystem
 from memr1_jax.bench.systems.temporal import TemporalSystem
 from memr1_jax.bench.systems.text_bank import Embed
 from memr1_jax.bench.systems.tool_agent import ToolAgentSystem
+from memr1_jax.bench.systems.verbatim import ReadingSystem
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.data.types import Conversation
 from memr1_jax.errors import UserError
@@ -95,7 +95,7 @@ class Resources:
         if self.options.facts == "user_turns":
             return user_turn_facts
         return extracted_facts(
-            self.options.facts_prompt, max_tokens=self.options.manager_response_length
+            self.options.extraction_prompt, max_tokens=self.options.manager_response_length
         )
 
     def manager(self, model: str = BASE, *, constrained: bool = False) -> Manager:
@@ -125,11 +125,11 @@ def _reading(name, resources, read, find, **options) -> ReadingSystem:
     return ReadingSystem(name, read, find, resources.stage(), **options)
 
 
-def _turns(name: str, find: Callable[[Resources], search.Search], chronological=False) -> Row:
+def _turns(name: str, find: Callable[[Resources], ranking.Search], chronological=False) -> Row:
     return lambda r: _reading(name, r, units.turns, find(r), chronological=chronological)
 
 
-def _chunks(name: str, find: Callable[[Resources], search.Search]) -> Row:
+def _chunks(name: str, find: Callable[[Resources], ranking.Search]) -> Row:
     def make(r: Resources) -> System:
         arrange = units.chunks(r.options.chunk_tokens, r.count)
         return _reading(name, r, units.turns, find(r), arrange=arrange)
@@ -137,11 +137,11 @@ def _chunks(name: str, find: Callable[[Resources], search.Search]) -> Row:
     return make
 
 
-def _observations(name: str, find: Callable[[Resources], search.Search]) -> Row:
+def _observations(name: str, find: Callable[[Resources], ranking.Search]) -> Row:
     return lambda r: _reading(name, r, _noted(r), find(r))
 
 
-def _summaries(name: str, find: Callable[[Resources], search.Search]) -> Row:
+def _summaries(name: str, find: Callable[[Resources], ranking.Search]) -> Row:
     def make(r: Resources) -> System:
         if not any(r.summaries.values()):
             raise UserError("The data set has no summaries of its sessions.")
@@ -161,7 +161,7 @@ def _shuffled(r: Resources) -> System:
         "shuffled_times",
         r,
         units.turns,
-        search.dense(r.options.units, r.embed),
+        ranking.dense(r.options.units, r.embed),
         arrange=units.shuffled_times(r.options.seed),
     )
 
@@ -180,8 +180,8 @@ def _bank(name: str, manager: Callable[[Resources], Manager], answer=None) -> Ro
 def _reranking(r: Resources, stage: AnswerStage) -> AnswerStage:
     keep = r.options.reranked
     if r.options.reranker == "bm25":
-        return dataclasses.replace(stage, rerank=search.bm25_reranker(keep))
-    return dataclasses.replace(stage, rerank=search.dense_reranker(keep, r.second_embed))
+        return dataclasses.replace(stage, rerank=ranking.bm25_reranker(keep))
+    return dataclasses.replace(stage, rerank=ranking.dense_reranker(keep, r.second_embed))
 
 
 def _trained_manager(r: Resources) -> Manager:
@@ -212,25 +212,27 @@ def _service(r: Resources) -> System:
 
 ROWS: dict[str, Row] = {
     # No memory management.
-    "question_only": _turns("question_only", lambda r: search.nothing),
-    "full_context": _turns("full_context", lambda r: search.everything, chronological=True),
+    "question_only": _turns("question_only", lambda r: ranking.nothing),
+    "full_context": _turns("full_context", lambda r: ranking.everything, chronological=True),
     "last_tokens": _turns(
         "last_tokens",
-        lambda r: search.newest(r.options.last_tokens, r.count),
+        lambda r: ranking.newest(r.options.last_tokens, r.count),
         chronological=True,
     ),
-    "oracle": _turns("oracle", lambda r: search.evidence, chronological=True),
-    "bm25_turns": _turns("bm25_turns", lambda r: search.bm25(r.options.units)),
-    "dense_turns": _turns("dense_turns", lambda r: search.dense(r.options.units, r.embed)),
-    "bm25_chunks": _chunks("bm25_chunks", lambda r: search.bm25(r.options.chunks)),
-    "dense_chunks": _chunks("dense_chunks", lambda r: search.dense(r.options.chunks, r.embed)),
-    "bm25_observations": _observations("bm25_observations", lambda r: search.bm25(r.options.units)),
-    "dense_observations": _observations(
-        "dense_observations", lambda r: search.dense(r.options.units, r.embed)
+    "oracle": _turns("oracle", lambda r: ranking.evidence, chronological=True),
+    "bm25_turns": _turns("bm25_turns", lambda r: ranking.bm25(r.options.units)),
+    "dense_turns": _turns("dense_turns", lambda r: ranking.dense(r.options.units, r.embed)),
+    "bm25_chunks": _chunks("bm25_chunks", lambda r: ranking.bm25(r.options.chunks)),
+    "dense_chunks": _chunks("dense_chunks", lambda r: ranking.dense(r.options.chunks, r.embed)),
+    "bm25_observations": _observations(
+        "bm25_observations", lambda r: ranking.bm25(r.options.units)
     ),
-    "bm25_summaries": _summaries("bm25_summaries", lambda r: search.bm25(r.options.summaries)),
+    "dense_observations": _observations(
+        "dense_observations", lambda r: ranking.dense(r.options.units, r.embed)
+    ),
+    "bm25_summaries": _summaries("bm25_summaries", lambda r: ranking.bm25(r.options.summaries)),
     "dense_summaries": _summaries(
-        "dense_summaries", lambda r: search.dense(r.options.summaries, r.embed)
+        "dense_summaries", lambda r: ranking.dense(r.options.summaries, r.embed)
     ),
     "shuffled_times": _shuffled,
     # A bank without a trained manager.

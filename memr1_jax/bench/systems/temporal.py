@@ -24,7 +24,7 @@ from memr1_jax.bench.systems.loose_json import line_of, numbers, read_counted
 from memr1_jax.bench.systems.management_prompts import management_call
 from memr1_jax.bench.systems.neighbours import fused, nearest_to_any
 from memr1_jax.bench.systems.protocol import Answer, Memory, Reply, Steps, ask
-from memr1_jax.bench.systems.search import bm25_scores
+from memr1_jax.bench.systems.ranking import bm25_scores
 from memr1_jax.bench.systems.text_bank import Bank, Embed, add
 from memr1_jax.data.types import Question, Session, Turn
 

@@ -17,7 +17,7 @@ from memr1_jax.bench.usage import summarise_evidence, total_usage, usage_by_stag
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 from memr1_jax.text.events import REPORTED
 
 OPERATIONS = tuple(event.key for event in REPORTED)

@@ -12,7 +12,7 @@ from memr1_jax.data.synthetic import GENERATED
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, current_names, option, with_default
 from memr1_jax.parallel.mesh import parse_mesh
-from memr1_jax.training.config import OutputConfig
+from memr1_jax.training.option_groups import OutputConfig
 
 FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
@@ -31,7 +31,7 @@ class BenchmarkConfig:
         "",
         "The data set's file or folder, or hf:OWNER/NAME[/FILE]. Empty: the cache, or a download.",
     )
-    contexts_path: str = option("", "PersonaMem: the contexts, if not beside the questions.")
+    contexts_path: str = option("", "PersonaMem: the contexts, if not next to the questions.")
     cleaned_path: str = option("", "MSC-Self-Instruct: the cleaned questions.")
     session_gap: float = option(
         SESSION_GAP,
@@ -91,7 +91,12 @@ class BackboneConfig:
     manager_prompt: str = option(
         "full", "Prompt file manager_<name>.txt, or the path of one's own."
     )
-    facts_prompt: str = option("full", "Prompt of the fact extractor.")
+    extraction_prompt: str = option(
+        "full",
+        "How the backbone is asked for facts, where --facts=extracted.",
+        ("full", "compact"),
+        formerly="facts_prompt",
+    )
     max_prompt_length: int = option(
         0, "Tokens of a prompt at most; 0: as the model has positions.", within=at_least(0)
     )

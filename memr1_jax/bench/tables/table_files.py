@@ -22,7 +22,7 @@ _ELSEWHERE = (
 _OPERATIONS = (
     "Against gold operations, in percent, of rows that make any: P and R are precision and recall "
     "of each session's net changes, where a memory is known by the turns that it came from; stale "
-    "and duplicates are shares of the memories in the end, stale answers of the questions about "
+    "and duplicates are shares of the memories at the end, stale answers of the questions about "
     "what has changed. "
     "Missing (facts that hold and are in no memory) and wrong deletes (facts that held and were "
     "deleted or overwritten) are counts. Cascade asks for what follows from a fact that may have "

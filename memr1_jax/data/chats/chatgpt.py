@@ -7,7 +7,7 @@ A message that was edited, or an answer that was made again, begins another bran
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from memr1_jax.data.chats.chat import Chat, Said, moment, spoken
+from memr1_jax.data.chats.exported_chat import Chat, Said, moment, spoken
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note
 

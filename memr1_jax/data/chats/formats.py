@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from memr1_jax.data.chats import chatgpt, memorybank, messages, sharegpt, telegram, whatsapp
-from memr1_jax.data.chats.chat import Chat
+from memr1_jax.data.chats.exported_chat import Chat
 from memr1_jax.data.nodes import Node, open_text, read_array, read_json, read_lines
 from memr1_jax.data.notes import Note, tell
 from memr1_jax.errors import UserError

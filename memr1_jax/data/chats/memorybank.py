@@ -6,7 +6,7 @@ A day is a list of objects with `query` and `response`.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from memr1_jax.data.chats.chat import Chat, moment, spoken
+from memr1_jax.data.chats.exported_chat import Chat, moment, spoken
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note
 

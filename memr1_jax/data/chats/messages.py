@@ -7,7 +7,7 @@ optional: `timestamp`, `created_at`, `create_time` or `time` of a message.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from memr1_jax.data.chats.chat import Chat, Said, moment, spoken, text_of
+from memr1_jax.data.chats.exported_chat import Chat, Said, moment, spoken, text_of
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from memr1_jax.data.chats.chat import Chat, spoken
+from memr1_jax.data.chats.exported_chat import Chat, spoken
 from memr1_jax.data.nodes import Node
 from memr1_jax.data.notes import Note
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from memr1_jax.data.chats.chat import EMPTY, Chat, Said
+from memr1_jax.data.chats.exported_chat import EMPTY, Chat, Said
 from memr1_jax.data.nodes import open_text
 from memr1_jax.data.notes import Note
 

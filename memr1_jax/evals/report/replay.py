@@ -8,7 +8,7 @@ from pathlib import Path
 from memr1_jax.errors import UserError
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.json_files import read_json
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 from memr1_jax.text.events import Event
 
 Memories = dict[int, str]  # the live memories of a bank by slot
@@ -31,7 +31,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How a slot differs after a turn: "added", "changed" or "removed"."""
+    """Says how a slot differs after a turn: "added", "changed" or "removed"."""
 
     kind: str
     slot: int
@@ -81,7 +81,7 @@ class TurnRecord:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionRecord:
-    """A question and the answer given in the end; None where it was not asked."""
+    """A question and the answer given at the end; None where it was not asked."""
 
     index: int
     question: str

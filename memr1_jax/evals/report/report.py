@@ -10,7 +10,7 @@ from memr1_jax.evals.evaluator import Evaluation
 from memr1_jax.evals.metrics import results_markdown
 from memr1_jax.run.files import DAMAGE, write_json_atomic, write_text_atomic
 from memr1_jax.run.json_files import read_json_lines, read_json_object, write_json_lines
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 
 
 def write_evaluation(

@@ -1,4 +1,4 @@
-"""Which metrics of a run are drawn, and how."""
+"""Draws the metrics of a run that say most."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a run changed, in a few rows: rewards in training, and scores before and after it."""
+"""Sums up a run in a few rows: rewards in training, and scores before and after it."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Watches the manager at work on whole dialogues, and turns what its arrays held into text.
+"""Watches the manager on whole dialogues, and turns what its arrays held into text.
 
 `watch` stands between `agents.ingest.ingest` and the compiled turn; `replay` joins what it kept
 with the final answers.
@@ -43,7 +43,7 @@ class Contents(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What a manager was shown and wrote: `slots`, `shown`, and `tokens` `[N, R]`, NumPy."""
+    """Holds what a manager was shown and wrote: `slots`, `shown`, and `tokens` `[N, R]`, NumPy."""
 
     slots: np.ndarray
     shown: np.ndarray

@@ -16,7 +16,7 @@ BOTH = frozenset(("manager", "answer"))
 
 
 def resources(**options):
-    names = ("answer_prompt", "manager_prompt", "facts_prompt")
+    names = ("answer_prompt", "manager_prompt", "extraction_prompt")
     options = dict.fromkeys(names, "compact") | options
     return Resources(
         options=TableConfig(**options),

@@ -1,10 +1,13 @@
 """The memory service gives what the trained pair gives in its own row."""
 
+import dataclasses
+
 import pytest
 
 from memr1_jax.bench.tables.job import make_table
 from memr1_jax.bench.tables.table_config import TableConfig
 from memr1_jax.models.hf.sources import resolve_model
+from memr1_jax.studies.nano import NANO_SIZES
 
 
 @pytest.mark.slow
@@ -12,22 +15,18 @@ def test_the_service_answers_as_its_agents_do(tmp_path):
     (export := tmp_path / "run" / "export").mkdir(parents=True)
     for agent in ("manager", "answer"):
         (export / agent).symlink_to(resolve_model("nano"))
+    known = {field.name for field in dataclasses.fields(TableConfig)}
+    known -= {"max_prompt_length"}  # of the whole prompt there, as long as the model has positions
+    sizes = {name: size for name, size in NANO_SIZES.items() if name in known}
     options = TableConfig(
         data="synthetic",
         synthetic_sessions=3,
         synthetic_facts=2,
         model="nano",
+        **sizes,
         agents=f"own={tmp_path / 'run'}",
         rows="memory_r1@own,service@own",
-        answer_prompt="compact_nano",
-        manager_prompt="compact_nano",
         facts="turns",
-        answer_response_length=36,
-        manager_response_length=36,
-        memories=3,
-        neighbours=3,
-        memories_shown=3,
-        features=512,
         output=str(tmp_path / "table"),
     )
     pair, service = make_table(options)

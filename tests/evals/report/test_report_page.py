@@ -1,5 +1,6 @@
 """The page of a run: what is in it, what is escaped, and how it behaves in a browser."""
 
+import fcntl
 import html
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import report
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import Prediction, summarise
 from memr1_jax.evals.evaluator import Evaluation
@@ -26,6 +28,7 @@ from memr1_jax.evals.report.replay import (
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import report_page, write_report_page
 from memr1_jax.run.metrics_log import MetricsLog
+from memr1_jax.training.option_groups import OutputConfig
 
 ROOT = Path(__file__).parents[3]
 EVIL = '</pre><script>document.title = "taken"</script>"\'&'
@@ -218,6 +221,15 @@ def test_command_line(folder, tmp_path):
     )
     assert result.stdout == f"Open {folder / 'report.html'}\n", result.stderr
     assert (folder / "report.html").read_text(encoding="utf-8") == report_page(folder)
+
+
+def test_the_folder_of_a_run_at_work_is_left_alone(tmp_path):
+    write_evaluation(tmp_path, "test", _evaluation(True), "test")
+    with open(tmp_path / "run.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="is in use by another run"):
+            report.main(OutputConfig(output=str(tmp_path)))
+    assert not (tmp_path / "report.html").exists()
 
 
 DRIVER = """<script>

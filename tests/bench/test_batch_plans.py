@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from memr1_jax.bench.batching import bucket, plan, rows_of
+from memr1_jax.bench.batch_plans import bucket, plan, rows_of
 
 
 def arrange(prompts, kinds=None, rows=4, tokens=10**6, response=10, fixed=()):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from memr1_jax.run.records import typed
+from memr1_jax.run.typed_records import typed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from memr1_jax.agents.prompt_files import read_prompt
-from memr1_jax.bench.systems import search, units
+from memr1_jax.bench.systems import ranking, units
 from memr1_jax.bench.systems.answer_stage import AnswerStage
 from memr1_jax.bench.systems.protocol import Memory, Reply, together
-from memr1_jax.bench.systems.reading import ReadingSystem
+from memr1_jax.bench.systems.verbatim import ReadingSystem
 from memr1_jax.data.types import Conversation, Fact, Question, Session, Turn
 
 SPEAKERS = ("Ann", "Ben")
@@ -69,10 +69,10 @@ def test_turns_tell_who_said_what():
 
 
 def test_the_question_alone_and_everything():
-    shown, text = ask(system(search.nothing))
+    shown, text = ask(system(ranking.nothing))
     assert shown == []
     assert text.count("(empty)") == 2
-    shown, text = ask(system(search.everything, chronological=True))
+    shown, text = ask(system(ranking.everything, chronological=True))
     assert len(shown) == 4
     assert text.index("Rex!") < text.index("Memories of Ben") < text.index("I moved to Oslo")
 
@@ -80,16 +80,16 @@ def test_the_question_alone_and_everything():
 def test_the_newest_that_fit():
     tokens = count('Ben said, "I moved to Oslo."') + count('Ann said, "Rex!"')
     for room, texts in ((tokens, ["Rex!", "Oslo"]), (tokens - 1, ["Oslo"])):
-        shown, _ = ask(system(search.newest(room, count), chronological=True))
+        shown, _ = ask(system(ranking.newest(room, count), chronological=True))
         assert [any(t in memory for t in texts) for memory in shown] == [True] * len(texts)
 
 
 def test_the_oracle_shows_the_evidence():
-    shown, _ = ask(system(search.evidence), DOG)
+    shown, _ = ask(system(ranking.evidence), DOG)
     assert shown == ['Ann said, "I adopted a dog."', 'Ann said, "Rex!"']
 
 
-@pytest.mark.parametrize("find", [search.bm25, lambda k: search.dense(k, embed)])
+@pytest.mark.parametrize("find", [ranking.bm25, lambda k: ranking.dense(k, embed)])
 def test_search_puts_the_best_first(find):
     shown, _ = ask(system(find(1)))
     assert shown == ['Ben said, "I moved to Oslo."']
@@ -101,14 +101,14 @@ def test_observations_come_with_their_session():
     read = units.observations([TALK])
     assert read(FIRST) == [Memory("Ann has a dog.", "1 May, 2023", "Ann", ("D1:1", "D1:3"))]
     assert read(dataclasses.replace(FIRST, turns=FIRST.turns[:2])) == []  # not yet noted
-    shown, text = ask(system(search.dense(1, embed), read=read), DOG)
+    shown, text = ask(system(ranking.dense(1, embed), read=read), DOG)
     assert shown == ["Ann has a dog."]
     assert "Memories of Ben:\n(empty)" in text
 
 
 def test_summaries_belong_to_nobody():
     read = units.summaries([TALK], {"talk": {1: "They speak of a dog.", 2: ""}})
-    shown, text = ask(system(search.everything, read=read))
+    shown, text = ask(system(ranking.everything, read=read))
     assert shown == ["They speak of a dog."]
     assert "Memories of Ann and Ben" in text
     assert read(FIRST)[0].sources == ("D1:1", "D1:2", "D1:3")
@@ -137,9 +137,9 @@ def test_times_are_dealt_out_anew():
 def test_rerankers_order_and_thin():
     memories = [Memory(text, "") for text in ("It rains.", "A wet dog ran.", "The dog slept.")]
     wanted = [memories[1], memories[2]]
-    assert search.bm25_reranker(2)(DOG.question, memories) == wanted
-    assert search.dense_reranker(2, embed)(DOG.question, memories) == wanted
-    assert search.bm25_reranker(2)(DOG.question, []) == []
-    stage = dataclasses.replace(STAGE, rerank=search.bm25_reranker(1))
-    shown, _ = ask(system(search.everything, stage=stage), DOG)
+    assert ranking.bm25_reranker(2)(DOG.question, memories) == wanted
+    assert ranking.dense_reranker(2, embed)(DOG.question, memories) == wanted
+    assert ranking.bm25_reranker(2)(DOG.question, []) == []
+    stage = dataclasses.replace(STAGE, rerank=ranking.bm25_reranker(1))
+    shown, _ = ask(system(ranking.everything, stage=stage), DOG)
     assert shown == ['Ben said, "What is his name? [shared: a wet dog]"']

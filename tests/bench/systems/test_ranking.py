@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memr1_jax.bench.systems.protocol import Memory
-from memr1_jax.bench.systems.search import bm25, bm25_scores
+from memr1_jax.bench.systems.ranking import bm25, bm25_scores
 from memr1_jax.data.types import Question
 
 

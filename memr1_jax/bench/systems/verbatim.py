@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from memr1_jax.bench.systems.answer_stage import AnswerStage, ask_for_answer
 from memr1_jax.bench.systems.protocol import Answer, Memory, Steps
-from memr1_jax.bench.systems.search import Choose, Search
+from memr1_jax.bench.systems.ranking import Choose, Search
 from memr1_jax.bench.systems.units import Arrange, Read
 from memr1_jax.data.types import Question, Session
 
