@@ -171,6 +171,7 @@ def write_report(
                 "seconds_per_step": float(np.median(_column(seeds, agent, "seconds"))),
             }
             for agent in _AGENTS
+            if all(run["steps"][agent] for run in seeds)  # a flag file may leave one out
         }
         | {when: [run[when] for run in seeds] for when in ("start", "end")}
         for name, seeds in runs.items()
@@ -188,8 +189,9 @@ def fifths(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Draws the curves as a PNG, a panel an agent: seeds' mean of moving means, and range."""
-    figure, panels = new_figure(2, (11, 4.0))
-    for panel, (agent, title) in zip(panels, _AGENTS.items(), strict=True):
+    agents = _that_learned(results)
+    figure, panels = new_figure(len(agents), (5.5 * len(agents), 4.0))
+    for panel, (agent, title) in zip(panels, agents.items(), strict=True):
         for name, found in results.items():
             values = np.array(found[agent]["rewards"])
             window = max(1, values.shape[1] // 10)
@@ -202,7 +204,7 @@ def draw(results: Mapping[str, Mapping[str, Any]]) -> bytes:
             )
         panel.set_title(f"{title}: means of {window} steps, bands: all seeds")
         panel.set_xlabel("training step")
-        panel.set_ylabel("mean reward of a response (exact match)")
+        panel.set_ylabel("mean reward of a response")
         panel.set_ylim(bottom=0.0)
         panel.legend(frameon=False)
     return png(figure)
@@ -232,12 +234,18 @@ def _before_after(found, key):
 def _rewards(results):
     columns = ("agent", "algorithm", "first fifth", "last fifth", "gain", "seconds a step")
     rows = []
-    for agent, title in _AGENTS.items():
+    for agent, title in _that_learned(results).items():
         for name, found in results.items():
             first, last = fifths(np.array(found[agent]["rewards"]))
             cells = [interval_text(values, ".3f") for values in (first, last, last - first)]
             rows.append([title, name.upper(), *cells, f"{found[agent]['seconds_per_step']:.2f}"])
-    return Table("Reward in training (exact match)", columns, rows)
+    return Table("Reward in training", columns, rows)
+
+
+def _that_learned(results) -> dict[str, str]:
+    """Returns the titles of the agents that the runs trained."""
+    one = next(iter(results.values()))
+    return {agent: title for agent, title in _AGENTS.items() if agent in one}
 
 
 def _events(results):

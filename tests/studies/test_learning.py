@@ -81,6 +81,15 @@ def test_the_report_holds_what_the_tables_say(tmp_path, capsys):
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_agent_that_did_not_learn_has_no_row(tmp_path):
+    one = run([1.0] * 5, 0.1, 0.2)
+    one["steps"]["answer"] = []
+    found = write_report(tmp_path, {}, {"grpo": [one]})
+    assert "answer" not in found["algorithms"]["grpo"]
+    text = (tmp_path / "results.md").read_text()
+    assert "| Memory Manager | GRPO | 1.000" in text and "| Answer Agent | GRPO" not in text
+
+
 def test_single_edits_that_were_not_measured_have_no_row(tmp_path):
     one = run([1.0] * 5, 0.1, 0.2)
     for when in ("start", "end"):
