@@ -63,13 +63,13 @@ class DataConfig:
     synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=GENERATED)
     synthetic_facts: int = option(4, "Facts told in a generated session.", within=GENERATED)
     synthetic_changes: float = option(
-        0.2, "Share of these that change an earlier fact.", within=between(0, 1)
+        0.2, "Share of told facts that change an earlier one.", within=between(0, 1)
     )
     synthetic_endings: float = option(
-        0.12, "Share of these that end an earlier fact.", within=between(0, 1)
+        0.12, "Share of told facts that end an earlier one.", within=between(0, 1)
     )
     synthetic_repeats: float = option(
-        0.08, "Share of these that tell an earlier fact again.", within=between(0, 1)
+        0.08, "Share of told facts that repeat an earlier one.", within=between(0, 1)
     )
     synthetic_relative_dates: float = option(
         0.5,
@@ -78,7 +78,7 @@ class DataConfig:
     )
     synthetic_cascades: float = option(
         0.0,
-        "Share of these that depend on where a speaker lives, and so change along with it.",
+        "Share of told facts that depend on where a speaker lives, and change along with it.",
         within=between(0, 1),
     )
     synthetic_absences: int = option(
