@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from experiments.command_line import run
 from memr1_jax.errors import UserError
-from memr1_jax.options import option
+from memr1_jax.options import option, user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class PushConfig:
 
 def main(options: PushConfig) -> None:
     """Uploads and says where the agents are."""
+    from memr1_jax.inference.model_card import load_call
     from memr1_jax.inference.push import push
 
     if not (options.run and options.name):
@@ -37,7 +38,9 @@ def main(options: PushConfig) -> None:
         private=options.private,
         license=options.license,
     )
-    print(f'On the hub: {", ".join(pushed)}. Read them back with m1.load("{options.name}").')
+    agents = [name.rsplit("-", 1)[1] for name in pushed]
+    call = load_call(user_path(options.run), options.name, agents)
+    print(f"On the hub: {', '.join(pushed)}. Load with {call}.")
 
 
 def command(argv: Sequence[str] | None = None) -> None:

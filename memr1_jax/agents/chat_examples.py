@@ -1,7 +1,9 @@
 """An example of both agents' chats next to exported weights, for servers of other projects.
 
-`chat_examples.json` holds for each agent the messages that an OpenAI-compatible server takes, the
-text that the model's chat template makes of them, and the limits of the agent's response.
+`chat_examples.json` holds for each agent the messages that an OpenAI-compatible server takes, with
+`chat_template_kwargs` for the request, the text that the model's chat template makes of them, and
+the limits of the agent's response. A template that asks for the date is given a fixed one here, so
+that `rendered` alone is exact there.
 """
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, read_prompt
-from memr1_jax.agents.templates import render_chat
+from memr1_jax.agents.templates import accepted_chat
 from memr1_jax.models.hf.folders import CHAT_EXAMPLES
 from memr1_jax.run.files import write_json_atomic
 
@@ -20,8 +22,8 @@ _FACTS = ("Ana moved to Bergen.",)
 _QUESTION = "Where does Ana live?"
 
 
-def example_messages(prompt: PromptText) -> list[dict[str, str]]:
-    """Fills a manager's or Answer Agent's prompt with a small dialogue; messages of a server.
+def example_messages(prompt: PromptText) -> list[tuple[str, str]]:
+    """Fills a manager's or Answer Agent's prompt with a small dialogue; messages `(role, text)`.
 
     Texts have one space in front, as on the device.
     """
@@ -43,8 +45,7 @@ def example_messages(prompt: PromptText) -> list[dict[str, str]]:
             slots[f"speaker_{number}"] = f" {speaker}"
             slots[f"memories_{number}"] = lines(f"memories_{number}", texts)
     *fixed, (role, text) = prompt.messages
-    messages = [*fixed, (role, fill_text(text, slots))]
-    return [{"role": role, "content": content} for role, content in messages]
+    return [*fixed, (role, fill_text(text, slots))]
 
 
 def write_chat_examples(folder: Path, options: AgentConfig, tokenizer: Any, stops: tuple) -> None:
@@ -52,12 +53,13 @@ def write_chat_examples(folder: Path, options: AgentConfig, tokenizer: Any, stop
     examples = {}
     for agent in ("manager", "answer"):
         prompt = read_prompt(getattr(options, f"{agent}_prompt"), agent)
-        messages = example_messages(prompt)
-        pairs = [(message["role"], message["content"]) for message in messages]
+        thinking = options.thinking and not (agent == "manager" and options.constrained)
+        chat, rendered = accepted_chat(prompt.name, example_messages(prompt), tokenizer, thinking)
         examples[agent] = {
             "prompt_file": prompt.name,
-            "messages": messages,
-            "rendered": render_chat(prompt.name, pairs, tokenizer),
+            "messages": [{"role": role, "content": text} for role, text in chat],
+            "chat_template_kwargs": {"enable_thinking": thinking},
+            "rendered": rendered,
             "temperature": 0,
             "max_tokens": getattr(options, f"{agent}_response_length"),
             "stop_token_ids": list(stops),

@@ -114,10 +114,18 @@ def load_template(
 def render_chat(
     name: str, messages: Sequence[tuple[str, str]], tokenizer, thinking: bool = False
 ) -> str:
-    """Renders messages `(role, text)` in the model's chat format, up to where it responds.
+    """Renders messages `(role, text)` in the model's chat format; see `accepted_chat`."""
+    return accepted_chat(name, messages, tokenizer, thinking)[1]
 
-    In a format without system messages their text stands before that of the user. A model that can
-    reason before it responds is told whether to by `thinking`.
+
+def accepted_chat(
+    name: str, messages: Sequence[tuple[str, str]], tokenizer, thinking: bool = False
+) -> tuple[Sequence[tuple[str, str]], str]:
+    """Returns messages `(role, text)` as the model's chat format takes them, and rendered.
+
+    They are rendered up to where the model responds. In a format without system messages their text
+    stands before that of the user. A model that can reason before it responds is told whether to by
+    `thinking`.
 
     Raises:
       UserError: the chat template refuses or drops a part of the prompt `name`.
@@ -140,7 +148,7 @@ def render_chat(
             continue
         dropped = sorted({role for role, text in chat if text.strip() not in rendered})
         if not dropped:
-            return rendered
+            return chat, rendered
         faults.append(
             f"drops parts of the prompt {name!r}, of the role {' and '.join(dropped)}. Use a model"
             " whose template keeps all messages."

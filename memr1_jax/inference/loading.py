@@ -42,7 +42,8 @@ def load(
       UserError: there are no such agents, or an option does not fit them.
     """
     manager, answerer = _folders(name, answer)
-    settings = read_settings(manager) or AgentSettings({}, "turns", None)
+    settings = read_settings(manager) or read_settings(answerer)
+    settings = settings or AgentSettings({}, "turns", None)
     known = {field.name for field in dataclasses.fields(AgentConfig)}
     if strange := sorted(set(options) - known):
         raise UserError(

@@ -1,15 +1,17 @@
 """Model cards of a run's agents: what was trained, how, and what it scored, as Markdown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from memr1_jax.evals.report.before_after import Cell, compare
 from memr1_jax.evals.report.report import read_evaluation
-from memr1_jax.models.hf.sources import published_name
+from memr1_jax.models.hf.sources import FOUR_BIT, published_name
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.markdown import markdown_table
 from memr1_jax.run.run_folder import RECORD
 
+AGENTS = ("manager", "answer")
 _TITLES = {"manager": "Memory Manager", "answer": "Answer Agent"}
 _JOBS = {
     "manager": "compares new facts of a dialogue with a memory bank and writes ADD, UPDATE, DELETE"
@@ -20,31 +22,33 @@ _JOBS = {
 _PRIVATE = {"output", "resume", "overwrite", "compilation_cache", "data_path", "model_settings"}
 
 
-def model_card(run: Path, agent: str, name: str, license: str = "", adapters: bool = False) -> str:
-    """Writes the card of "manager" or "answer", to be published under `name`, owner/name.
+def model_card(
+    run: Path,
+    agent: str,
+    name: str,
+    pushed: Sequence[str] = AGENTS,
+    license: str = "",
+    adapters: bool = False,
+) -> str:
+    """Writes the card of one of the `AGENTS` that are `pushed` together as the pair `name`.
 
     Raises:
       UserError: the run's record or an evaluation is damaged.
     """
-    record = {}
-    if (run / RECORD).is_file():
-        record = read_json_object(run / RECORD, "Put back a copy of it.")
+    record = _record(run)
     inputs, options = record.get("inputs") or {}, record.get("options") or {}
-    models = (inputs.get(f"--{flag}") or {} for flag in _flags(agent))
-    base = next((str(model["name"]) for model in models if model.get("name")), "")
-    algorithm = str(options.get("algorithm", "grpo"))
-    other = {"manager": "answer", "answer": "manager"}[agent]
-    pair = name.removesuffix(f"-{agent}")
+    base, algorithm = _base(inputs, agent), str(options.get("algorithm", "grpo"))
     parts = [
         _front(published_name(base), algorithm, license, adapters),
-        f"# {name}\n",
+        f"# {name}-{agent}\n",
         f"The {_TITLES[agent]} of a pair of agents with an external memory: it {_JOBS[agent]}."
         f" Trained by outcome with memr1_jax ({algorithm.upper()}, after Memory-R1, arXiv"
-        f" 2508.19828). Its partner is `{pair}-{other}`.\n",
-        f"- Base model: {_public(base) or 'not recorded'}",
+        f" 2508.19828). {_partner(inputs, agent, name, pushed)}\n",
+        f"- Base model: {_described(base) or 'not recorded'}",
         f"- Weights: {'LoRA adapters, for peft' if adapters else 'merged, for from_pretrained'}",
         f"- Licence: {license or 'that of the base model; see there'}\n",
-        f'## Use\n\n```python\nimport memr1_jax as m1\n\nagents = m1.load("{pair}")\n'
+        "## Use\n\n```python\nimport memr1_jax as m1\n\n"
+        f"agents = {load_call(run, name, pushed)}\n"
         'bank = agents.remember([("Ana", "I moved to Bergen.")])\n'
         'print(agents.answer("Where does Ana live?", bank))\n```\n',
         "`chat_examples.json` shows the chats of both agents for other servers (vLLM,"
@@ -56,8 +60,40 @@ def model_card(run: Path, agent: str, name: str, license: str = "", adapters: bo
     return "\n".join(part for part in parts if part)
 
 
-def _flags(agent):
-    return ("model",) if agent == "manager" else ("answer_model", "model")
+def load_call(run: Path, name: str, pushed: Sequence[str] = AGENTS) -> str:
+    """Returns the Python expression that loads what was pushed of a run as the pair `name`.
+
+    Of an agent that the run did not train it names the model.
+    """
+    if len(pushed) == len(AGENTS):
+        return f'm1.load("{name}")'
+    inputs = _record(run).get("inputs") or {}
+    named = {
+        agent: f"{name}-{agent}" if agent in pushed else _public(_base(inputs, agent)) or "MODEL"
+        for agent in AGENTS
+    }
+    return 'm1.load("{manager}", answer="{answer}")'.format(**named)
+
+
+def _record(run: Path) -> dict[str, Any]:
+    if not (run / RECORD).is_file():
+        return {}
+    return read_json_object(run / RECORD, "Put back a copy of it.")
+
+
+def _base(inputs: dict[str, Any], agent: str) -> str:
+    """Names the model that an agent began as; "" where the run does not say."""
+    flags = ("model",) if agent == "manager" else ("answer_model", "model")
+    models = (inputs.get(f"--{flag}") or {} for flag in flags)
+    return next((str(model["name"]) for model in models if model.get("name")), "")
+
+
+def _partner(inputs: dict[str, Any], agent: str, name: str, pushed: Sequence[str]) -> str:
+    (other,) = set(AGENTS) - {agent}
+    if other in pushed:
+        return f"Its partner is `{name}-{other}`."
+    model = _described(_base(inputs, other))
+    return f"Its partner, the {_TITLES[other]}, was not trained{f': {model}' if model else ''}."
 
 
 def _front(base, algorithm, license, adapters):
@@ -72,8 +108,15 @@ def _front(base, algorithm, license, adapters):
 
 
 def _public(name: str) -> str:
-    """Names a model without the folders of the machine."""
-    return published_name(name) or Path(name).name
+    """Names a model as others can load it, or at least without the folders of this machine."""
+    return name if published_name(name) else Path(name).name
+
+
+def _described(name: str) -> str:
+    """Names a model, and says if its weights were not those that are published."""
+    if name in FOUR_BIT:
+        return f"{FOUR_BIT[name]}, its 4-bit weights dequantised (`{name}`)"
+    return published_name(name) or _public(name)
 
 
 def _figures(run: Path) -> str:

