@@ -32,6 +32,8 @@ _JOINED = 0.12  # share of the turns with facts that tell two
 _ALONE = 0.65  # share of the questions that are asked where only one speaker is known
 _FEWER = 0.6  # share of the lessons with memories in which a part of these is left out
 
+_UNSPACED = 0.5  # share of the memories that begin without the space before a capital letter
+
 
 class Lesson(NamedTuple):
     """A prompt and what should follow it, as tokens; the instruction is part of the prompt."""
@@ -100,7 +102,7 @@ class LessonWriter:
     def _memory(self, rng: random.Random, text: str) -> list[int]:
         """Tokenises a memory: as the data give it, or as the manager writes it, after a quote."""
         tokens = self._inline(text)[: self._pair.encoder.sizes.memory_width]
-        return tokens[1:] if tokens[0] == self._space and rng.random() < 0.5 else tokens
+        return tokens[1:] if tokens[0] == self._space and rng.random() < _UNSPACED else tokens
 
     def _operations(
         self, rng: random.Random, dialogue: Conversation, near: "_Near"
