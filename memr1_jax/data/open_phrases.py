@@ -29,7 +29,7 @@ NAMES = tuple(
     Sean Simon Sofia Sophie Stella Steve Sue Susan Tara Ted Tim Tina Tom Tony Vera Victor Wei Will
     Xin Yan Yuki Zara""".split()
 )
-_TOWNS = tuple(
+TOWNS = tuple(
     """Accra Adelaide Amsterdam Ankara Athens Austin Bangkok Barcelona Basel Beirut Belfast Bergen
     Berlin Bern Bogota Boston Brighton Bristol Brussels Budapest Cairo Calgary Cardiff Chicago
     Cologne Copenhagen Dakar Dallas Delhi Denver Detroit Dubai Dublin Dundee Edinburgh Florence
@@ -41,7 +41,7 @@ _TOWNS = tuple(
     Taipei Tallinn Tampere Tokyo Toronto Trieste Tunis Turin Uppsala Utrecht Valencia Vancouver
     Venice Vienna Vilnius Warsaw Wellington York Zagreb Zurich""".split()
 )
-_JOBS = _listed(
+JOBS = _listed(
     """actor|analyst|artist|baker|barber|bookseller|builder|bus driver|butcher|chef|chemist|coach
     |consultant|dancer|data scientist|dentist|developer|doctor|editor|farmer|firefighter
     |fisherman|florist|geologist|historian|hairdresser|journalist|judge|lawyer|lecturer|librarian
@@ -56,7 +56,7 @@ _DISHES = _listed(
     |burritos|pancakes|waffles|cheesecake|roast chicken|meatballs|risotto|gnocchi|pizza|curry
     |couscous|omelette|mashed potatoes|apple pie|tomato soup"""
 )
-_PETS = tuple(
+PETS = tuple(
     """Rex Bella Luna Max Charlie Milo Rocky Buddy Daisy Coco Toby Oscar Ruby Lola Molly Bailey Jack
     Lucy Simba Nala Felix Smokey Tiger Ginger Shadow Misty Pepper Biscuit Rusty Sandy Fluffy Socks
     Whiskers Snowy Fido Spot Bruno Zeus Apollo Loki""".split()
@@ -73,17 +73,17 @@ _THINGS = _listed(
     |red chair|blue rug|green lamp|old clock"""
 )
 _OPEN = {
-    "home": _TOWNS,
-    "job": _JOBS,
+    "home": TOWNS,
+    "job": JOBS,
     "dish": _DISHES,
-    "pet": _PETS,
-    "trip": _TOWNS,
+    "pet": PETS,
+    "trip": TOWNS,
     "hobby": _ACTIVITIES,
     "dislike": _ACTIVITIES,
     "skill": _ACTIVITIES,
     "possession": _THINGS,
     "birth": NAMES,
-    "plan": _TOWNS,
+    "plan": TOWNS,
 }
 _CAPITAL = ("home", "band", "pet", "trip", "birth", "plan")  # kinds whose values are proper names
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from memr1_jax.data import open_phrases, phrases, wordings
+from memr1_jax.data import everyday, open_phrases, phrases, wordings
 from memr1_jax.data.locomo import ADVERSARIAL, load_conversations
 from memr1_jax.data.phrases import Kind
 from memr1_jax.data.times import session_time
@@ -45,6 +45,7 @@ class _Rates:
     wordings: float = 0.0
     rephrased: float = 0.0
     trivia: float = 0.0
+    everyday: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,10 @@ class _Entry:
     turns: tuple[str, ...] = ()
 
     def phrase(self, rng: random.Random, templates: tuple[str, ...], when: str = "") -> str:
-        text = rng.choice(templates).format(
-            name=self.speaker, topic=self.topic, value=self.value, when=when
-        )
+        template = rng.choice(templates)
+        text = template.format(name=self.speaker, topic=self.topic, value=self.value, when=when)
         text = re.sub(r"\ba (?=[aeio]|u(?!ni))", "an ", text)
-        return text[0].upper() + text[1:]
+        return text if template.startswith("{name}") else text[0].upper() + text[1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,8 @@ def generate(
       cascades: share of facts that depend on where a speaker lives; questions of the kind "cascade"
         ask for what follows from both.
       absences: questions of category 5 in each record, about what was never said.
-      **more: `wordings`, `rephrased` and `trivia`, see `WordingOptions`.
+      **more: `wordings`, `rephrased` and `trivia`, see `WordingOptions`; with `everyday` the facts
+        are those of `everyday` in place of all others.
     """
     rates = _Rates(
         facts_per_session,
@@ -198,7 +199,9 @@ def _date(rng: random.Random, time: datetime.datetime) -> tuple[str, str, str]:
 
 def _record(identity: str, num_sessions: int, rates: _Rates) -> dict:
     rng = random.Random(identity)
-    if rates.open_words:
+    if rates.everyday:
+        story = _Story(everyday.speakers(rng), everyday.everyday_kinds(rng))
+    elif rates.open_words:
         share = rates.open_words
         story = _Story(open_phrases.two_names(rng, share), open_phrases.widened(share))
     else:
@@ -263,6 +266,8 @@ def _session(
         said = telling.said
         if varied():
             said = wordings.framed(rng, said, other=story.other(speaker))
+        elif rates.everyday:
+            said = everyday.loosened(rng, said)
         _apply(story, telling, say(speaker, said))
         chat(story.other(speaker), "reply")
         if rng.random() < rates.small_talk:
@@ -283,7 +288,7 @@ def _next_telling(
     endable = [entry for entry in earlier if entry.kind.ended]
     chance = rng.random()
     if chance < rates.changes:
-        if changeable and (telling := _change(rng, story, rng.choice(changeable), session)):
+        if changeable and (telling := _change(rng, story, rng.choice(changeable), session, rates)):
             return telling
     elif chance < rates.changes + rates.endings:
         if endable:
@@ -329,8 +334,11 @@ def _novelty(
     date = _date(rng, time) if kind.whens else ("", "", "")
     entry = _Entry(speaker, kind, topic, value, date, session)
     noted = date[0] if rng.random() < rates.relative_dates else date[1]
-    said = entry.phrase(rng, kind.says, date[0])
-    return _Telling("ADD", said, entry.phrase(rng, kind.notes, noted), entry)
+    says, notes = kind.says, kind.notes
+    if rates.everyday and kind.changed and rng.random() < everyday.SUDDEN:
+        says, notes = kind.changed, kind.changed_notes
+    said = entry.phrase(rng, says, date[0])
+    return _Telling("ADD", said, entry.phrase(rng, notes, noted), entry)
 
 
 def _dependent(rng: random.Random, story: _Story, session: int) -> _Telling | None:
@@ -351,14 +359,19 @@ def _dependent(rng: random.Random, story: _Story, session: int) -> _Telling | No
     return _Telling("ADD", entry.phrase(rng, kind.says), entry.phrase(rng, kind.notes), entry)
 
 
-def _change(rng: random.Random, story: _Story, old: _Entry, session: int) -> _Telling | None:
+def _change(
+    rng: random.Random, story: _Story, old: _Entry, session: int, rates: _Rates
+) -> _Telling | None:
     value = _fresh_value(rng, story, old.speaker, old.kind)
     if value is None:
         return None
     outdated = (*old.outdated, old.value)
     entry = dataclasses.replace(old, value=value, outdated=outdated, session=session)
-    said = entry.phrase(rng, old.kind.changed)
-    return _Telling("UPDATE", said, entry.phrase(rng, old.kind.changed_notes), entry, old)
+    says, notes = old.kind.changed, old.kind.changed_notes
+    if rates.everyday and rng.random() < everyday.BARE:
+        says, notes = old.kind.says, old.kind.notes
+    said = entry.phrase(rng, says)
+    return _Telling("UPDATE", said, entry.phrase(rng, notes), entry, old)
 
 
 def _fresh_value(rng: random.Random, story: _Story, speaker: str, kind: Kind) -> str | None:
@@ -409,7 +422,8 @@ def _questions(rng: random.Random, story: _Story) -> list[dict]:
 
     for entry in story.live:
         kind, turns = entry.kind, list(entry.turns)
-        ask(4, entry.phrase(rng, kind.asks), entry.value, turns, entry.outdated)
+        if kind.asks:
+            ask(4, entry.phrase(rng, kind.asks), entry.value, turns, entry.outdated)
         if kind.whens:
             ask(2, entry.phrase(rng, kind.whens), entry.date[2], turns)
         if kind.likely:

@@ -12,8 +12,12 @@ import jax.numpy as jnp
 
 def narrow_on_cpu(x: jax.Array) -> bool:
     """Tells whether an array is bfloat16 on a single device that is a CPU."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return x.dtype == jnp.bfloat16 and mesh.empty and jax.default_backend() == "cpu"
+    return x.dtype == jnp.bfloat16 and on_one_cpu()
+
+
+def on_one_cpu() -> bool:
+    """Tells whether programs are compiled for a single device that is a CPU."""
+    return jax.sharding.get_abstract_mesh().empty and jax.default_backend() == "cpu"
 
 
 def as_bits(tree):

@@ -36,6 +36,7 @@ REMAT_POLICIES = {
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+_MOST_UNROLLED = 8  # layers that are compiled one by one
 
 
 @struct.dataclass
@@ -129,7 +130,9 @@ class Decoder(nn.Module):
         if self.remat != "none":
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
         layers = (self.layers, kind_of_layer(self.config))
-        hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), layers)
+        # Where everything is kept, a loop over layers would copy all of it into stacked arrays.
+        unroll = self.remat == "none" and self.config.num_layers <= _MOST_UNROLLED
+        hidden, _ = jax.lax.scan(run, _carried(self._embed(blocks)), layers, unroll=unroll)
         if not self.config.tie_embeddings:
             self.head()
         return tuple(self.final_norm(x) for x in hidden)

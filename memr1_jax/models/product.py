@@ -13,20 +13,22 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu
+from memr1_jax.models.bits import as_bits, as_values, narrow_on_cpu, on_one_cpu
 
 _BY_ROWS = Layout(major_to_minor=(0, 1))
 
 
 def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
     """Multiplies `[..., *inputs]` by `[*inputs, *outputs]` over `axes` axes; one dtype."""
-    if not narrow_on_cpu(x):
+    if not on_one_cpu():
         return jnp.tensordot(x, kernel, axes=axes)
-    # As matrices: XLA's CPU compiler refuses some bfloat16 products of more axes.
+    # As matrices: XLA's CPU compiler refuses some bfloat16 products of more axes, and takes half as
+    # long again for the gradients of float32 ones.
     lead, inputs, outputs = x.shape[: x.ndim - axes], kernel.shape[:axes], kernel.shape[axes:]
     width = math.prod(inputs)
-    rounded = _rounded(x.reshape(-1, width), kernel.reshape(width, -1))
-    return rounded.reshape(*lead, *outputs)
+    flat = x.reshape(-1, width), kernel.reshape(width, -1)
+    result = _rounded(*flat) if narrow_on_cpu(x) else jnp.matmul(*flat)
+    return result.reshape(*lead, *outputs)
 
 
 def row_scores(x: jax.Array, table: jax.Array) -> jax.Array:

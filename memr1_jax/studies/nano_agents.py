@@ -1,14 +1,14 @@
 """Makes the nano agents: one small decoder that extracts facts, manages memories and answers.
 
 The nano model of `nano` is a start for reinforcement learning and knows the closed lists of words
-of generated dialogues. The nano agents are for use. They read raw turns, and most of their names
-and values are real words from outside those lists, or invented, so that they learn to copy.
-
-Axis letters: N demonstrations, P prompt length, R response length.
+of generated dialogues. The nano agents are for use. They read raw turns of everyday statements
+(`data/everyday.py`), and many of the names and values there are invented, so that they learn to
+copy.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +17,40 @@ import numpy as np
 
 from memr1_jax.agents.agent_folder import write_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
-from memr1_jax.agents.extractor import (
-    NOTHING,
-    FactExtractor,
-    TurnText,
-    prompt_tokens,
-    write_facts,
-)
-from memr1_jax.agents.templates import load_template
-from memr1_jax.data.batches import row_batches
-from memr1_jax.data.encode import Encoder
+from memr1_jax.agents.extractor import NOTHING, create_extractor
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.decoder_config import DecoderConfig
+from memr1_jax.models.families import FAMILIES, FULL, SLIDING
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.precision import float32_copy
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
-from memr1_jax.run.progress import table
+from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.studies.agent_lessons import Lesson, LessonWriter
 from memr1_jax.studies.nano import (
     FORMS,
-    Lessons,
-    demonstrated,
-    equal_share,
-    falling_rate,
-    gather_lessons,
     new_folder,
     record_texts,
-    teach,
     write_report,
 )
+from memr1_jax.studies.teaching import right_tokens, steady_rate, teach_lessons
 from memr1_jax.training.config import ExperimentConfig, OutputConfig
 
-SHAPE = DecoderConfig(  # 1.1 million parameters
-    vocab_size=2048,
+# 0.8 million parameters. Every other layer sees four tokens, so that what came before a word is
+# known to the layer after it: from there on the model finds a word by what precedes it, and copies.
+SHAPE = DecoderConfig(
+    vocab_size=1024,
     num_layers=4,
     model_width=128,
     num_heads=4,
     num_kv_heads=4,
     head_size=32,
-    mlp_width=384,
+    mlp_width=256,
     max_positions=1024,
+    family=FAMILIES["qwen3"],
+    layer_kinds=(SLIDING, FULL) * 2,
+    window=4,
 )
 SIZES = {
     "manager_prompt": "compact_nano",
@@ -80,11 +73,15 @@ _DIALOGUES = {
     "num_sessions": 3,
     "facts_per_session": 5,
     "changes": 0.3,
-    "endings": 0.15,
+    "endings": 0.12,
     "repeats": 0.1,
+    "small_talk": 0.2,
+    "everyday": True,
+    "rephrased": 0.7,
+    "wordings": 0.08,
 }
 _AGENTS = ("extract", "manager", "answer")
-_SMALL_TALK = 0.2  # share of the turns without facts that are demonstrated
+_AT_ONCE = 250  # dialogues that are turned into lessons together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +89,15 @@ class NanoAgentsConfig(OutputConfig):
     """Set the lessons of the nano agents, which are written to the folder `model` of --output."""
 
     output: str = with_default(OutputConfig, "output", "runs/nano_agents")
-    steps: int = option(6000, "Steps; each agent takes a third of them.", within=at_least(1))
-    dialogues: int = option(
-        4000, "Generated dialogues with the demonstrations.", within=at_least(1)
-    )
+    steps: int = option(6000, "Steps on lessons of all three agents.", within=at_least(1))
+    dialogues: int = option(4000, "Generated dialogues with the lessons.", within=at_least(1))
     test_dialogues: int = option(
         60, "Generated dialogues to test the model on.", within=at_least(1)
     )
-    open_words: float = option(
-        0.6, "Share of names and values from outside the closed lists.", within=between(0, 1)
+    tokens: int = option(2048, "Tokens of lessons a step, padding included.", within=at_least(64))
+    prompt_weight: float = option(
+        0.3, "Weight of a prompt's token, where one of a response has 1.", within=between(0, 1)
     )
-    batch: int = option(32, "Demonstrations a step.", within=at_least(1))
     learning_rate: float = option(
         4e-3, "Peak learning rate; it falls to a twentieth by a cosine.", within=at_least(0)
     )
@@ -121,119 +116,97 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     check(options)
     opened = new_folder(options, "nano_agents")  # held until the model is written
     folder = opened.path
-    texts = _texts(options.open_words)
-    start = write_small_model(folder / "untaught", texts, shape, options.seed)
+    start = write_small_model(
+        folder / "untaught", _texts(), shape, options.seed, capitals_apart=True
+    )
     config = ExperimentConfig(model=str(start), **SIZES)
     models = load_models(config)
-    seeds = iter(range(options.seed + 1, 1 << 30))
-    pair = build_agent_pair(config, models, open_dialogues(next(seeds), 300, options.open_words))
     model = models.manager
-    extractor = FactExtractor(
-        template=load_template("compact_nano", model.tokenizer, role="facts"),
-        prompt_length=96,
-        response_length=44,
-        stop_tokens=model.stop_tokens,
+    seeds = iter(range(options.seed + 1, 1 << 30))
+    pair = build_agent_pair(config, models, everyday_dialogues(next(seeds), 300))
+    extractor = create_extractor(
+        model, config.manager_prompt, config.max_prompt_length, config.manager_response_length
     )
+    writer = LessonWriter(pair, extractor, model.tokenizer)
 
-    def lessons(dialogues: int, what: str) -> dict[str, Lessons]:
-        def demonstrate_some(count):
-            told = open_dialogues(next(seeds), count, options.open_words, split=what)
-            found = demonstrated(pair, models, told)
-            return {"extract": extractions(extractor, pair.encoder, model.tokenizer, told), **found}
+    def lessons(dialogues: int, split: str) -> dict[str, list[Lesson]]:
+        found: dict[str, list[Lesson]] = {agent: [] for agent in _AGENTS}
+        with progress_bar(dialogues, f"lessons, {split}") as progress:
+            for done in range(0, dialogues, _AT_ONCE):
+                count, seed = min(_AT_ONCE, dialogues - done), next(seeds)
+                for agent, more in writer.lessons(
+                    everyday_dialogues(seed, count, split), seed
+                ).items():
+                    found[agent] += more
+                progress.update(done + count)
+        return found
 
-        found = gather_lessons(dialogues, what, demonstrate_some)
-        return {agent: _cropped(lessons) for agent, lessons in found.items()}
-
-    test, clean = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
-    agents = {"extract": extractor, "manager": pair.manager, "answer": pair.answerer}
-    params = teach(
-        agents,
+    test, taught = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
+    params = teach_lessons(
         model.decoder,
         float32_copy(model.params),
-        clean,
-        "right",
-        rate=falling_rate(options.learning_rate, options.steps, warmup=100),
+        [lesson for agent in _AGENTS for lesson in taught[agent]],
+        rate=steady_rate(options.learning_rate, options.steps),
         steps=options.steps,
-        batch=options.batch,
-        turns=_AGENTS,
+        tokens=options.tokens,
+        prompt_weight=options.prompt_weight,
         seed=options.seed,
     )
-    scores = {
-        agent: equal_share(agents[agent], model.decoder, params, test[agent]) for agent in _AGENTS
-    }
+    seen = {word for lessons in taught.values() for word in _words(model.tokenizer, lessons)}
+    scores = {agent: _scores(model, params, test[agent], seen) for agent in _AGENTS}
     table(
         "Greedy output equal to the right demonstration, held-out dialogues",
-        ("agent", "demonstrations", "equal"),
-        [(agent, len(test[agent].prompt), score) for agent, score in scores.items()],
+        ("agent", "demonstrations", "equal", "unseen words copied"),
+        [(agent, len(test[agent]), *score.values()) for agent, score in scores.items()],
     )
     made = export_params(
         folder / "model", jax.device_get(params), shape, tokenizer_folder=start, dtype="bfloat16"
     )
     write_settings(made, config, "extracted", jax.device_get(pair.tools.embedder))
-    write_report(folder, options, equal_to_gold=scores)
+    write_report(folder, options, held_out=scores)
     print(f"The model is in {made}")
     return made
 
 
-def open_dialogues(
-    seed: int, count: int, open_words: float, split: str = "train"
-) -> list[Conversation]:
+def everyday_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
     """Generates dialogues of the nano agents' kind."""
-    return generate_conversations(seed, count, split=split, open_words=open_words, **_DIALOGUES)
+    return generate_conversations(seed, count, split=split, **_DIALOGUES)
 
 
-def extractions(
-    extractor: FactExtractor, encoder: Encoder, tokenizer: Any, dialogues: list[Conversation]
-) -> Lessons:
-    """Demonstrates what to extract from each turn with a fact, and from some of the others."""
-    shown, targets = [], []
-    chance = np.random.default_rng(len(dialogues))
-    for dialogue in dialogues:
-        noted: dict[str, list[str]] = {}
-        for fact in dialogue.facts:
-            noted.setdefault(fact.sources[-1], []).append(fact.text)
-        for session in dialogue.sessions:
-            for turn in session.turns:
-                if turn.dia_id in noted or chance.random() < _SMALL_TALK:
-                    shown.append((turn.speaker, session.time, turn.text))
-                    targets.append(write_facts(noted.get(turn.dia_id, ())))
-    return _lessons(extractor, encoder, tokenizer, shown, targets)
-
-
-def _lessons(extractor, encoder, tokenizer, shown, targets) -> Lessons:
-    stop = extractor.stop_tokens[0]
-    encoded = [[*tokenizer.encode(text, add_special_tokens=False), stop] for text in targets]
-    kept = [row for row, ids in enumerate(encoded) if len(ids) <= extractor.response_length]
-    columns = zip(*(shown[row] for row in kept), strict=True)
-    rows = TurnText(*(encoder.rows(column, extractor.turn_width) for column in columns))
-    prompts = [
-        jax.device_get(prompt_tokens(extractor, jax.tree.map(lambda x, i=index: x[i], rows)))
-        for index, _ in row_batches(len(kept), 256)
+def _scores(model: Any, params: dict, lessons: Sequence[Lesson], seen: set[str]) -> dict:
+    """Returns the shares of responses that greedy output equals, and of unseen words copied."""
+    right = right_tokens(model.decoder, params, lessons)
+    copied = [
+        bool(tokens[start:end].all())
+        for lesson, tokens in zip(lessons, right, strict=True)
+        for word, start, end in _placed_words(model.tokenizer, lesson.response)
+        if word not in seen
     ]
-    prompt, length = (np.concatenate(part)[: len(kept)] for part in zip(*prompts, strict=True))
-    response = np.zeros((len(kept), extractor.response_length), np.int16)
-    for place, row in enumerate(kept):
-        response[place, : len(encoded[row])] = encoded[row]
-    response_length = np.array([len(encoded[row]) for row in kept], np.int32)
-    return Lessons(prompt.astype(np.int16), length, response, response_length)
+    return {
+        "equal": float(np.mean([tokens.all() for tokens in right])),
+        "copied": float(np.mean(copied)) if copied else 1.0,
+    }
 
 
-def _cropped(lessons: Lessons, share: float = 0.995) -> Lessons:
-    """Leaves out the longest half percent, so that the others need less padding."""
-    width = int(np.quantile(lessons.prompt_length, share))
-    tall = int(np.quantile(lessons.response_length, share))
-    kept = (lessons.prompt_length <= width) & (lessons.response_length <= tall)
-    prompt, length, response, response_length = (part[kept] for part in lessons)
-    return Lessons(prompt[:, :width], length, response[:, :tall], response_length)
+def _words(tokenizer: Any, lessons: Sequence[Lesson]) -> Iterator[str]:
+    for lesson in lessons:
+        yield from (word for word, *_ in _placed_words(tokenizer, lesson.response))
 
 
-def _texts(open_words: float) -> Iterator[str]:
+def _placed_words(tokenizer: Any, tokens: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+    """Yields the words of a text, and the places of the tokens that each has letters of."""
+    pieces = [tokenizer.decode([int(token)]) for token in tokens]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    for found in re.finditer(r"[A-Za-z]+", "".join(pieces)):
+        first = int(np.searchsorted(ends, found.start(), side="right"))
+        yield found[0], first, int(np.searchsorted(ends, found.end())) + 1
+
+
+def _texts() -> Iterator[str]:
     """Yields the tokenizer's training texts: turns, facts, questions, answers and operations."""
     yield from FORMS
     yield from [f"Turn of: :\nFacts:\n- \n{NOTHING}\n"] * 50
-    records: list[Mapping[str, Any]] = generate(
-        0, 500, split="tokenizer", open_words=open_words, **_DIALOGUES
-    )
+    records: list[Mapping[str, Any]] = generate(0, 500, split="tokenizer", **_DIALOGUES)
     for record in records:
         for name, value in record["conversation"].items():
             if isinstance(value, list) and name.startswith("session_"):
