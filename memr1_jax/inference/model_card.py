@@ -18,6 +18,7 @@ _JOBS = {
     " or NONE",
     "answer": "picks from retrieved memories and answers a question briefly",
 }
+_METHODS = {"sft": "on demonstrations", "best_of_n": "on the best of its own samples"}
 # Flags of the machine and its folders, which mean nothing to others.
 _PRIVATE = {"output", "resume", "overwrite", "compilation_cache", "data_path", "model_settings"}
 
@@ -42,10 +43,11 @@ def model_card(
         _front(published_name(base), algorithm, license, adapters),
         f"# {name}-{agent}\n",
         f"The {_TITLES[agent]} of a pair of agents with an external memory: it {_JOBS[agent]}."
-        f" Trained by outcome with memr1_jax ({algorithm.upper()}, after Memory-R1, arXiv"
-        f" 2508.19828). {_partner(inputs, agent, name, pushed)}\n",
+        f" Trained {_METHODS.get(algorithm) or f'by outcome, {algorithm.upper()}'}, with memr1_jax,"
+        " after Memory-R1 (arXiv 2508.19828)."
+        f" {_partner(inputs, agent, name, pushed)}\n",
         f"- Base model: {_described(base) or 'not recorded'}",
-        f"- Weights: {'LoRA adapters, for peft' if adapters else 'merged, for from_pretrained'}",
+        f"- Weights: {_weights(options, adapters)}",
         f"- Licence: {license or 'that of the base model; see there'}\n",
         "## Use\n\n```python\nimport memr1_jax as m1\n\n"
         f"agents = {load_call(run, name, pushed)}\n"
@@ -96,6 +98,12 @@ def _partner(inputs: dict[str, Any], agent: str, name: str, pushed: Sequence[str
     return f"Its partner, the {_TITLES[other]}, was not trained{f': {model}' if model else ''}."
 
 
+def _weights(options: dict[str, Any], adapters: bool) -> str:
+    if adapters:
+        return "LoRA adapters, for peft"
+    return f"whole{', adapters merged in' if options.get('lora_rank') else ''}, for from_pretrained"
+
+
 def _front(base, algorithm, license, adapters):
     lines = ["---"]
     if base:
@@ -103,7 +111,8 @@ def _front(base, algorithm, license, adapters):
     lines += [f"library_name: {'peft' if adapters else 'transformers'}"]
     lines += ["pipeline_tag: text-generation"]
     lines += [f"license: {license}"] if license else []
-    lines += ["tags:", "- memr1_jax", "- memory-r1", "- reinforcement-learning"]
+    lines += ["tags:", "- memr1_jax", "- memory-r1"]
+    lines += [] if algorithm in _METHODS else ["- reinforcement-learning"]
     return "\n".join([*lines, f"- {algorithm}", "---\n"])
 
 
@@ -134,6 +143,8 @@ def _figures(run: Path) -> str:
     if len(found) == 2:
         text += ": before and after training, and the change with its 95 percent interval over the"
         text += " same questions"
+    else:
+        text += f", {next(iter(found))} training alone"
     table = markdown_table(["questions", "count", *compared.metrics], rows)
     return "\n\n".join(part for part in (f"{text}.", table, compared.note) if part) + "\n"
 

@@ -190,6 +190,20 @@ def test_the_card_says_that_weights_had_4_bits(tmp_path):
     assert "google/gemma-3-270m, its 4-bit weights" in model_card(tmp_path, "answer", "ana/pair")
 
 
+def test_the_card_says_how_was_trained_and_when_was_measured(run, tmp_path):
+    card = model_card(run, "answer", "ana/pair")
+    assert "Trained by outcome, GRPO, with memr1_jax" in card and "- reinforcement-learning" in card
+    assert "Weights: whole, for from_pretrained" in card and "before and after training" in card
+    options = {"algorithm": "sft", "lora_rank": 4}
+    (tmp_path / "run.json").write_text(json.dumps({"options": options}))
+    write_evaluation(tmp_path, "before", evaluation(2), "test")
+    card = model_card(tmp_path, "answer", "ana/pair")
+    assert "Trained on demonstrations, with memr1_jax" in card
+    assert "reinforcement-learning" not in card
+    assert "whole, adapters merged in, for from_pretrained" in card
+    assert "split 'test', in percent, before training alone." in card
+
+
 def test_what_cannot_be_pushed_is_told(run, hub, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'pair' is no name on the hub"):
         push(run, "pair")
