@@ -223,13 +223,13 @@ def test_command_line(folder, tmp_path):
     assert (folder / "report.html").read_text(encoding="utf-8") == report_page(folder)
 
 
-def test_the_folder_of_a_run_at_work_is_left_alone(tmp_path):
-    write_evaluation(tmp_path, "test", _evaluation(True), "test")
-    with open(tmp_path / "run.lock", "wb") as lock:
+def test_a_run_at_work_is_shown_as_far_as_it_has_come(tmp_path, capsys):
+    with MetricsLog(tmp_path) as log, open(tmp_path / "run.lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="is in use by another run"):
-            report.main(OutputConfig(output=str(tmp_path)))
-    assert not (tmp_path / "report.html").exists()
+        log.write(1, "train", "answer", {"reward": 0.25, "seconds": 1.0})
+        report.main(OutputConfig(output=str(tmp_path)))
+    assert "report.html" in capsys.readouterr().out
+    assert "0.25" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 DRIVER = """<script>
