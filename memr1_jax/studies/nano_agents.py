@@ -7,7 +7,6 @@ copy.
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,7 +81,6 @@ _DIALOGUES = {
     "wordings": 0.08,
 }
 _AGENTS = ("extract", "manager", "answer")
-_DRILL_REPEATS = 0.25  # share of facts that are told again in the dialogues of the last steps
 _SHORT_STEPS = 400  # first steps, which take short lessons
 _AT_ONCE = 250  # dialogues that are turned into lessons together
 
@@ -98,12 +96,6 @@ class NanoAgentsConfig(OutputConfig):
         30, "Generated dialogues to test the model on.", within=at_least(1)
     )
     tokens: int = option(1024, "Tokens of lessons a step, padding included.", within=at_least(64))
-    drill_steps: int = option(
-        1500, "Steps after these, mostly on operations; 0: none.", within=at_least(0)
-    )
-    drill_dialogues: int = option(
-        600, "Generated dialogues of these, with more repeats.", within=at_least(1)
-    )
     prompt_weight: float = option(
         0.3, "Weight of a prompt's token, where one of a response has 1.", within=between(0, 1)
     )
@@ -111,9 +103,6 @@ class NanoAgentsConfig(OutputConfig):
         5e-3,
         "Learning rate; it falls to a twentieth over the last three fifths of the steps.",
         within=at_least(0),
-    )
-    drill_learning_rate: float = option(
-        2e-3, "The same of the steps on operations.", within=at_least(0)
     )
     seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
 
@@ -143,38 +132,29 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     )
     writer = LessonWriter(pair, extractor, model.tokenizer)
 
-    def lessons(dialogues: int, split: str, **rates: float) -> dict[str, list[Lesson]]:
+    def lessons(dialogues: int, split: str) -> dict[str, list[Lesson]]:
         found: dict[str, list[Lesson]] = {agent: [] for agent in _AGENTS}
         with progress_bar(dialogues, f"lessons, {split}") as progress:
             for done in range(0, dialogues, _AT_ONCE):
                 count, seed = min(_AT_ONCE, dialogues - done), next(seeds)
-                told = everyday_dialogues(seed, count, split, **rates)
+                told = everyday_dialogues(seed, count, split)
                 for agent, more in writer.lessons(told, seed).items():
                     found[agent] += more
                 progress.update(done + count)
         return found
 
     test, taught = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
-    teach = functools.partial(
-        teach_lessons, model.decoder, tokens=options.tokens, prompt_weight=options.prompt_weight
-    )
-    params = teach(
+    params = teach_lessons(
+        model.decoder,
         float32_copy(model.params),
         [lesson for agent in _AGENTS for lesson in taught[agent]],
         rate=steady_rate(options.learning_rate, options.steps),
         steps=options.steps,
+        tokens=options.tokens,
+        prompt_weight=options.prompt_weight,
         seed=options.seed,
         short_steps=min(_SHORT_STEPS, options.steps // 2),
     )
-    if options.drill_steps:
-        drill = lessons(options.drill_dialogues, "train", repeats=_DRILL_REPEATS)
-        params = teach(
-            params,
-            [*drill["extract"][::4], *drill["manager"], *drill["answer"][::2]],
-            rate=steady_rate(options.drill_learning_rate, options.drill_steps),
-            steps=options.drill_steps,
-            seed=options.seed + 1,
-        )
     seen = {word for lessons in taught.values() for word in _words(model.tokenizer, lessons)}
     scores = {agent: _scores(model, params, test[agent], seen) for agent in _AGENTS}
     table(
@@ -191,11 +171,9 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
     return made
 
 
-def everyday_dialogues(
-    seed: int, count: int, split: str = "train", **rates: float
-) -> list[Conversation]:
-    """Generates dialogues of the nano agents' kind; `rates` replace those of `_DIALOGUES`."""
-    return generate_conversations(seed, count, split=split, **_DIALOGUES | rates)
+def everyday_dialogues(seed: int, count: int, split: str = "train") -> list[Conversation]:
+    """Generates dialogues of the nano agents' kind."""
+    return generate_conversations(seed, count, split=split, **_DIALOGUES)
 
 
 def _scores(model: Any, params: dict, lessons: Sequence[Lesson], seen: set[str]) -> dict:

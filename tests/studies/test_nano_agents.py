@@ -24,7 +24,6 @@ def test_they_are_made_with_what_they_need_to_be_used(tmp_path):
     options = NanoAgentsConfig(
         output=str(tmp_path / "run"),
         **{"steps": 6, "dialogues": 6, "test_dialogues": 3, "tokens": 256},
-        **{"drill_steps": 3, "drill_dialogues": 3},
     )
     folder = make_nano_agents(options, SMALL)
     settings = read_settings(folder)
