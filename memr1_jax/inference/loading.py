@@ -11,12 +11,12 @@ from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import create_extractor
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
-from memr1_jax.models.hf.sources import SHIPPED, published_name, resolve_model
+from memr1_jax.models.hf.sources import published_name, resolve_model
 from memr1_jax.options import check, user_path
 from memr1_jax.run.json_files import read_json_object
 from memr1_jax.run.run_folder import RECORD
 
-_NANO = "nano_agents" if "nano_agents" in SHIPPED else "nano"
+_NANO = "nano_agents"  # for use, where the model nano is a start to train from
 _BACKGROUND = 60  # generated dialogues whose words stand for those of an unknown training set
 
 
@@ -30,8 +30,8 @@ def load(
     """Loads a Memory Manager and an Answer Agent.
 
     Args:
-      name: "nano" for the small agents that the package carries, whose world is that of the
-        generated dialogues; a run folder; what `memr1 push` published, as owner/name; or the
+      name: "nano" for the small agents that the package carries, which understand simple English
+        statements; a run folder; what `memr1 push` published, as owner/name; or the
         manager's model, a Hugging Face folder or name.
       answer: the Answer Agent's model, where it is another one.
       facts: what the manager is told of a turn: "turns" as they stand, "sentences" of them, or what

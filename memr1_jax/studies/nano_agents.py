@@ -81,6 +81,7 @@ _DIALOGUES = {
     "wordings": 0.08,
 }
 _AGENTS = ("extract", "manager", "answer")
+_SHORT_STEPS = 400  # first steps, which take short lessons
 _AT_ONCE = 250  # dialogues that are turned into lessons together
 
 
@@ -89,17 +90,19 @@ class NanoAgentsConfig(OutputConfig):
     """Set the lessons of the nano agents, which are written to the folder `model` of --output."""
 
     output: str = with_default(OutputConfig, "output", "runs/nano_agents")
-    steps: int = option(6000, "Steps on lessons of all three agents.", within=at_least(1))
-    dialogues: int = option(4000, "Generated dialogues with the lessons.", within=at_least(1))
+    steps: int = option(5000, "Steps on lessons of all three agents.", within=at_least(1))
+    dialogues: int = option(1500, "Generated dialogues with the lessons.", within=at_least(1))
     test_dialogues: int = option(
-        60, "Generated dialogues to test the model on.", within=at_least(1)
+        30, "Generated dialogues to test the model on.", within=at_least(1)
     )
-    tokens: int = option(2048, "Tokens of lessons a step, padding included.", within=at_least(64))
+    tokens: int = option(1024, "Tokens of lessons a step, padding included.", within=at_least(64))
     prompt_weight: float = option(
         0.3, "Weight of a prompt's token, where one of a response has 1.", within=between(0, 1)
     )
     learning_rate: float = option(
-        4e-3, "Peak learning rate; it falls to a twentieth by a cosine.", within=at_least(0)
+        5e-3,
+        "Learning rate; it falls to a twentieth over the last three fifths of the steps.",
+        within=at_least(0),
     )
     seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
 
@@ -134,9 +137,8 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         with progress_bar(dialogues, f"lessons, {split}") as progress:
             for done in range(0, dialogues, _AT_ONCE):
                 count, seed = min(_AT_ONCE, dialogues - done), next(seeds)
-                for agent, more in writer.lessons(
-                    everyday_dialogues(seed, count, split), seed
-                ).items():
+                told = everyday_dialogues(seed, count, split)
+                for agent, more in writer.lessons(told, seed).items():
                     found[agent] += more
                 progress.update(done + count)
         return found
@@ -151,6 +153,7 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
         tokens=options.tokens,
         prompt_weight=options.prompt_weight,
         seed=options.seed,
+        short_steps=min(_SHORT_STEPS, options.steps // 2),
     )
     seen = {word for lessons in taught.values() for word in _words(model.tokenizer, lessons)}
     scores = {agent: _scores(model, params, test[agent], seen) for agent in _AGENTS}

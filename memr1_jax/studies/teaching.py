@@ -22,11 +22,11 @@ from memr1_jax.run.progress import progress_bar
 from memr1_jax.studies.agent_lessons import Lesson
 
 _WIDTHS = 16  # rows are padded to a multiple of it
-_SHORT, _SHORT_STEPS = 64, 400  # the first steps take rows of at most so many tokens
+_SHORT = 64  # tokens of a row in the first steps, at most
 
 
 def steady_rate(
-    peak: float, steps: int, *, warmup: int = 100, falling: float = 0.3
+    peak: float, steps: int, *, warmup: int = 100, falling: float = 0.6
 ) -> optax.Schedule:
     """Makes a rate that climbs, stays, and falls to a twentieth over the last `falling` share."""
     warmup, fall = min(warmup, steps // 2), int(falling * steps)
@@ -75,8 +75,12 @@ def teach_lessons(
     tokens: int,
     prompt_weight: float,
     seed: int,
+    short_steps: int = 0,
 ) -> dict:
-    """Trains float32 `params` on lessons; each step takes about `tokens` tokens of them."""
+    """Trains float32 `params` on lessons; each step takes about `tokens` tokens of them.
+
+    The first `short_steps` take short rows only: copying is learned from these in less time.
+    """
     optimizer = matrix_optimizer(rate)
     state = optimizer.init(params)
 
@@ -90,7 +94,8 @@ def teach_lessons(
     losses = []
     params = jax.tree.map(jnp.copy, params)
     with progress_bar(steps, "lessons of all agents") as progress:
-        for done, rows in zip(range(1, steps + 1), Batches(lessons, tokens, seed), strict=False):
+        batches = Batches(lessons, tokens, seed, short_steps)
+        for done, rows in zip(range(1, steps + 1), batches, strict=False):
             params, state, loss = step(params, state, *rows)
             losses.append(loss)
             if done % 25 == 0 or done == steps:
@@ -102,8 +107,9 @@ def teach_lessons(
 class Batches:
     """Draws batches of lessons of like lengths; every lesson comes once in each round."""
 
-    def __init__(self, lessons: Sequence[Lesson], tokens: int, seed: int):
-        """Lays the lessons out by width."""
+    def __init__(self, lessons: Sequence[Lesson], tokens: int, seed: int, short_steps: int = 0):
+        """Lays the lessons out by width; the first `short_steps` batches are of short ones."""
+        self._short_steps = short_steps
         self._rng = np.random.default_rng(seed)
         by_width: dict[int, list[Lesson]] = {}
         for lesson in lessons:
@@ -123,7 +129,7 @@ class Batches:
                 parts += [(width, rows) for rows in order.reshape(-1, size)]
             for place in self._rng.permutation(len(parts)):
                 width, rows = parts[place]
-                if steps < _SHORT_STEPS and width > _SHORT and min(self._rows) <= _SHORT:
+                if steps < self._short_steps and width > _SHORT >= min(self._rows):
                     continue
                 steps += 1
                 yield tuple(part[rows] for part in self._rows[width])

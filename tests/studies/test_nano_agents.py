@@ -22,7 +22,8 @@ SMALL = dataclasses.replace(
 @pytest.mark.slow
 def test_they_are_made_with_what_they_need_to_be_used(tmp_path):
     options = NanoAgentsConfig(
-        output=str(tmp_path / "run"), steps=6, dialogues=6, test_dialogues=3, tokens=256
+        output=str(tmp_path / "run"),
+        **{"steps": 6, "dialogues": 6, "test_dialogues": 3, "tokens": 256},
     )
     folder = make_nano_agents(options, SMALL)
     settings = read_settings(folder)

