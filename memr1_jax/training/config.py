@@ -84,7 +84,8 @@ class ExperimentConfig(
         Args:
           model: "llama-3.1-8b", "qwen-2.5-3b", "qwen-2.5-7b", "qwen-2.5-14b", "qwen3-4b",
             "gemma-3-1b" or "gemma-3-4b".
-          algorithm: "grpo"; of the first four also "ppo", of some "sft" and "sft_best_of_n".
+          algorithm: "grpo"; of the first four also "ppo", of some "sft", "sft_best_of_n"
+            and "grpo_dense".
 
         Raises:
           UserError: no flag file of the package is of these two.

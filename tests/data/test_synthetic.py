@@ -12,6 +12,7 @@ import pytest
 from memr1_jax.data import phrases, synthetic
 from memr1_jax.data.dialogues import DataConfig, check_shares, load_dialogues
 from memr1_jax.data.locomo import load_conversations, split
+from memr1_jax.data.story import past_date
 from memr1_jax.data.synthetic import generate, generate_conversations, write_synthetic
 from memr1_jax.data.times import session_time
 from memr1_jax.data.tuples import facts_before, manager_tuples
@@ -113,7 +114,7 @@ def test_past_dates_are_computed_from_the_session():
     assert session_time(time) == "9:05 am on 1 March, 2024"
     assert session_time(time.replace(hour=0)) == "12:05 am on 1 March, 2024"
     assert session_time(time.replace(hour=12)) == "12:05 pm on 1 March, 2024"
-    assert {synthetic._date(rng, time) for _ in range(200)} == {
+    assert {past_date(rng, time) for _ in range(200)} == {
         ("today", "on 1 March 2024", "1 March 2024"),
         ("yesterday", "on 29 February 2024", "29 February 2024"),
         ("two days ago", "on 28 February 2024", "28 February 2024"),
@@ -175,7 +176,7 @@ def test_gold_operations_leave_exactly_what_is_true_at_the_end(monkeypatch, tmp_
         truths.append([(entry, entry.fact) for entry in story.live])
         return []
 
-    monkeypatch.setattr(synthetic, "_questions", spy)
+    monkeypatch.setattr(synthetic, "questions", spy)
     path = tmp_path / "spied.json"
     path.write_text(json.dumps(generate(9, 10, 20, 8)))
     for conversation, truth in zip(load_conversations(path), truths, strict=True):
@@ -194,14 +195,14 @@ def test_gold_operations_leave_exactly_what_is_true_at_the_end(monkeypatch, tmp_
 def test_no_gold_answer_is_stale(monkeypatch):
     """Checks that a replaced or ended value no longer answers a question that it once answered."""
     gone = []
-    apply = synthetic._apply
+    apply = synthetic.apply_telling
 
     def spy(story, telling, dia_id):
         apply(story, telling, dia_id)
         if telling.old is not None:
             gone.append(telling.old)
 
-    monkeypatch.setattr(synthetic, "_apply", spy)
+    monkeypatch.setattr(synthetic, "apply_telling", spy)
     checked = 0
     for seed in range(CASES // 10):
         gone.clear()

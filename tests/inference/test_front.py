@@ -42,7 +42,7 @@ def test_configurations_are_those_of_the_flag_files():
     assert m1.Config.quickstart().model == "nano"
     found = set()
     for stem, name in MODELS.items():
-        for algorithm in ("grpo", "ppo", "sft", "sft_best_of_n"):
+        for algorithm in ("grpo", "ppo", "sft", "sft_best_of_n", "grpo_dense"):
             path = FLAGS / f"{stem}_{algorithm}.flags"
             if path.exists():
                 found.add(path)
@@ -53,7 +53,7 @@ def test_configurations_are_those_of_the_flag_files():
         for path, flags in lines.items()
         if any(line.startswith("--flagfile=") and "/paper/" in line for line in flags)
     }
-    assert len(found) == 15
+    assert len(found) == 17
     assert m1.Config.paper().model == "meta-llama/Llama-3.1-8B-Instruct"
 
 
