@@ -19,6 +19,6 @@ def test_no_other_file_lists_operations_or_their_colours():
     colours = [colour for event in Event for colour in event.colours]
     lists = ['"add", "update"', '"ADD", "UPDATE"', "Event.ADD, Event.UPDATE"]
     for path in [*package.rglob("*.py"), *package.rglob("*.css"), *package.rglob("*.html")]:
-        if path.name not in ("events.py", "synthetic.py"):  # the latter writes a data format
+        if path.name not in ("events.py", "story.py"):  # the latter writes a data format
             text = path.read_text(encoding="utf-8")
             assert not [part for part in colours + lists if part in text], path

@@ -227,7 +227,9 @@ def test_from_nothing_to_results_in_the_six_commands_of_the_readme(machine):
     said = _launch(machine, resume + " --interval=0").stderr
     assert "was taken away (SUSPENDED)" in said
     assert "The run llama31_8b_grpo is complete." in said
-    assert _log(machine) == [[code, *flags], [code, *flags, "--resume"]]
+    first, *others = _log(machine)  # a slow machine may have resumed before the TPU was taken
+    assert first == [code, *flags]
+    assert others and all(one == [code, *flags, "--resume"] for one in others)
 
     _launch(machine, fetch)
     assert (machine / "runs/llama31_8b_grpo/metrics.jsonl").read_text() == "metrics"
