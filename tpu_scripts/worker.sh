@@ -82,6 +82,8 @@ status() {
         cat "$job/end"
     elif grep --quiet --null-data --line-regexp supervise "/proc/$pid/cmdline" 2>/dev/null; then
         echo running
+    elif [[ -f $job/end ]]; then # it ended between the two looks
+        cat "$job/end"
     else
         echo lost # killed, or the machine was
     fi
