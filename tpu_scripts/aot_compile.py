@@ -33,6 +33,8 @@ class AotConfig(ExperimentConfig):
 def main(options: AotConfig) -> None:
     """Compiles the step of each agent that --agent names."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything looks for devices
+    import jax
+
     from memr1_jax.planner.chips import gpu_named
     from memr1_jax.planner.layout_search import estimate_step, fit_step
 
@@ -40,7 +42,7 @@ def main(options: AotConfig) -> None:
     agents = ("manager", "answer") if options.agent == "both" else (options.agent,)
     for agent in agents:
         if gpu is not None:
-            fit = estimate_step(options, agent, gpu)
+            fit = estimate_step(options, agent, jax.devices("cpu")[:1], gpu)
         else:
             fit = fit_step(options, agent, options.topology)
         print(f"{agent}: {fit.with_distinct(options.distinct_prompts)}", flush=True)

@@ -183,29 +183,25 @@ def compiled(cell: Cell) -> dict:
 
 def estimated(cell: Cell) -> dict:
     """Estimates one cell by the planner's arithmetic, on the mesh that it would compile first."""
-    from memr1_jax.planner.abstract import abstract_step
     from memr1_jax.planner.aot import topology_devices
     from memr1_jax.planner.chips import chip_of
-    from memr1_jax.planner.estimates import step_work
-    from memr1_jax.planner.layout_search import DoesNotFit, propose
+    from memr1_jax.planner.layout_search import DoesNotFit, estimate_step
 
-    devices, options = topology_devices(cell.topology), cell.options()
-    chip, made = chip_of(devices[0].device_kind), abstract_step(options, cell.agent)
+    devices = topology_devices(cell.topology)
+    chip = chip_of(devices[0].device_kind)
     try:
-        candidates = propose(made, options, devices, chip)
+        fit = estimate_step(cell.options(), cell.agent, devices, chip)
     except DoesNotFit as error:
         return _does_not_fit(error)
-    best = next((c for c in candidates if c.memory < chip.usable), candidates[-1])
-    work = step_work(made, options, best.layout).values()
     return {
-        "fits": best.memory < chip.usable,
+        "fits": fit.report.memory < chip.usable,
         "estimated": True,
-        "layout": str(best.layout),
-        "peak": round(best.memory),
-        "arguments": best.arguments,
+        "layout": str(fit.layout),
+        "peak": round(fit.report.memory),
+        "arguments": fit.report.arguments,
         "usable": chip.usable,
         "attempts": 0,
-        "least_seconds": round(sum(part.seconds(chip, len(devices)) for part in work), 2),
+        "least_seconds": round(sum(fit.seconds().values()), 2),
     }
 
 

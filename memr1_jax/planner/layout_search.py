@@ -6,7 +6,8 @@ are left out, and the others are compiled in that order until one fits.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from memr1_jax.errors import UserError
 from memr1_jax.options import with_options
@@ -98,8 +99,7 @@ def fit_step(
       CompilerFailed: it is on some, and on others the compiler failed.
       UserError: options or topology are not usable, or the step does not fit on --mesh.
     """
-    if options.dtype == "auto":  # which would look at the processor of this machine
-        options = dataclasses.replace(options, dtype="bfloat16")
+    options = _in_bfloat16(options)
     devices = topology_devices(topology)
     chip = chip_of(devices[0].device_kind)
     if options.mesh:
@@ -127,22 +127,29 @@ def fit_step(
     raise DoesNotFit(message, least, chip.usable, len(candidates))
 
 
-def estimate_step(options: ExperimentConfig, agent: str, chip: Chip) -> Fit:
-    """Estimates the step of "manager" or "answer" on one GPU, for which nothing is compiled here.
+def estimate_step(options: ExperimentConfig, agent: str, devices: Sequence[Any], chip: Chip) -> Fit:
+    """Estimates the step of "manager" or "answer" on the mesh that would be compiled first.
+
+    Of meshes that are worth compiling, the first that the estimate fits on; else the smallest. Any
+    devices stand in for those of a chip that nothing is compiled for here.
 
     Raises:
-      DoesNotFit: the step is too large.
+      DoesNotFit: the step is too large on every mesh.
     """
-    import jax
-
-    options = with_options(options, dtype="bfloat16" if options.dtype == "auto" else options.dtype)
+    options = _in_bfloat16(options)
     made = abstract_step(options, agent)
-    best = propose(made, options, jax.devices("cpu")[:1], chip)[0]
+    candidates = propose(made, options, devices, chip)
+    best = next((c for c in candidates if c.memory < chip.usable), candidates[-1])
     return Fit(best.layout, best, step_work(made, options, best.layout), chip)
 
 
+def _in_bfloat16(options: ExperimentConfig) -> ExperimentConfig:
+    """Settles --dtype=auto, which would look at the processor of this machine."""
+    return dataclasses.replace(options, dtype="bfloat16") if options.dtype == "auto" else options
+
+
 def propose(
-    made: AbstractStep, options: ExperimentConfig, devices: list, chip: Chip
+    made: AbstractStep, options: ExperimentConfig, devices: Sequence[Any], chip: Chip
 ) -> list[Estimate]:
     """Lists layouts of all `devices` worth compiling: least communication first, smallest last.
 

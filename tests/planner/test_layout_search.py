@@ -131,13 +131,12 @@ def test_proposals_send_the_least_first_and_leave_out_what_is_too_large(answer, 
 def test_a_step_is_estimated_for_one_gpu(answer):
     h200 = gpu_named("h200")
     asked = with_options(options(), dtype="float32")  # as `answer` has it on a CPU
-    fit = estimate_step(asked, "answer", h200)
+    devices = jax.devices("cpu")[:1]
+    fit = estimate_step(asked, "answer", devices, h200)
     work = step_work(answer, asked, fit.layout).values()
     assert sum(fit.seconds().values()) == sum(part.seconds(h200, 1) for part in work)
-    assert fit.report.arguments == argument_bytes(
-        answer, layout_mesh(Layout(), jax.devices("cpu")[:1])
-    )
+    assert fit.report.arguments == argument_bytes(answer, layout_mesh(Layout(), devices))
     assert "estimated peak memory" in str(fit) and "at least" in str(fit)
     with pytest.raises(DoesNotFit, match="onto 1 x h200"):
-        estimate_step(asked, "answer", dataclasses.replace(h200, usable=2**10))
+        estimate_step(asked, "answer", devices, dataclasses.replace(h200, usable=2**10))
     assert gpu_named("h2000") is None
