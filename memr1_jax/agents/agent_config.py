@@ -83,3 +83,7 @@ class AgentConfig:
         " (GPUs); auto: what this machine has.",
         ("auto", "xla", "splash", "cudnn"),
     )
+
+    def thinks(self, agent: str) -> bool:
+        """Says whether the "manager" or "answer" agent reasons first, which a grammar forbids."""
+        return self.thinking and not (agent == "manager" and self.constrained)

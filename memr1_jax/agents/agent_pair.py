@@ -116,12 +116,10 @@ def build_agent_pair(
         embedder = build_embedder(options, model, conversations)
     numbers = max(options.memories_shown, options.memories, options.facts_per_turn)
     load = functools.partial(load_template, tokenizer=model.tokenizer, numbers=numbers)
-    manager_template = load(
-        options.manager_prompt,
-        role="manager",
-        thinking=options.thinking and not options.constrained,
+    manager_template, answer_template = (
+        load(getattr(options, f"{role}_prompt"), role=role, thinking=options.thinks(role))
+        for role in ("manager", "answer")
     )
-    answer_template = load(options.answer_prompt, role="answer", thinking=options.thinking)
     schema = manager_template.head.schema
     grammar = None
     if options.constrained:

@@ -53,7 +53,7 @@ def write_chat_examples(folder: Path, options: AgentConfig, tokenizer: Any, stop
     examples = {}
     for agent in ("manager", "answer"):
         prompt = read_prompt(getattr(options, f"{agent}_prompt"), agent)
-        thinking = options.thinking and not (agent == "manager" and options.constrained)
+        thinking = options.thinks(agent)
         chat, rendered = accepted_chat(prompt.name, example_messages(prompt), tokenizer, thinking)
         examples[agent] = {
             "prompt_file": prompt.name,

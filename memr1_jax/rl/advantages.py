@@ -94,10 +94,9 @@ def group_advantages(
         raise ValueError(f"Unknown advantage {kind!r}: choose one of {', '.join(ADVANTAGES)}.")
     compare, scores = ADVANTAGES[kind], scores.astype(jnp.float32)
     if weights is not None:
-        compare = Advantage(
-            functools.partial(_weighted, weights=weights, divide=compare.divided),
-            functools.partial(_weighted, weights=weights, divide=False),
-            compare.divided,
+        compare = compare._replace(
+            of_scores=functools.partial(_weighted, weights=weights, divide=compare.divided),
+            of_penalties=functools.partial(_weighted, weights=weights, divide=False),
         )
     informative = informative_groups(scores, weights)
     advantages = jnp.where(informative[..., None], compare.of_scores(scores), 0.0)
