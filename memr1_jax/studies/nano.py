@@ -13,7 +13,7 @@ Axis letters: N demonstrations, P prompt length, R response length, B demonstrat
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,7 +31,6 @@ from memr1_jax.agents.demonstrations import (
     by_batches,
     manager_demonstrations,
 )
-from memr1_jax.agents.extractor import FactExtractor
 from memr1_jax.agents.manager import MemoryManager
 from memr1_jax.agents.targets import Written, compact_response
 from memr1_jax.data.batches import row_batches
@@ -98,7 +97,7 @@ FORMS = ["user\nassistant\n"] * 50 + [
 ] * 50
 _AGENTS = ("answer", "manager")
 _TURNS = ("answer", "manager", "answer")  # whose demonstrations the steps take, in rotation
-_AT_ONCE = 250  # dialogues that are turned into demonstrations together
+_AT_ONCE = 250  # dialogues that are turned into lessons together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ class NanoConfig(OutputConfig):
     seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
 
 
-Acting: TypeAlias = AnswerAgent | MemoryManager | FactExtractor
+Acting: TypeAlias = AnswerAgent | MemoryManager
 
 
 class Lessons(NamedTuple):
@@ -167,11 +166,14 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
     pair = build_agent_pair(config, models, statistics)
 
     def lessons(dialogues, what, **flaws):
-        def demonstrate_some(count):
-            told = nano_dialogues(next(seeds), count, split=what)
-            return demonstrated(pair, models, told, **flaws)
-
-        return gather_lessons(dialogues, what, demonstrate_some)
+        parts = [
+            demonstrated(pair, models, nano_dialogues(next(seeds), count, split=what), **flaws)
+            for count in counted_parts(dialogues, f"demonstrations, {what}")
+        ]
+        return {
+            agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
+            for agent in _AGENTS
+        }
 
     test = lessons(options.test_dialogues, "test")
     clean = lessons(options.dialogues, "train")
@@ -196,7 +198,6 @@ def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
             rate=rate,
             steps=steps,
             batch=options.batch,
-            turns=_TURNS,
             seed=options.seed,
         )
         scores[name] = {
@@ -236,26 +237,13 @@ def write_report(folder: Path, options: OutputConfig, **figures: Any) -> None:
     write_json_atomic(folder / "report.json", {"options": dataclasses.asdict(options), **figures})
 
 
-def gather_lessons(
-    dialogues: int, what: str, demonstrate_some: Callable[[int], dict[str, Lessons]]
-) -> dict[str, Lessons]:
-    """Joins each agent's lessons from dialogues that are demonstrated a part at a time.
-
-    Args:
-      dialogues: how many in all.
-      what: names them in the progress bar.
-      demonstrate_some: makes the lessons of that many more dialogues.
-    """
-    parts = []
-    with progress_bar(dialogues, f"demonstrations, {what}") as progress:
+def counted_parts(dialogues: int, what: str) -> Iterator[int]:
+    """Yields how many dialogues to turn into lessons next, with a progress bar called `what`."""
+    with progress_bar(dialogues, what) as progress:
         for done in range(0, dialogues, _AT_ONCE):
             count = min(_AT_ONCE, dialogues - done)
-            parts.append(demonstrate_some(count))
+            yield count
             progress.update(done + count)
-    return {
-        agent: Lessons(*map(np.concatenate, zip(*(part[agent] for part in parts), strict=True)))
-        for agent in parts[0]
-    }
 
 
 def falling_rate(peak: float, steps: int, *, warmup: int) -> optax.Schedule:
@@ -354,10 +342,9 @@ def teach(
     rate: optax.ScalarOrSchedule,
     steps: int,
     batch: int,
-    turns: Sequence[str],
     seed: int,
 ) -> dict:
-    """Trains float32 `params` on the lessons of several agents, which take `turns` in rotation."""
+    """Trains float32 `params` on the lessons of both agents, which take turns."""
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.05)
     )
@@ -366,7 +353,7 @@ def teach(
     order = np.random.default_rng([seed, steps])
     with progress_bar(steps, f"{name} demonstrations") as progress:
         for step in range(steps):
-            agent = turns[step % len(turns)]
+            agent = _TURNS[step % len(_TURNS)]
             rows = order.integers(0, len(lessons[agent].prompt), batch)
             state, loss = step_of[agent](state, *(part[rows] for part in lessons[agent]))
             if step % 25 == 24 or step + 1 == steps:

@@ -26,10 +26,11 @@ from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.precision import float32_copy
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
-from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.run.progress import table
 from memr1_jax.studies.agent_lessons import Lesson, LessonWriter
 from memr1_jax.studies.nano import (
     FORMS,
+    counted_parts,
     new_folder,
     record_texts,
     write_report,
@@ -82,7 +83,6 @@ _DIALOGUES = {
 }
 _AGENTS = ("extract", "manager", "answer")
 _SHORT_STEPS = 400  # first steps, which take short lessons
-_AT_ONCE = 250  # dialogues that are turned into lessons together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +134,11 @@ def make_nano_agents(options: NanoAgentsConfig, shape: DecoderConfig = SHAPE) ->
 
     def lessons(dialogues: int, split: str) -> dict[str, list[Lesson]]:
         found: dict[str, list[Lesson]] = {agent: [] for agent in _AGENTS}
-        with progress_bar(dialogues, f"lessons, {split}") as progress:
-            for done in range(0, dialogues, _AT_ONCE):
-                count, seed = min(_AT_ONCE, dialogues - done), next(seeds)
-                told = everyday_dialogues(seed, count, split)
-                for agent, more in writer.lessons(told, seed).items():
-                    found[agent] += more
-                progress.update(done + count)
+        for count in counted_parts(dialogues, f"lessons, {split}"):
+            seed = next(seeds)
+            told = everyday_dialogues(seed, count, split)
+            for agent, more in writer.lessons(told, seed).items():
+                found[agent] += more
         return found
 
     test, taught = lessons(options.test_dialogues, "test"), lessons(options.dialogues, "train")
