@@ -221,6 +221,15 @@ def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype
     return as_bits((key, value))
 
 
+def write_cache(
+    cache: tuple[jax.Array, jax.Array], new: Context, start: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Writes keys and values `[L, *lead, K, T, H]` from slot `start` on, the same in all rows."""
+    arrays = zip(cache, as_bits((new.key, new.value)), strict=True)
+    write = jax.lax.dynamic_update_slice_in_dim
+    return tuple(write(array, value, start, axis=-2) for array, value in arrays)
+
+
 def extend_cache(
     cache: tuple[jax.Array, jax.Array], new: Context, written: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

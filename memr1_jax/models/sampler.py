@@ -20,6 +20,7 @@ from memr1_jax.models.decoding import (
 )
 from memr1_jax.models.int8 import to_int8
 from memr1_jax.models.precision import cast_weights
+from memr1_jax.models.prefill import prefill
 from memr1_jax.parallel.activations import gather_weights, spread
 
 _BLOCK = 256  # entries a block of the two-level inverse CDF
@@ -78,7 +79,9 @@ def generate(
     step is the same, so a draft is accepted with its probability under the policy, which is exact
     rejection sampling, and the samples are those without drafts, up to rounding.
     """
-    hidden, contexts = decoder.apply({"params": params}, blocks, past, method=Decoder.prefill)
+    hidden, contexts = prefill(
+        decoder, params, blocks, past, None if active is None else active.any(axis=-1)
+    )
     rows = (*hidden.shape[:-1], group)
     hidden = jnp.broadcast_to(hidden[..., None, :], (*rows, hidden.shape[-1]))
     if row_ids is None:
