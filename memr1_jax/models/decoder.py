@@ -182,7 +182,8 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Returns the hidden state `[*lead, D]` after a token `[*lead]` at `step` of the response.
 
-        `cache` comes from `empty_cache` and is returned with the token's keys and values.
+        `cache` comes from `empty_cache` and is returned with the token's keys and values. Weights,
+        `past` and `cache` are stacked over layers, or are what `by_layer` makes of them.
         """
         block = Block(tokens[..., None], jnp.ones(tokens.shape, jnp.int32))
         geometry = make_geometry(self.config, (block,), past, offset=step)
@@ -196,9 +197,18 @@ class Decoder(nn.Module):
 
         above = tuple((context.key, context.value) for context in past)
         kinds, places = kind_of_layer(self.config), jnp.arange(self.config.num_layers)
-        inputs = as_bits((self.layers, kinds, above, places))
-        (x, cache), _ = jax.lax.scan(run, (self._embed((block,))[0], cache), inputs)
-        return self.final_norm(x)[..., 0, :], cache
+        x = self._embed((block,))[0]
+        if not isinstance(self.layers, tuple):
+            inputs = as_bits((self.layers, kinds, above, places))
+            (x, cache), _ = jax.lax.scan(run, (x, cache), inputs)
+            return self.final_norm(x)[..., 0, :], cache
+        caches = []
+        for index, params in enumerate(self.layers):
+            kind = None if kinds is None else kinds[index]
+            own = tuple((key[index], value[index]) for key, value in above)
+            (x, new), _ = run((x, cache[index]), (params, kind, own, places[0]))
+            caches.append(new)
+        return self.final_norm(x)[..., 0, :], tuple(caches)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns float32 logits `[..., V]` of final hidden states `[..., D]`."""
@@ -219,6 +229,26 @@ def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
     key, value = (split(jnp.zeros(shape, dtype), rows=1, heads=-3) for _ in range(2))
     return as_bits((key, value))
+
+
+def by_layer(
+    params: dict, contexts: tuple[Context, ...], cache: tuple[jax.Array, jax.Array]
+) -> tuple[dict, tuple[Context, ...], tuple[tuple[jax.Array, jax.Array], ...]]:
+    """Takes what `Decoder.decode` reads apart into layers.
+
+    A CPU copies a layer's weights and keys out of stacked arrays before it uses them. A loop that
+    decodes would do so for every token.
+    """
+    layers = range(len(cache[0]))
+
+    def apart(tree):
+        return tuple(jax.tree.map(lambda x, layer=layer: x[layer], tree) for layer in layers)
+
+    params = params | {"layers": apart(params["layers"])}
+    contexts = tuple(
+        context.replace(key=apart(context.key), value=apart(context.value)) for context in contexts
+    )
+    return params, contexts, tuple(tuple(x[layer : layer + 1] for x in cache) for layer in layers)
 
 
 def write_cache(

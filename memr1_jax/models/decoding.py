@@ -10,8 +10,18 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache, extend_cache
+from memr1_jax.models.bits import on_one_cpu
+from memr1_jax.models.decoder import (
+    Block,
+    Context,
+    Decoder,
+    by_layer,
+    empty_cache,
+    extend_cache,
+)
 from memr1_jax.models.drafts import copied, history_of, last_tokens, write_after
+
+_MOST_UNROLLED = 32  # layers; more take long to compile
 
 
 class Constraint(NamedTuple):
@@ -78,6 +88,10 @@ def decode_singly(
       done: `[*rows]`, the rows that are to stay empty.
     """
     rows, constraint = tokens.shape, rest.constraint
+    cache = empty_cache(rest.decoder.config, rows, rest.max_tokens, rest.decoder.dtype)
+    if on_one_cpu() and rest.decoder.config.num_layers <= _MOST_UNROLLED:
+        params, contexts, cache = by_layer(rest.params, rest.contexts, cache)
+        rest = rest._replace(params=params, contexts=contexts)
 
     def record(outputs, tokens, logprobs, done, step):
         out_tokens, out_logprobs, length = outputs
@@ -111,7 +125,6 @@ def decode_singly(
     )
     step = jnp.int32(0)
     outputs = record(outputs, tokens, logprobs, done, step)
-    cache = empty_cache(rest.decoder.config, rows, rest.max_tokens, rest.decoder.dtype)
     carry = (step, tokens, done | rest.is_stop(tokens), state, cache, outputs)
     carry = jax.lax.while_loop(unfinished, advance, carry)
     done, (tokens, logprobs, length) = carry[2], carry[-1]

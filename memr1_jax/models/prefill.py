@@ -41,32 +41,32 @@ def prefill(
     variables = {"params": params}
     if not lead or part >= width or decoder.kernel != "xla":
         return decoder.apply(variables, blocks, past, method=Decoder.prefill)
-    if above:
-        _, past = decoder.apply(variables, tuple(above), past, method=Decoder.prefill)
 
     padding = [(0, 0)] * len(lead) + [(0, -width % part)]
     tokens = jnp.pad(prompt.tokens, padding)
     counted = prompt.length if active is None else jnp.where(active, prompt.length, 0)
     parts = -(-counted.max() // part)
-    last = jnp.maximum(prompt.length - 1, 0)
+
+    def part_at(start):
+        found = jax.lax.dynamic_slice_in_dim(tokens, start, part, axis=-1)
+        return Block(found, jnp.clip(prompt.length - start, 0, part))
 
     def read(carry):
         index, hidden, cache = carry
         start = index * part
-        block = Block(
-            jax.lax.dynamic_slice_in_dim(tokens, start, part, axis=-1),
-            jnp.clip(prompt.length - start, 0, part),
-        )
-        before = Context(*cache, jnp.minimum(prompt.length, start))
-        found, new = decoder.apply(variables, block, (*past, before), method=Decoder.extend)
-        place = jnp.clip(last - start, 0, part - 1)[..., None, None]
-        found = jnp.take_along_axis(found, place, axis=-2)[..., 0, :]
-        hidden = jnp.where((last // part == index)[..., None], found, hidden)
+        block = part_at(start)
+        chain = *past, Context(*cache, jnp.minimum(prompt.length, start))
+        found, new = decoder.apply(variables, block, chain, method=Decoder.extend)
+        last = jnp.maximum(block.length - 1, 0)[..., None, None]
+        found = jnp.take_along_axis(found, last, axis=-2)[..., 0, :]
+        hidden = jnp.where((block.length > 0)[..., None], found, hidden)
         return index + 1, hidden, write_cache(cache, new, start)
 
-    hidden = jnp.zeros((*lead, decoder.config.model_width), decoder.dtype)
+    # The first part sees nothing of the others, and most prompts may have no second one.
+    blocks = *above, part_at(0)
+    hidden, (*past, first) = decoder.apply(variables, blocks, past, method=Decoder.prefill)
     cache = empty_cache(decoder.config, tuple(lead), tokens.shape[-1], decoder.dtype)
-    carry = (jnp.int32(0), hidden, cache)
+    carry = (jnp.int32(1), hidden, write_cache(cache, first, jnp.int32(0)))
     _, hidden, cache = jax.lax.while_loop(lambda carry: carry[0] < parts, read, carry)
     key, value = (array[..., :width, :] for array in as_values(cache))
     return hidden, (*past, Context(key, value, prompt.length))
