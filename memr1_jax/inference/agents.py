@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from memr1_jax.data.encode import embed_rows, encode_queries, facts_row
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
 from memr1_jax.evals.answering import make_answer_questions
-from memr1_jax.inference.batching import bucket, grown, padded, parts
+from memr1_jax.inference.batching import SIZES, bucket, grown, padded, parts, rows_of
 from memr1_jax.inference.decisions import Answered, Decision, Remembered, changes_between
 from memr1_jax.inference.memories import Memories
 from memr1_jax.inference.turns import Said, Turn, read_turn, with_room
@@ -141,6 +141,25 @@ class Agents:
             self._check(memories)
         return [answer for part in parts(requests) for answer in self._answers(part)]
 
+    def warm_up(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Compiles what first requests need, for one and for many, so that none waits for it.
+
+        Args:
+          stopped: asked between programs; the rest is left out once it is true.
+        """
+        turn, fact = ("user", "Hello.", ""), ("user: Hello.",)
+        memories = with_room(self.empty(), [turn])
+        for size in SIZES:
+            stream = _Stream("user", memories.banks[0], 0, [(0, 0, fact)])
+            for run, requests in (
+                (self._noted, [turn] * size),
+                (self._manage, [stream] * size),
+                (self._answers, [("Hello?", memories)] * size),
+            ):
+                if stopped():
+                    return
+                run(requests)
+
     def empty(self) -> Memories:
         """Returns memories that hold nothing yet."""
         encoder = self.pair.encoder
@@ -253,7 +272,7 @@ class Agents:
                 else nothing
                 for stream in streams
             ]
-            active = np.pad(active, (0, bucket(len(streams)) - len(streams)))
+            active = np.pad(active, (0, rows_of(len(streams)) - len(streams)))
             banks, turn = self._ingest_turn(
                 self.models.manager.params, self.pair.tools, banks, padded(rows), active
             )
@@ -300,7 +319,7 @@ class Agents:
             for text, memories in requests
         ]
         banks, scene, query = padded(rows)
-        index = np.arange(bucket(len(rows)), dtype=np.int32)
+        index = np.arange(rows_of(len(rows)), dtype=np.int32)
         data = jax.tree.map(jnp.asarray, on_host(AnswerData, banks, scene, query, index))
         rollout = self._answer(
             self.models.answerer.params, self.pair.tools, data, index, index < len(rows)

@@ -1,4 +1,4 @@
-"""Brings requests to the few shapes that are compiled: powers of two of rows, slots and times.
+"""Brings requests to the few shapes that are compiled.
 
 Axis letters: B rows of a batch, M slots of a bank.
 """
@@ -11,15 +11,26 @@ import numpy as np
 
 from memr1_jax.memory.bank import MemoryBank
 
-MOST_ROWS = 32  # of one batch
+SIZES = (1, 8, 32)  # rows of a batch; each is compiled once
 
 Item = TypeVar("Item")
 
 
 def parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Splits a list into parts of at most `MOST_ROWS`."""
-    for start in range(0, len(items), MOST_ROWS):
-        yield items[start : start + MOST_ROWS]
+    """Splits a list into batches that fill one of `SIZES`, or more than half of it."""
+    left = len(items)
+    while left:
+        size = rows_of(left)
+        if size >= 2 * left and size > 1:
+            size = max(size for size in SIZES if size <= left)
+        size = min(size, left)
+        yield items[len(items) - left : len(items) - left + size]
+        left -= size
+
+
+def rows_of(count: int) -> int:
+    """Returns the rows of the batch that `count` requests are computed in."""
+    return next((size for size in SIZES if size >= count), SIZES[-1])
 
 
 def bucket(count: int, least: int = 1) -> int:
@@ -30,8 +41,8 @@ def bucket(count: int, least: int = 1) -> int:
 
 
 def padded(rows: Sequence[Any]) -> Any:
-    """Stacks pytrees of equal shapes `[...]` as `[B, ...]`; the last fills up to a bucket."""
-    rows = [*rows, *[rows[-1]] * (bucket(len(rows)) - len(rows))]
+    """Stacks pytrees of equal shapes `[...]` as `[B, ...]`; the last fills up a batch."""
+    rows = [*rows, *[rows[-1]] * (rows_of(len(rows)) - len(rows))]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 

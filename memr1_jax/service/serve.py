@@ -5,9 +5,12 @@ The key is the environment's MEMR1_API_KEY; without one only this machine is ser
 """
 
 import argparse
+import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
+from memr1_jax.inference.agents import Agents
 from memr1_jax.service.arguments import add_places, open_memory, parser, run
 from memr1_jax.service.guards import MOST_BYTES, RATE, check_address
 from memr1_jax.service.server import create_app
@@ -28,6 +31,12 @@ def command(argv: Sequence[str] | None = None) -> None:
         default=RATE,
         help="requests a second of one client, 0 for any number (default: %(default)g)",
     )
+    found.add_argument(
+        "--warm-up",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compile for one request and for many at the start, in the background",
+    )
     run(found, _main, argv)
 
 
@@ -45,7 +54,21 @@ def _main(given: argparse.Namespace) -> None:
 
     with open_memory(given) as memory:
         print("Loading the agents.", flush=True)
-        _ = memory.agents
+        agents = memory.agents
         app = create_app(memory, key, given.max_bytes, given.rate)
         print(f"The inspector is at http://{given.host}:{given.port}/.", flush=True)
-        uvicorn.run(app, host=given.host, port=given.port, log_level="warning")
+        with _warming_up(agents) if given.warm_up else contextlib.nullcontext():
+            uvicorn.run(app, host=given.host, port=given.port, log_level="warning")
+
+
+@contextlib.contextmanager
+def _warming_up(agents: Agents) -> Iterator[None]:
+    """Has a thread compile the agents' programs; at the end waits for the one at work."""
+    ended = threading.Event()
+    thread = threading.Thread(target=agents.warm_up, args=(ended.is_set,), name="memr1 warm-up")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
