@@ -22,6 +22,7 @@ from memr1_jax.models.decoder import REMAT_POLICIES, Block, Decoder, init_params
 from memr1_jax.models.decoder_config import PRESETS
 from memr1_jax.models.sampler import Sampling, generate
 from memr1_jax.options import at_least, option
+from memr1_jax.planner.step_profile import PHASES, profile
 from memr1_jax.rl.advantages import group_advantages
 from memr1_jax.rl.update import Experience, GRPOOptions, create_optimizer, create_state, update
 from memr1_jax.run.progress import table
@@ -43,6 +44,9 @@ class BenchStepConfig:
     remat: str = option("dots", "What the backward pass keeps.", (*REMAT_POLICIES, "none"))
     update: bool = option(True, "Measure the update.")
     decode: bool = option(True, "Measure decoding.")
+    profile: bool = option(
+        False, "Print what the seconds of the update over a chain are made of, on a CPU."
+    )
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -113,6 +117,9 @@ def bench_update(options: BenchStepConfig, decoder: Decoder, params: dict) -> No
         ),
     }
 
+    if options.profile:
+        del forms["repeated prompts"]
+
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state, instruction, experience):
         return update(algorithm, decoder, optimizer, state, None, instruction, experience)
@@ -159,7 +166,31 @@ def bench_update(options: BenchStepConfig, decoder: Decoder, params: dict) -> No
     print(
         "Peak memory is the compiler's count: temporaries and arguments, Adam's moments included."
     )
-    print(f"Gradient norms of the two forms: {norms[0]:.6g} and {norms[1]:.6g}.")
+    print(f"Gradient norms: {', '.join(f'{norm:.6g}' for norm in norms[: len(forms)])}.")
+    if options.profile:
+        program, form = programs[0], forms["block chain"]
+        found = profile(program, functools.partial(call, program, form), options.repeats)
+        _print_profile(found, times[0][0])
+
+
+def _print_profile(found: dict[str, dict[str, float]], wall: float) -> None:
+    """Prints the seconds of an update by part and phase."""
+    total = sum(sum(phases.values()) for phases in found.values())
+    rows = [
+        [part, *(f"{phases[phase]:.2f}" for phase in PHASES), *_sum_and_share(phases, total)]
+        for part, phases in found.items()
+    ]
+    whole = {phase: sum(phases[phase] for phases in found.values()) for phase in PHASES}
+    rows.append(
+        ["sum", *(f"{whole[phase]:.2f}" for phase in PHASES), *_sum_and_share(whole, total)]
+    )
+    table("Parts of the update over a block chain, seconds", ["part", *PHASES, "sum", "%"], rows)
+    print(f"Without the profiler the update takes {wall:.2f} s.")
+
+
+def _sum_and_share(phases: dict[str, float], total: float) -> list[str]:
+    own = sum(phases.values())
+    return [f"{own:.2f}", f"{100 * own / total:.0f}"]
 
 
 def bench_decode(options: BenchStepConfig, decoder: Decoder, params: dict) -> None:
