@@ -32,12 +32,12 @@ from memr1_jax.parallel.distributed import any_process, barrier, is_main, local_
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
 from memr1_jax.rl.update import weigh_prompts
+from memr1_jax.run.ahead import AheadCompiler
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import MetricsLog, NoLog
 from memr1_jax.run.preemption import catch_termination
 from memr1_jax.run.trackers import parse_trackers
-from memr1_jax.training.ahead import AheadCompiler
 from memr1_jax.training.build import (
     build_learner,
     initial_state,

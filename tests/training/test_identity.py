@@ -8,11 +8,11 @@ from tiny_model import SIZES, options, tiny_folder, write_model
 
 from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.errors import UserError
+from memr1_jax.inference.evaluation import evaluate
 from memr1_jax.options import entries
 from memr1_jax.run import lock
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.training.config import EvaluationConfig
-from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.identity import MAY_TURN_ON, inputs, may_change, open_run
 

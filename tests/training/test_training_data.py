@@ -12,9 +12,9 @@ from memr1_jax.data.batches import AnswerData
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.synthetic import generate_conversations, write_synthetic
 from memr1_jax.errors import UserError
+from memr1_jax.inference.evaluation import evaluate
 from memr1_jax.options import with_options
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
-from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.training_data import (
     check_dialogues,
