@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
+from memr1_jax.agents.told_facts import with_told_facts
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.types import Conversation
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
@@ -15,7 +16,6 @@ from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.training.checks import check_options
 from memr1_jax.training.config import EvaluationConfig, settled
 from memr1_jax.training.identity import open_run
-from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import check_evaluated
 
 
@@ -57,7 +57,9 @@ def _evaluate(
 ) -> Evaluation:
     models = load_models(options)
     pair = build_agent_pair(options, models, train)
-    dialogues = with_told_facts(options, pair, models, dialogues, "for evaluation")
+    dialogues = with_told_facts(
+        options, options.extraction, pair, models, dialogues, "for evaluation"
+    )
     evaluator = Evaluator(options, pair, models)
     what = f"{options.eval_split} split"
     seen: list[Seen] = []

@@ -14,6 +14,7 @@ import numpy as np
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.told_facts import with_told_facts
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.folds import hold_out
 from memr1_jax.errors import UserError
@@ -55,7 +56,6 @@ from memr1_jax.training.identity import open_run
 from memr1_jax.training.loop import Stage, fingerprint, resume, train
 from memr1_jax.training.outputs import describe, export_agent, report
 from memr1_jax.training.step import Policy
-from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import (
     answer_data,
     check_dialogues,
@@ -120,7 +120,9 @@ class Experiment:
         check_dialogues(options, learned, self.eval_dialogues, folder, self.held_out)
 
     def _told(self, dialogues: list, what: str, params: dict | None = None) -> list:
-        return with_told_facts(self.options, self.pair, self.models, dialogues, what, params)
+        options = self.options
+        given = (options, options.extraction, self.pair, self.models)
+        return with_told_facts(*given, dialogues, what, params)
 
     def run(self) -> dict[str, Evaluation | None]:
         """Trains and exports between two evaluations; returns those "before" and "after"."""
