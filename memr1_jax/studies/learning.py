@@ -20,6 +20,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.bank_health import COMPLAINTS
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.run.plots import moving_mean, new_figure, png
+from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
     Table,
@@ -32,7 +33,6 @@ from memr1_jax.studies.runner import (
     write_results,
 )
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import OutputConfig
 
 ALGORITHMS = ("grpo", "ppo")
 _AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}

@@ -50,9 +50,9 @@ from memr1_jax.rl.policy import Experience
 from memr1_jax.rl.update import TrainState, create_state
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
-from memr1_jax.run.run_folder import RunFolder
+from memr1_jax.run.run_folder import OutputConfig, RunFolder
 from memr1_jax.text.events import Event
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
+from memr1_jax.training.config import ExperimentConfig
 from memr1_jax.training.step import demonstrate
 
 NANO = DecoderConfig(  # 0.75 million parameters

@@ -18,7 +18,7 @@ from memr1_jax.agents.extractor_rollout import FrozenManager
 from memr1_jax.agents.told_facts import extractor_of
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
-from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
+from memr1_jax.models.lora import LoRAConfig, init_adapters, join, lora_of
 from memr1_jax.models.precision import float32_copy
 from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.rl.imitation import imitation_update
@@ -26,15 +26,7 @@ from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
 from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
 from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import LoRAConfig
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
-
-
-def lora_of(options: LoRAConfig) -> LoRA | None:
-    """Returns the adapters that are trained, None for full fine-tuning."""
-    if not options.lora_rank:
-        return None
-    return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
 
 
 def untrained(options: LoRAConfig, model: Model) -> dict:

@@ -15,12 +15,11 @@ from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.summary import COLUMNS, summary
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
-from memr1_jax.models.lora import merge
+from memr1_jax.models.lora import lora_of, merge
 from memr1_jax.parallel.distributed import fetch, is_main
 from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.progress import table
-from memr1_jax.training.build import lora_of
 from memr1_jax.training.config import ExperimentConfig
 
 

@@ -12,7 +12,7 @@ from memr1_jax.data.synthetic import GENERATED
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, current_names, option, with_default
 from memr1_jax.parallel.mesh import parse_mesh
-from memr1_jax.training.option_groups import OutputConfig
+from memr1_jax.run.run_folder import OutputConfig
 
 FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
