@@ -41,7 +41,7 @@ _TEXTS = {
 _OPTIONAL = {"facts": {"time"}}  # texts that a prompt may leave out
 # The keys of a head besides the role, and their values where these are known.
 _KEYS = {
-    "manager": {"schema": ("compact", "full")},
+    "manager": {"schema": ("compact", "full"), "facts": None},
     "answer": {"selection": ("line", "lists", "none"), "plain": None},
     "judge": {},
     "facts": {},
@@ -53,12 +53,14 @@ class PromptHead:
     """Describes a prompt file, in its own words.
 
     `role`: "manager", "answer", "judge" or "facts"; `schema` of a manager's output: "compact" or
-    "full"; `selection`, the memories that come before an answer: in a "line", in "lists" of both
-    speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
+    "full"; `facts`, the prompt that extracts facts for a manager; `selection`, the memories that
+    come before an answer: in a "line", in "lists" of both speakers, or "none"; `plain`, the answer
+    prompt that asks the same without a selection. A path is relative to the file that names it.
     """
 
     role: str = ""
     schema: str = ""
+    facts: str = ""
     selection: str = ""
     plain: str = ""
 
@@ -99,8 +101,10 @@ def read_prompt(name: str, role: str = "") -> PromptText:
     Raises:
       UserError: there is no such file, its head or a slot is missing, or it has another role.
     """
-    if os.sep in name or "/" in name or name.endswith(".txt"):
+    if _is_path(name):
         prompt = parse_prompt(name, _read(Path(name)))
+        named = {key: _beside(name, getattr(prompt.head, key)) for key in ("facts", "plain")}
+        prompt = dataclasses.replace(prompt, head=dataclasses.replace(prompt.head, **named))
     else:
         full = f"{role}_{name}" if role else name
         if full not in prompt_names():
@@ -111,6 +115,17 @@ def read_prompt(name: str, role: str = "") -> PromptText:
         prompt = parse_prompt(full, (_folder() / f"{full}.txt").read_text(encoding="utf-8"))
     _check(prompt, role)
     return prompt
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or "/" in name or name.endswith(".txt")
+
+
+def _beside(path: str, name: str) -> str:
+    """Finds the prompt that the head of a file names: a path is relative to that file."""
+    if not _is_path(name) or name.startswith("~"):
+        return name
+    return os.path.join(os.path.dirname(path), name)
 
 
 def _read(path: Path) -> str:
@@ -201,6 +216,11 @@ def plain_prompt(name: str) -> str:
             " memories. Add the line 'plain: NAME' to its head."
         )
     return head.plain
+
+
+def facts_prompt(manager_prompt: str) -> str:
+    """Names the prompt that extracts facts for a manager; "compact" where its head names none."""
+    return read_prompt(manager_prompt, "manager").head.facts or "compact"
 
 
 def fill_text(text: str, slots: Mapping[str, str]) -> str:

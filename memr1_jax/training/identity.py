@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from memr1_jax.agents.agent_config import AgentConfig
-from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.agents.prompt_files import facts_prompt, read_prompt
 from memr1_jax.data.dialogues import find_dialogues
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import folder_digest
@@ -110,10 +110,11 @@ def inputs(options: AgentConfig, dialogues: Mapping[str, Path]) -> dict[str, Inp
     if judged:
         named["judge_model"] = options.judge_model or options.model
         prompts["judge"] = options.judge_prompt
-    if options.extraction.prompt:
-        prompts["facts"] = options.extraction.prompt
-    if options.extraction.model:
-        named["extractor_model"] = options.extraction.model
+    extraction = options.extraction
+    if extraction.facts == "extracted" or getattr(options, "agent", "") == "extractor":
+        prompts["facts"] = extraction.prompt or facts_prompt(options.manager_prompt)
+    if extraction.model:
+        named["extractor_model"] = extraction.model
     own = {}
     if isinstance(options, ExperimentConfig) and options.reward.own:
         own = {"--reward": Input(options.reward.outcome, options.reward.digest())}

@@ -92,7 +92,8 @@ def export_agent(
         facts = "extracted"
     elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
         facts = "turns"
-    write_settings(folder, options, facts, jax.device_get(pair.tools.embedder))
+    embedder = jax.device_get(pair.tools.embedder)
+    write_settings(folder, options, facts, embedder, options.extraction)
     write_chat_examples(folder, options, model.tokenizer, model.stop_tokens)
 
 

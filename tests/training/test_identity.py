@@ -162,3 +162,13 @@ def test_every_file_of_a_mixture_is_known_by_its_content(tmp_path):
     files["own"].write_text("changed")
     after = inputs(made, files)
     assert {n for n in before if before[n].digest != after[n].digest} == {"--data_path of own"}
+
+
+def test_the_prompt_that_extracts_facts_counts_where_it_is_used():
+    name = "prompt of the facts"
+    assert name not in inputs(options(), {})
+    for used in ({"facts": "extracted"}, {"agent": "extractor"}):
+        assert inputs(options(manager_prompt="compact_nano", **used), {})[name].name == (
+            "facts_compact_nano"
+        )
+        assert inputs(options(facts_prompt="compact", **used), {})[name].name == "facts_compact"
