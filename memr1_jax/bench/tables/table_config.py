@@ -93,8 +93,8 @@ class BackboneConfig:
     )
     extraction_prompt: str = option(
         "full",
-        "How the backbone is asked for facts, where --facts=extracted.",
-        ("full", "compact"),
+        "Prompt that asks the backbone for facts, where --facts=extracted: full, compact, or the"
+        " path of one's own.",
         formerly="facts_prompt",
     )
     max_prompt_length: int = option(
