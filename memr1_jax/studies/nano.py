@@ -399,13 +399,12 @@ def _greedy(agent, decoder, params, prompt, length):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prompts(agent, tools, demonstrations, rows):
-    rollout = demonstrate(agent, tools, *demonstrations.select(rows, jnp.ones(rows.shape, bool)))
+def _prompts(agent, tools, demonstrated):
+    rollout = demonstrate(agent, tools, *demonstrated)
     return rollout.prompt.tokens, rollout.prompt.length
 
 
 def _lessons(agent, tools, demonstrations: Demonstrations) -> Lessons:
-    look = functools.partial(_prompts, agent, tools, demonstrations)
-    prompt, length = by_batches(look, demonstrations.rows)
+    prompt, length = by_batches(functools.partial(_prompts, agent, tools), demonstrations)
     response, response_length = jax.device_get((demonstrations.tokens, demonstrations.length))
     return Lessons(prompt.astype(np.int16), length, response.astype(np.int16), response_length)
