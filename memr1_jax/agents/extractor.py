@@ -46,14 +46,14 @@ class ExtractorOptions:
     )
     prompt: str = option(
         "",
-        "Prompt file facts_<name>.txt, or the path of one's own; empty: the one that the manager's"
+        "Prompt file facts_<name>.txt, or the path of your own; empty: the one that the manager's"
         " prompt names in its head.",
         flag="facts_prompt",
     )
     turn_width: int = option(128, "Tokens of a turn that the extractor reads.", within=at_least(1))
     response_length: int = option(
         128,
-        "Tokens that the extractor writes at most.",
+        "Most tokens that the extractor writes.",
         within=at_least(1),
         flag="facts_response_length",
     )

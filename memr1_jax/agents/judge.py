@@ -30,7 +30,7 @@ class JudgeConfig:
     """Set how --reward=judge and the manager's reward consult other models."""
 
     judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
-    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of one's own.")
+    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of your own.")
     consult_batch: int = option(
         0,
         "Distinct prompts that the frozen Answer Agent answers at a time for the manager; 0: all on"

@@ -36,7 +36,9 @@ _WAYS = (
 class OutputConfig:
     """Choose the folder for everything that is written."""
 
-    output: str = option("runs/locomo_grpo", "Folder of the run; a new, an empty or its own one.")
+    output: str = option(
+        "runs/locomo_grpo", "Folder of the run: a new or an empty one, or its own."
+    )
     overwrite: bool = option(
         False, "Move what another run has left in the folder aside; nothing is deleted."
     )

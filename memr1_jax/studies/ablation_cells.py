@@ -80,7 +80,8 @@ class AblationsConfig(OutputConfig):
     output: str = with_default(OutputConfig, "output", "runs/ablations")
     model: str = option("nano", "Where all runs start; a model of the nano model's sizes.")
     tables: str = option(
-        "agents,distillation,reward,algorithms,horizon,window", "Which, separated by commas."
+        "agents,distillation,reward,algorithms,horizon,window",
+        "Tables to fill, separated by commas.",
     )
     seeds: int = option(
         3, "Runs of each cell, which differ in sampling and order of data.", within=at_least(1)

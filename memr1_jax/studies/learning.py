@@ -54,7 +54,7 @@ class LearningConfig(OutputConfig):
 
     output: str = with_default(OutputConfig, "output", "runs/learning")
     model: str = option("nano", "Where both agents start; a model of the nano model's sizes.")
-    algorithms: str = option("grpo,ppo", "Which algorithms, separated by commas.")
+    algorithms: str = option("grpo,ppo", "Algorithms to compare, separated by commas.")
     seeds: int = option(
         3, "Runs of each algorithm, which differ in sampling and order of data.", within=at_least(1)
     )
