@@ -11,7 +11,7 @@ from memr1_jax.training.config import EvaluationConfig
 
 def main(options: EvaluationConfig) -> None:
     """Builds the banks of the split, answers its questions, prints and writes the scores."""
-    from memr1_jax.training.evaluation import evaluate
+    from memr1_jax.inference.evaluation import evaluate
 
     evaluate(options)
 

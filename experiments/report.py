@@ -7,7 +7,7 @@ a run at work as far as it has come.
 from collections.abc import Sequence
 
 from experiments.command_line import run
-from memr1_jax.training.option_groups import OutputConfig
+from memr1_jax.run.run_folder import OutputConfig
 
 
 def main(options: OutputConfig) -> None:

@@ -1,6 +1,6 @@
 """Options: frozen dataclasses whose fields carry a help text, a range and choices.
 
-Flags are made from them (`experiments/command_line.py`), and one check walks all of them. A record
+Flags are made from them (`flags.py`), and one check walks all of them. A record
 may hold other records; their options are flags like its own:
 
     @dataclasses.dataclass(frozen=True)

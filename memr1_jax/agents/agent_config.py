@@ -21,10 +21,10 @@ class AgentConfig:
         " it has one: those that its agents were trained with.",
     )
     manager_prompt: str = option(
-        "compact", "Prompt file manager_<name>.txt, or the path of one's own."
+        "compact", "Prompt file manager_<name>.txt, or the path of your own."
     )
     answer_prompt: str = option(
-        "compact", "Prompt file answer_<name>.txt, or the path of one's own."
+        "compact", "Prompt file answer_<name>.txt, or the path of your own."
     )
     constrained: bool = option(False, "Constrain the manager's decoding to valid operations.")
     thinking: bool = option(
@@ -34,23 +34,21 @@ class AgentConfig:
     )
     salvage: bool = option(
         False,
-        "Of a manager's response that is broken keep the operations that were written whole before"
-        " the fault; in the compact schema also those after it, each object standing for itself.",
+        "Keep the operations that a broken response of the manager wrote completely before the"
+        " fault; in the compact schema also those after it, as each object stands for itself.",
     )
     memories: int = option(
         30, "Memories retrieved for each speaker for an answer.", within=at_least(1)
     )
     neighbours: int = option(5, "Similar memories retrieved for each new fact.", within=at_least(1))
-    memories_shown: int = option(
-        20, "Memories that the manager is shown at most.", within=at_least(1)
-    )
+    memories_shown: int = option(20, "Most memories that the manager is shown.", within=at_least(1))
     max_prompt_length: int = option(
         4096, "Tokens of a prompt, the instruction included.", within=at_least(1)
     )
     manager_response_length: int = option(
-        2048, "Tokens of a manager's response at most.", within=at_least(1)
+        2048, "Most tokens in a manager's response.", within=at_least(1)
     )
-    answer_response_length: int = option(2048, "Tokens of an answer at most.", within=at_least(1))
+    answer_response_length: int = option(2048, "Most tokens in an answer.", within=at_least(1))
     memory_width: int = option(
         48, "Tokens of a memory; longer ones are cut and counted.", within=at_least(1)
     )

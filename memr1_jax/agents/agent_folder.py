@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memr1_jax.agents.agent_config import AgentConfig
+from memr1_jax.agents.extractor import ExtractorOptions
 from memr1_jax.errors import UserError
 from memr1_jax.memory.embedder import Embedder
 from memr1_jax.memory.embedder_file import read_embedder, write_embedder
@@ -32,21 +33,30 @@ from memr1_jax.run.typed_records import typed
 FACTS = ("noted", "turns", "sentences", "extracted")
 # Those of the machine and of the start.
 _NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat", "attention")
+_EXTRACTION = ("prompt", "turn_width", "response_length")
 
 
 @dataclasses.dataclass(frozen=True)
 class AgentSettings:
-    """Says how a folder's agents were trained: option values by name, and the source of facts."""
+    """Says how a folder's agents were trained: option values by name, and the source of facts.
+
+    `extraction` holds prompt and sizes of the extractor; None where the folder does not say.
+    """
 
     options: dict[str, Any]
     facts: str
     embedder: Embedder | None
+    extraction: ExtractorOptions | None = None
 
 
 def write_settings(
-    folder: Path, options: AgentConfig, facts: str, embedder: Embedder | None
+    folder: Path,
+    options: AgentConfig,
+    facts: str,
+    embedder: Embedder | None,
+    extraction: ExtractorOptions | None = None,
 ) -> None:
-    """Writes both files into an exported model folder."""
+    """Writes both files into an exported model folder; `extraction` where facts are extracted."""
     kept = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(AgentConfig)
@@ -54,7 +64,10 @@ def write_settings(
     }
     if embedder is not None:
         write_embedder(folder / RETRIEVAL, embedder)
-    write_json_atomic(folder / SETTINGS, {"options": kept, "facts": facts})
+    settings: dict[str, Any] = {"options": kept, "facts": facts}
+    if extraction is not None and facts == "extracted":
+        settings["extraction"] = {name: getattr(extraction, name) for name in _EXTRACTION}
+    write_json_atomic(folder / SETTINGS, settings)
 
 
 def read_settings(folder: Path) -> AgentSettings | None:
@@ -70,6 +83,10 @@ def read_settings(folder: Path) -> AgentSettings | None:
         written = loads(path.read_bytes())
         options, facts = written["options"], written["facts"]
         check(typed(AgentConfig, options, "options"))
+        extraction = None
+        if (found := written.get("extraction")) is not None:
+            extraction = typed(ExtractorOptions, found, "extraction")
+            check(extraction)
         if facts not in FACTS or not options.keys().isdisjoint(_NOT_KEPT):
             raise ValueError(f"unknown: {facts} of {', '.join(options)}")
     except (OSError, ValueError, TypeError, KeyError, UserError) as error:
@@ -78,9 +95,8 @@ def read_settings(folder: Path) -> AgentSettings | None:
             " later version of memr1_jax; delete it to give the options yourself."
         ) from error
     statistics = folder / RETRIEVAL
-    return AgentSettings(
-        options, facts, read_embedder(statistics) if statistics.is_file() else None
-    )
+    embedder = read_embedder(statistics) if statistics.is_file() else None
+    return AgentSettings(options, facts, embedder, extraction)
 
 
 def with_model_settings(

@@ -155,8 +155,7 @@ def manager_demonstrations(
     ]
     data = encode_manager_data(encoder, conversations, [turn for _, turn, _ in lessons])
     data = data.replace(asked=np.zeros_like(data.asked))
-    data = jax.tree.map(jnp.asarray, data)
-    slots, shown = by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
+    slots, shown = by_batches(functools.partial(_slots_shown, manager, tools), data)
 
     def seen(fact: Fact) -> str:
         return _decode(tokenizer, encoder.cut(fact.text, encoder.sizes.memory_width))
@@ -228,9 +227,8 @@ def answer_demonstrations(
     Raises:
       UserError: there are no questions, or none can be demonstrated.
     """
-    data = jax.tree.map(jnp.asarray, encode_answer_data(encoder, conversations, banks))
-    look = functools.partial(memories_shown, agent, tools, data)
-    slots, owners, shown = by_batches(look, data.rows)
+    data = encode_answer_data(encoder, conversations, banks)
+    slots, owners, shown = by_batches(functools.partial(memories_shown, agent, tools), data)
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]
     asked = [(index, q) for index, c in enumerate(conversations) for q in c.questions]
 
@@ -319,7 +317,7 @@ def written_demonstrations(agent, name, tokenizer, data, targets, counts):
     for place, (_, ids) in enumerate(kept):
         tokens[place, : len(ids)] = ids
     return Demonstrations(
-        data=data,
+        data=jax.tree.map(jnp.asarray, data),
         row=jnp.array([row for row, _ in kept], jnp.int32),
         tokens=jnp.asarray(tokens),
         length=jnp.array([len(ids) for _, ids in kept], jnp.int32),
@@ -327,16 +325,15 @@ def written_demonstrations(agent, name, tokenizer, data, targets, counts):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _slots_shown(manager, tools, data, rows):
+def _slots_shown(manager, tools, batch):
     """Returns the slots that the ids of each prompt stand for, and their number."""
-    prompts = manager_prompts(manager, tools, data.select(rows, jnp.ones(rows.shape, bool)))
+    prompts = manager_prompts(manager, tools, batch)
     return prompts.slots, prompts.shown
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def memories_shown(agent, tools, data, rows):
+def memories_shown(agent, tools, batch):
     """Returns slots and owners `[B, 2 Q]` of the memories shown, best first, and their number."""
-    batch = data.select(rows, jnp.ones(rows.shape, bool))
     packed = answer_prompts(agent, tools, batch)
 
     def ranked(banks, query, dropped):
@@ -352,10 +349,18 @@ def memories_shown(agent, tools, data, rows):
     return jax.vmap(ranked)(batch.banks, batch.query, packed.dropped)
 
 
-def by_batches(function: Callable[[np.ndarray], Any], rows: int) -> Any:
-    """Applies `function` to all row numbers in batches of one shape: NumPy `[rows, ...]`."""
-    parts = [jax.device_get(function(index)) for index, _ in row_batches(rows, _BATCH)]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
+def by_batches(function: Callable[[Any], Any], data: Any) -> Any:
+    """Applies `function` to all rows of `data` in batches of one shape: NumPy `[rows, ...]`.
+
+    A batch is picked on the host. A program that is given whole data is compiled again for other
+    data, which have another number of rows.
+    """
+    data, every = jax.device_get(data), np.ones(_BATCH, bool)
+    parts = [
+        jax.device_get(function(data.select(rows, every)))
+        for rows, _ in row_batches(data.rows, _BATCH)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: data.rows], *parts)
 
 
 def _decode(tokenizer, tokens):

@@ -86,7 +86,7 @@ class HorizonOptions:
 
     branch_share: float = option(
         1.0,
-        "Branches: share of an episode's turns where samples are compared, others in every step;"
+        "Branches: share of an episode's turns, drawn for each step, where samples are compared;"
         " elsewhere the trunk takes one sample, which is cheaper and teaches nothing.",
         within=between(0.01, 1),
     )

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import struct
 
+from memr1_jax.agents.prompt_files import facts_prompt
 from memr1_jax.agents.templates import Template, fill, load_template, single
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import Encoder
@@ -45,13 +46,14 @@ class ExtractorOptions:
     )
     prompt: str = option(
         "",
-        "Prompt file facts_<name>.txt, or the path of one's own; empty: of the manager's size.",
+        "Prompt file facts_<name>.txt, or the path of your own; empty: the one that the manager's"
+        " prompt names in its head.",
         flag="facts_prompt",
     )
     turn_width: int = option(128, "Tokens of a turn that the extractor reads.", within=at_least(1))
     response_length: int = option(
         128,
-        "Tokens that the extractor writes at most.",
+        "Most tokens that the extractor writes.",
         within=at_least(1),
         flag="facts_response_length",
     )
@@ -86,13 +88,21 @@ def create_extractor(
     prompt: str = "",
     turn_width: int = 64,
 ) -> FactExtractor:
-    """Makes the extractor of a manager's model; its prompt is by default of the manager's size.
+    """Makes the extractor of a manager's model.
+
+    Args:
+      model: whose tokenizer and stop tokens it has.
+      manager_prompt: names the prompt that is taken by default, see `facts_prompt`.
+      max_prompt_length: tokens of a prompt, the instruction included.
+      response_length: R.
+      prompt: another prompt, see `read_prompt`.
+      turn_width: W.
 
     Raises:
       UserError: the prompt leaves no room for a turn.
     """
-    by_size = "compact_nano" if manager_prompt == "compact_nano" else "compact"
-    template = load_template(prompt or by_size, model.tokenizer, role="facts")
+    name = prompt or facts_prompt(manager_prompt)
+    template = load_template(name, model.tokenizer, role="facts")
     room = max_prompt_length - len(template.instruction)
     if room < turn_width:
         raise UserError(

@@ -17,11 +17,26 @@ from memr1_jax.agents.tools import Tools
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.hf.tokenizer import inner_encoder
+from memr1_jax.options import at_least, option
 from memr1_jax.parallel.activations import spread
 from memr1_jax.text.answer_span import answer_span
 from memr1_jax.text.byte_table import tokens_to_bytes
 from memr1_jax.text.normalize import decode_utf8
 from memr1_jax.text.white_space import is_line_break, latest
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """Set how --reward=judge and the manager's reward consult other models."""
+
+    judge_model: str = option("", "Model that judges for --reward=judge; empty: --model.")
+    judge_prompt: str = option("compact", "Prompt file judge_<name>.txt, or the path of your own.")
+    consult_batch: int = option(
+        0,
+        "Distinct prompts that the frozen Answer Agent answers at a time for the manager; 0: all on"
+        " an accelerator, about an eighth on a CPU.",
+        within=at_least(0),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,29 +22,38 @@ from memr1_jax.text.plain import folded
 SLOT = re.compile(r"\{(\w+)\}")
 
 _SECTION = re.compile(r"^\[(system|user|assistant|entry \w+|empty \w+)\]\n", re.MULTILINE)
+_AGENTS = "memr1_jax.agents"  # the package with the agents' prompts
 _FIELD = re.compile(r'"\{(\w+)\}"|\{(\w+)\}')
 
-# The slots of each role: lists, with the fields that an item must and may show, and single texts.
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """Says what the prompts of a role have.
+
+    `lists` are slots of several items, each with the fields that an item must and may show; `texts`
+    are slots of one text, `optional` those that a prompt may leave out. `keys` are those of a head
+    besides the role, with their values where these are known.
+    """
+
+    lists: Mapping[str, tuple[set[str], set[str]]] = dataclasses.field(default_factory=dict)
+    texts: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    keys: Mapping[str, tuple[str, ...] | None] = dataclasses.field(default_factory=dict)
+
+
 _MEMORY = {"text"}, {"text", "time"}
-_LISTS = {
-    "manager": {"memories": ({"id", "text"}, {"id", "text"}), "facts": ({"text"}, {"text"})},
-    "answer": {"memories_1": _MEMORY, "memories_2": _MEMORY},
-    "judge": {},
-    "facts": {},
-}
-_TEXTS = {
-    "manager": set(),
-    "answer": {"speaker_1", "speaker_2", "question"},
-    "judge": {"question", "gold", "answer"},
-    "facts": {"speaker", "turn"},
-}
-_OPTIONAL = {"facts": {"time"}}  # texts that a prompt may leave out
-# The keys of a head besides the role, and their values where these are known.
-_KEYS = {
-    "manager": {"schema": ("compact", "full")},
-    "answer": {"selection": ("line", "lists", "none"), "plain": None},
-    "judge": {},
-    "facts": {},
+ROLES = {
+    "manager": Role(
+        {"memories": ({"id", "text"}, {"id", "text"}), "facts": ({"text"}, {"text"})},
+        keys={"schema": ("compact", "full"), "facts": None},
+    ),
+    "answer": Role(
+        {"memories_1": _MEMORY, "memories_2": _MEMORY},
+        frozenset({"speaker_1", "speaker_2", "question"}),
+        keys={"selection": ("line", "lists", "none"), "plain": None},
+    ),
+    "judge": Role(texts=frozenset({"question", "gold", "answer"})),
+    "facts": Role(texts=frozenset({"speaker", "turn"}), optional=frozenset({"time"})),
 }
 
 
@@ -52,13 +61,15 @@ _KEYS = {
 class PromptHead:
     """Describes a prompt file, in its own words.
 
-    `role`: "manager", "answer", "judge" or "facts"; `schema` of a manager's output: "compact" or
-    "full"; `selection`, the memories that come before an answer: in a "line", in "lists" of both
-    speakers, or "none"; `plain`, the answer prompt that asks the same without a selection.
+    `role`: one of `ROLES`, or of a memory system's; `schema` of a manager's output: "compact" or
+    "full"; `facts`, the prompt that extracts facts for a manager; `selection`, the memories that
+    come before an answer: in a "line", in "lists" of both speakers, or "none"; `plain`, the answer
+    prompt that asks the same without a selection. A path is relative to the file that names it.
     """
 
     role: str = ""
     schema: str = ""
+    facts: str = ""
     selection: str = ""
     plain: str = ""
 
@@ -79,13 +90,15 @@ class PromptText:
     head: PromptHead = PromptHead()
 
 
-def prompt_names() -> list[str]:
-    """Lists the agents' prompt files in the package by name."""
-    return sorted(file.name[:-4] for file in _folder().iterdir() if file.name.endswith(".txt"))
+def prompt_names(package: str = _AGENTS) -> list[str]:
+    """Lists the prompt files in a package by name: by default those of the agents."""
+    return sorted(
+        file.name[:-4] for file in _folder(package).iterdir() if file.name.endswith(".txt")
+    )
 
 
-def _folder():
-    return importlib.resources.files("memr1_jax.agents") / "prompts"
+def _folder(package: str):
+    return importlib.resources.files(package) / "prompts"
 
 
 def read_prompt(name: str, role: str = "") -> PromptText:
@@ -99,18 +112,48 @@ def read_prompt(name: str, role: str = "") -> PromptText:
     Raises:
       UserError: there is no such file, its head or a slot is missing, or it has another role.
     """
-    if os.sep in name or "/" in name or name.endswith(".txt"):
+    return find_prompt(f"{role}_{name}" if role and not _is_path(name) else name, role)
+
+
+def find_prompt(
+    name: str, role: str = "", package: str = _AGENTS, roles: Mapping[str, Role | None] = ROLES
+) -> PromptText:
+    """Reads a prompt file of a package by its whole name, or any by its path.
+
+    Args:
+      name: one of `prompt_names(package)`, or a path.
+      role: what the prompt must be for; empty: any of the roles.
+      package: where the named files are.
+      roles: what the prompts of each role have; None where the caller knows.
+
+    Raises:
+      UserError: as for `read_prompt`.
+    """
+    if _is_path(name):
         prompt = parse_prompt(name, _read(Path(name)))
+        named = {key: _beside(name, getattr(prompt.head, key)) for key in ("facts", "plain")}
+        prompt = dataclasses.replace(prompt, head=dataclasses.replace(prompt.head, **named))
     else:
-        full = f"{role}_{name}" if role else name
-        if full not in prompt_names():
+        if name not in prompt_names(package):
             raise UserError(
-                f"There is no prompt named {full!r}; choose one of {prompt_names()}, or give the"
-                " path of a file of your own."
+                f"There is no prompt named {name!r}; choose one of {prompt_names(package)}, or give"
+                " the path of a file of your own."
             )
-        prompt = parse_prompt(full, (_folder() / f"{full}.txt").read_text(encoding="utf-8"))
-    _check(prompt, role)
+        file = _folder(package) / f"{name}.txt"
+        prompt = parse_prompt(name, file.read_text(encoding="utf-8"))
+    _check(prompt, role, roles)
     return prompt
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or "/" in name or name.endswith(".txt")
+
+
+def _beside(path: str, name: str) -> str:
+    """Finds the prompt that the head of a file names: a path is relative to that file."""
+    if not _is_path(name) or name.startswith("~"):
+        return name
+    return os.path.join(os.path.dirname(path), name)
 
 
 def _read(path: Path) -> str:
@@ -155,32 +198,33 @@ def _parse_head(name: str, text: str) -> PromptHead:
     return PromptHead(**values)
 
 
-def _check(prompt: PromptText, role: str) -> None:
+def _check(prompt: PromptText, role: str, roles: Mapping[str, Role | None]) -> None:
     """Raises UserError unless the prompt has the role, its head and its slots."""
     head = prompt.head
-    if head.role not in _KEYS or role not in ("", head.role):
+    if head.role not in roles or role not in ("", head.role):
         found = f"the role {head.role!r}" if head.role else "no role"
         wanted = role or "ROLE"
         raise UserError(
             f"The prompt {prompt.name!r} has {found} in its head, the lines before the first"
-            f" section. It needs the line 'role: {wanted}', of {', '.join(_KEYS)}."
+            f" section. It needs the line 'role: {wanted}', of {', '.join(roles)}."
         )
-    for key, values in _KEYS[head.role].items():
+    if (has := roles[head.role]) is None:
+        return
+    for key, values in has.keys.items():
         if values and getattr(head, key) not in values:
             raise UserError(
                 f"The head of the prompt {prompt.name!r} needs the line '{key}: VALUE' with one of"
                 f" {', '.join(values)}; it says {getattr(head, key)!r}."
             )
     text = prompt.messages[-1][1] if prompt.messages else ""
-    slots, lists = SLOT.findall(text), _LISTS[head.role]
-    wanted = {*lists, *_TEXTS[head.role]}
-    wanted |= _OPTIONAL.get(head.role, set()) & set(slots)
+    slots = SLOT.findall(text)
+    wanted = {*has.lists, *has.texts, *(has.optional & set(slots))}
     if sorted(slots) != sorted(wanted):
         raise UserError(
             f"The last message of the prompt {prompt.name!r} has the slots {slots}, and needs each"
             f" of {sorted(wanted)} once."
         )
-    for slot, (needed, allowed) in lists.items():
+    for slot, (needed, allowed) in has.lists.items():
         fields = set(SLOT.findall(prompt.entries.get(slot, "")))
         if not needed <= fields <= allowed:
             raise UserError(
@@ -201,6 +245,11 @@ def plain_prompt(name: str) -> str:
             " memories. Add the line 'plain: NAME' to its head."
         )
     return head.plain
+
+
+def facts_prompt(manager_prompt: str) -> str:
+    """Names the prompt that extracts facts for a manager; "compact" where its head names none."""
+    return read_prompt(manager_prompt, "manager").head.facts or "compact"
 
 
 def fill_text(text: str, slots: Mapping[str, str]) -> str:

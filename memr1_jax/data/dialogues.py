@@ -57,7 +57,7 @@ class DataConfig:
         "Turns before a turn whose facts fill the bank; 0: all (Algorithm 1).",
         within=at_least(0),
     )
-    link: str = option("last", "Which evidence turn a question belongs to.", ("last", "any"))
+    link: str = option("last", "Evidence turn that a question belongs to.", ("last", "any"))
     synthetic_train: int = option(4, "Generated conversations to learn from.", within=GENERATED)
     synthetic_eval: int = option(1, "Generated conversations to evaluate on.", within=GENERATED)
     synthetic_sessions: int = option(4, "Sessions of a generated conversation.", within=GENERATED)

@@ -14,6 +14,8 @@ from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Se
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
 
+# In the order of the published file, by which audits number them.
+IDS = tuple(f"conv-{number}" for number in (26, 30, 41, 42, 43, 44, 47, 48, 49, 50))
 _COUNTS = {"conversations": 10, "sessions": 272, "turns": 5882, "questions": 1986}
 LOCOMO = PublishedFile(
     title="LoCoMo",
@@ -33,14 +35,13 @@ LOCOMO = PublishedFile(
     licence="CC BY-NC 4.0",
     url="https://raw.githubusercontent.com/snap-research/LoCoMo/"
     "3eb6f2c585f5e1699204e3c3bdf7adc5c28cb376/data/locomo10.json",
+    marks=tuple(f'"{name}"' for name in IDS),
 )
 SPLITS = {
     "train": ("conv-26",),
     "validation": ("conv-30",),
     "test": tuple(f"conv-{number}" for number in (41, 42, 43, 44, 47, 48, 49, 50)),
 }
-# In the order of the published file, by which audits number them.
-IDS = tuple(f"conv-{number}" for number in (26, 30, 41, 42, 43, 44, 47, 48, 49, 50))
 KINDS = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 ADVERSARIAL = 5
 LOST_SOME = "questions that lose some of their evidence (no such turn)"

@@ -4,103 +4,13 @@ import dataclasses
 import random
 from collections.abc import Callable
 
+from memr1_jax.data import phrase_values as values
+
 NAMES = tuple(
     """Ada Amir Anouk Arjun Astrid Bela Bruno Carmen Chidi Clara Dara Dmitri Elif Emeka Esther Fabio
     Farah Freya Gustav Hana Hugo Ines Iris Ivan Jamal Jonas Kaito Keiko Lars Leila Linnea Lucia
     Malik Mara Mateo Mei Milan Nadia Naomi Nikhil Noor Olga Omar Oscar Paloma Petra Quinn Rafael
     Rosa Ruben Sanna Selma Soren Tariq Tessa Theo Uma Viktor Wanda Yara Yusuf Zoe""".split()
-)
-
-
-def _compound(*parts: str, glue: str = "") -> Callable[[random.Random], str]:
-    """Makes a function that draws composed values, so many that two seeds share few."""
-    choices = [part.split() for part in parts]
-    return lambda rng: glue.join(map(rng.choice, choices))
-
-
-_STEMS = """Alder Ash Birch Black Bram Bright Bur Cald Cedar Clay Cold Copper Crow Dun East Elder
-    Elm Fair Fern Gold Gran Grey Har Hazel High Holm Iron Kel Lark Lin Long March Mill Moss North
-    Oak Ox Penn Quarry Raven Red Rook Rose Sand Shel South Stan Stone Thorn Wel West White Win
-    Wood"""
-_ENDINGS = """borough bridge brook bury by combe dale den field ford gate ham haven hurst leigh mere
-    mouth port ridge shaw stead thorpe ton vale wick worth"""
-_town = _compound(_STEMS, _ENDINGS)
-
-
-def _place(rng: random.Random) -> str:
-    return f"{rng.choice('Cape Fort Glen Isle Lake Mount Port Saint'.split())} {_town(rng)}"
-
-
-_person = _compound(
-    "Al Be Bri Ca Co Da De El Em Fa Fi Ga Ha Il Is Jo Ka Ki La Le Li Lo Ma Mi Na Ni Or Ro Sa Vi",
-    "bi da di la le li ma mi na ni ra ri sa va",
-    "bel bert dan dia fin lan lena lin mila mond na nette nor ra ric rin ron",
-)
-_pet = _compound(
-    "B Ch D F Fl G J K L M N P Ph R S Sn T V W Z",
-    "a e i o u",
-    "bbie bble cky ddy do ffy gles ggo ka la lo mmy mo nny pper ppy rio rly sky ssy tter via zzo",
-)
-_job = _compound(
-    """airport archive bakery bank brewery cinema clinic dairy ferry forest garden gallery harbour
-    hospital hotel library market museum opera orchard postal prison railway school shipyard stadium
-    theatre tram university zoo""",
-    """accountant announcer architect caretaker carpenter cleaner clerk cook courier designer driver
-    electrician engineer gardener guard guide inspector interpreter manager mechanic nurse painter
-    photographer planner plumber receptionist researcher secretary technician trainer""",
-    glue=" ",
-)
-_dish = _compound(
-    """apple barley bean beetroot cabbage carrot cheese chestnut chickpea corn fennel fig garlic
-    ginger leek lemon lentil mango mint mushroom nettle onion parsnip peanut pepper potato pumpkin
-    rhubarb salmon sesame spinach tofu tomato trout turnip walnut""",
-    """burritos cake casserole crumble curry dumplings fritters gratin gumbo lasagne noodles
-    omelette pancakes pasta pie pilaf pizza porridge pudding quiche ravioli risotto salad soup stew
-    tacos tart waffles""",
-    glue=" ",
-)
-_band = _compound(
-    """Amber Arctic Broken Burning Crimson Crystal Dancing Distant Electric Endless Fading Frozen
-    Gentle Hidden Hollow Howling Humble Lonely Lunar Magnetic Midnight Northern Paper Quiet Restless
-    Royal Silent Sleepy Solar Tangled Velvet Wandering Wicked Wild""",
-    """Anchors Arrows Badgers Bells Comets Crows Engines Falcons Foxes Ghosts Giants Harbours Herons
-    Islands Kings Lanterns Letters Lions Mirrors Moths Owls Parrots Pilots Pines Rivers Rockets
-    Sailors Shadows Sparrows Strangers Tigers Towers Tulips Wolves""",
-    glue=" ",
-)
-
-
-def _status(rng: random.Random) -> str:
-    return rng.choice("single dating engaged married divorced widowed separated".split())
-
-
-_activity = _compound(
-    """alpine amateur beach coastal competitive desert evening experimental family forest freestyle
-    historic indoor island miniature modern moonlight mountain outdoor retro river rural seaside
-    solo summer traditional urban winter""",
-    """archery astronomy badminton baking beekeeping birdwatching blogging bowling boxing camping
-    carving chess climbing cycling dancing drawing fencing filmmaking fishing gardening golf hiking
-    juggling kayaking knitting origami painting photography poetry pottery rowing sailing sculpting
-    skating sketching surfing swimming theatre weaving yoga""",
-    glue=" ",
-)
-_skill = _compound(
-    """Baroque Bulgarian Celtic Cuban Finnish French Georgian Greek Hungarian Icelandic
-    Indian Irish Italian Japanese Korean Latin Mexican Moroccan Nordic Persian Peruvian Polish
-    Scottish Spanish Swedish Thai Turkish Welsh""",
-    """accordion baking calligraphy carving ceramics chess cooking dance drumming embroidery
-    fencing fiddle flute folklore gardening grammar guitar harp juggling lacework massage mosaic
-    opera painting piano poetry pottery puppetry singing tailoring trumpet weaving woodwork""",
-    glue=" ",
-)
-_object = _compound(
-    """amber bamboo beige black blue brass bronze brown ceramic copper cotton cream crystal glass
-    golden green grey iron ivory leather linen marble oak orange pewter pine pink porcelain purple
-    red silver steel striped turquoise velvet violet walnut wicker woollen yellow""",
-    """armchair basket bench blanket bookcase bowl cabinet carpet chandelier chest clock cupboard
-    curtain cushion desk drawer globe hammock jug kettle ladder lamp lantern mirror pot radio rug
-    screen shelf sofa statue stool table tray vase wardrobe""",
-    glue=" ",
 )
 
 
@@ -140,7 +50,7 @@ KINDS = (
     Kind(
         HOME,
         ("",),
-        _town,
+        values.town,
         ("I live in {value} these days.", "My flat is in {value}.", "Home for me is {value}."),
         ("{name} lives in {value}.", "{name} has a flat in {value}.", "{name}'s home is {value}."),
         ("Where does {name} live now?", "Which town is {name}'s home now?"),
@@ -150,7 +60,7 @@ KINDS = (
     Kind(
         "job",
         ("",),
-        _job,
+        values.job,
         ("I work as a {value}.", "My job is being a {value}.", "I earn my living as a {value}."),
         ("{name} works as a {value}.", "{name} is employed as a {value}."),
         ("What is {name}'s current job?", "What does {name} work as now?"),
@@ -160,7 +70,7 @@ KINDS = (
     Kind(
         "dish",
         ("",),
-        _dish,
+        values.dish,
         ("Nothing beats {value}, my favourite dish.", "If I could, I'd eat {value} every day."),
         ("{name}'s favourite dish is {value}.", "{name} likes {value} more than any other dish."),
         ("What is {name}'s favourite dish now?", "Which dish does {name} like best now?"),
@@ -170,7 +80,7 @@ KINDS = (
     Kind(
         "band",
         ("",),
-        _band,
+        values.band,
         ("My favourite band is {value}.", "I can't stop listening to {value}, the best band ever."),
         ("{name}'s favourite band is {value}.", "{name} likes the band {value} best."),
         ("What is {name}'s favourite band now?", "Which band does {name} like best now?"),
@@ -180,7 +90,7 @@ KINDS = (
     Kind(
         "status",
         ("",),
-        _status,
+        values.status,
         ("I'm {value}, in case you wondered.", "As for love, I'm {value}."),
         ("{name} is {value}.", "{name}'s relationship status is {value}."),
         ("What is {name}'s relationship status now?",),
@@ -190,7 +100,7 @@ KINDS = (
     Kind(
         "pet",
         tuple("cat dog parrot rabbit hamster turtle gecko ferret pony goat snake hedgehog".split()),
-        _pet,
+        values.pet,
         (
             "I adopted a {topic} {when} and named it {value}!",
             "I got a {topic} {when}, it's {value}.",
@@ -223,7 +133,7 @@ KINDS = (
             "a running club",
             "a pen friend",
         ),
-        _place,
+        values.place,
         ("I went to {value} with {topic} {when}.", "{when} I travelled to {value} with {topic}."),
         (
             "{name} travelled to {value} with {topic} {when}.",
@@ -240,7 +150,7 @@ KINDS = (
             for day in ("Monday", "Tuesday", "Thursday", "Friday", "Saturday", "Sunday")
             for part in ("mornings", "evenings")
         ),
-        _activity,
+        values.activity,
         ("I do {value} {topic}, I love it.", "{value} {topic} is my favourite pastime."),
         ("{name} enjoys {value} {topic}.", "{name}'s hobby {topic} is {value}."),
         ("What does {name} do for fun {topic}?", "Which hobby does {name} have {topic}?"),
@@ -263,7 +173,7 @@ KINDS = (
             "during an open day",
             "at summer camp",
         ),
-        _activity,
+        values.activity,
         ("I tried {value} {topic} and hated it.", "{value} {topic} was awful, never again."),
         (
             "{name} tried {value} {topic} and hated it.",
@@ -288,7 +198,7 @@ KINDS = (
             "a travelling musician",
             "a shopkeeper",
         ),
-        _skill,
+        values.skill,
         ("I learned {value} from {topic}.", "I can do {value} now, thanks to {topic}."),
         ("{name} learned {value} from {topic}.", "{name} picked up {value} thanks to {topic}."),
         ("What did {name} learn from {topic}?", "Which skill does {name} owe to {topic}?"),
@@ -303,7 +213,7 @@ KINDS = (
                 "staircase"
             ).split()
         ),
-        _object,
+        values.thing,
         ("I bought a {value} for {topic} {when}.", "{when} I found a {value} for {topic}."),
         ("{name} bought a {value} for {topic} {when}.", "{name} got a {value} for {topic} {when}."),
         ("What did {name} buy for {topic}?", "Which new thing does {name} have in {topic}?"),
@@ -324,7 +234,7 @@ KINDS = (
             "best friend",
             "neighbour",
         ),
-        _person,
+        values.person,
         (
             "My {topic} had a baby {when}, little {value}!",
             "My {topic}'s baby {value} was born {when}.",
@@ -351,7 +261,7 @@ KINDS = (
             "the ski season",
             "the school reunion",
         ),
-        _place,
+        values.place,
         ("For {topic} I plan to go to {value}.", "I booked {value} for {topic}."),
         (
             "{name} plans to go to {value} for {topic}.",

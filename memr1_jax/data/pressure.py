@@ -42,8 +42,8 @@ class PressureOptions:
     )
     bank_depth: int = option(
         0,
-        "Memories that a training bank of the manager holds when its questions are asked: facts of"
-        " later turns, evenly spread, join it up to so many, as at the end of a dialogue; 0: none.",
+        "Memories that a training bank of the manager holds when its questions are asked, as at the"
+        " end of a dialogue: facts of later turns, evenly spread, fill it up to so many; 0: none.",
         within=at_least(0),
     )
 

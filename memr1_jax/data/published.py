@@ -35,6 +35,8 @@ class PublishedFile:
       licence: as stated there.
       url: its direct address; empty where there is none.
       flag: the option that names a local copy.
+      marks: texts that tell the data set from others in its format, such as its ids; a file with
+        none of them does not claim to be the data set. Empty: every file does.
     """
 
     title: str
@@ -44,6 +46,7 @@ class PublishedFile:
     licence: str
     url: str = ""
     flag: str = "--data_path"
+    marks: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -76,7 +79,8 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
     Args:
       file: what is looked for.
       path: a local copy, or a folder that holds it under its published name; see `hub.local_path`.
-      strict: whether a file of unknown content is an error instead of a warning.
+      strict: whether a file of unknown content is an error. Otherwise it is a warning, unless the
+        file has none of the data set's `marks`.
 
     Raises:
       UserError: nothing is there, the download fails, or `strict` refuses the file.
@@ -98,8 +102,15 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
         )
         if strict:
             raise UserError(f"{message} {file.advice}")
-        warnings.warn(message, stacklevel=2)
+        if _claimed(file, path):
+            warnings.warn(message, stacklevel=2)
     return found
+
+
+def _claimed(file: PublishedFile, path: Path) -> bool:
+    """Tells whether a file claims to be the data set, and is not merely in its format."""
+    content = path.read_bytes() if file.marks else b""
+    return not file.marks or any(mark.encode() in content for mark in file.marks)
 
 
 def _given(file: PublishedFile, path: Path) -> Path:

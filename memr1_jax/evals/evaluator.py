@@ -1,6 +1,7 @@
 """The whole system on whole dialogues: bank by the manager, answers by the Answer Agent."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,7 +14,7 @@ from memr1_jax.data.tuples import spread
 from memr1_jax.data.types import Conversation
 from memr1_jax.evals.answering import Prediction, make_answer_questions, predict, summarise
 from memr1_jax.evals.report.replay import DialogueRecord
-from memr1_jax.evals.report.watch import Seen, replay
+from memr1_jax.evals.report.watch import Seen, replay, watch
 from memr1_jax.options import SEEDS, at_least, option
 from memr1_jax.run.progress import progress_bar
 
@@ -125,17 +126,22 @@ class Evaluator:
             )
         return Evaluation(summarise(predictions), predictions, banks.counts)
 
-    def replay(
-        self, seen: list[Seen], dialogues: list[Conversation], evaluation: Evaluation
-    ) -> list[DialogueRecord]:
-        """Returns as text what `evals.watch.watch` saw while the banks were built."""
-        pair, predictions = self._pair, evaluation.predictions
-        return replay(
-            seen,
-            dialogues,
-            predictions,
-            pair.manager,
-            pair.tools,
-            pair.encoder,
-            self._tokenizer,
-        )
+    def measure(
+        self, manager: dict, answerer: dict, dialogues: list[Conversation], what: str
+    ) -> tuple[Evaluation, list[DialogueRecord]]:
+        """Builds banks as the options say, answers and scores; the replay shows it turn by turn.
+
+        Args:
+          manager: parameters of the Memory Manager, which `--bank_builder=add_all` leaves unused.
+          answerer: parameters of the Answer Agent.
+          dialogues: with questions.
+          what: is said of them by the progress bars.
+        """
+        options, pair = self._options, self._pair
+        seen: list[Seen] = []
+        watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)
+        params = manager if options.bank_builder == "manager" else None
+        banks = self.banks(params, dialogues, what, watched)
+        evaluation = self.evaluate(answerer, dialogues, banks, what)
+        agents = (pair.manager, pair.tools, pair.encoder, self._tokenizer)
+        return evaluation, replay(seen, dialogues, evaluation.predictions, *agents)

@@ -1,1 +1,1 @@
-"""Puts trained agents to use: loads a pair, remembers what is said, answers questions."""
+"""Puts trained agents to use: loads a pair, remembers what is said, answers, evaluates."""

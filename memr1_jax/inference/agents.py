@@ -22,7 +22,7 @@ from memr1_jax.agents.demonstrations import memories_shown
 from memr1_jax.agents.extractor import FactExtractor, make_extract, read_facts, turn_rows
 from memr1_jax.agents.ingest import make_ingest_turn
 from memr1_jax.arrays import on_host
-from memr1_jax.data.batches import AnswerData, Scene
+from memr1_jax.data.batches import AnswerBatch, AnswerData, Scene
 from memr1_jax.data.encode import embed_rows, encode_queries, facts_row
 from memr1_jax.data.types import Question
 from memr1_jax.errors import UserError
@@ -324,7 +324,8 @@ class Agents:
         rollout = self._answer(
             self.models.answerer.params, self.pair.tools, data, index, index < len(rows)
         )
-        shown = memories_shown(self.pair.answerer, self.pair.tools, data, index)
+        batch = on_host(AnswerBatch, banks, scene, query, index < len(rows))  # every row, in order
+        shown = memories_shown(self.pair.answerer, self.pair.tools, batch)
         prompt, samples, shown = jax.device_get((rollout.prompt, rollout.samples, shown))
         return [
             self._answered(

@@ -8,7 +8,8 @@ from typing import Any
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import FACTS, AgentSettings, read_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
-from memr1_jax.agents.extractor import create_extractor
+from memr1_jax.agents.extractor import ExtractorOptions
+from memr1_jax.agents.told_facts import extractor_of
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
 from memr1_jax.models.hf.sources import published_name, resolve_model
@@ -25,6 +26,7 @@ def load(
     answer: str | os.PathLike = "",
     *,
     facts: str = "",
+    facts_prompt: str = "",
     **options: Any,
 ) -> Agents:
     """Loads a Memory Manager and an Answer Agent.
@@ -36,6 +38,8 @@ def load(
       answer: the Answer Agent's model, where it is another one.
       facts: what the manager is told of a turn: "turns" as they stand, "sentences" of them, or what
         the model itself has "extracted". By default what the agents were trained on.
+      facts_prompt: the prompt that extracts facts, by name or path, in place of the one that the
+        agents were trained with.
       **options: any field of `AgentConfig`, in place of what the agents were trained with.
 
     Raises:
@@ -62,8 +66,10 @@ def load(
     pair = build_agent_pair(chosen, models, background, settings.embedder)
     extractor = None
     if facts == "extracted":
-        sizes = (chosen.max_prompt_length, chosen.manager_response_length)
-        extractor = create_extractor(models.manager, chosen.manager_prompt, *sizes)
+        length = chosen.manager_response_length
+        how = settings.extraction or ExtractorOptions(turn_width=64, response_length=length)
+        how = dataclasses.replace(how, prompt=facts_prompt or how.prompt)
+        extractor = extractor_of(chosen, how, models.manager)
     return Agents(chosen, models, pair, facts, extractor)
 
 

@@ -17,8 +17,22 @@ import numpy as np
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder_config import DecoderConfig
+from memr1_jax.options import above, at_least, option
 
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Train low-rank adapters in place of all weights (arXiv 2106.09685)."""
+
+    lora_rank: int = option(
+        0, "Rank of the adapters; 0: all weights are trained.", within=at_least(0)
+    )
+    lora_alpha: float = option(32.0, "Adapters are scaled by alpha / rank.", within=above(0))
+    lora_targets: str = option(
+        "all", "Matrices with an adapter: query,key,value,output,gate,up,down, or all."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +53,13 @@ class LoRA:
     def scale(self) -> float:
         """Factor of the adapters' product: alpha / rank."""
         return self.alpha / self.rank
+
+
+def lora_of(options: LoRAConfig) -> LoRA | None:
+    """Returns the adapters that are trained, None for full fine-tuning."""
+    if not options.lora_rank:
+        return None
+    return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

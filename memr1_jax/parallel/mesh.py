@@ -1,5 +1,6 @@
 """Device meshes from a flag such as `--mesh=data:1,fsdp:8,tensor:1`."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,28 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from memr1_jax.errors import UserError
+from memr1_jax.options import at_least, option
 
 AXES = ("data", "fsdp", "tensor")
 REST = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """Spread the work over devices and hosts."""
+
+    mesh: str = option(
+        "", "Sizes of the axes, as data:1,fsdp:8,tensor:1; -1 for the rest. Empty: one device."
+    )
+    distributed: str = option(
+        "", "Several processes: auto (TPU, Slurm), or the first one's host:port. Empty: one."
+    )
+    num_processes: int = option(
+        1, "Processes, where --distributed is host:port.", within=at_least(1)
+    )
+    process_id: int = option(
+        0, "Number of this process, where --distributed is host:port.", within=at_least(0)
+    )
 
 
 def parse_mesh(text: str) -> dict[str, int]:

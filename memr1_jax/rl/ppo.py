@@ -51,7 +51,7 @@ class PPOOptions(PolicyOptions):
     """
 
     group: int = with_default(PolicyOptions, "group", 1)
-    gamma: float = option(1.0, "Discount a token.", within=between(0, 1))
+    gamma: float = option(1.0, "Discount per token.", within=between(0, 1))
     gae_lambda: float = option(
         1.0, "1 for the least bias, 0 for the least variance.", within=between(0, 1)
     )

@@ -56,8 +56,8 @@ class GRPOOptions(PolicyOptions):
     )
     flat_odds: float = option(
         1.0,
-        "Odds of a prompt to be drawn again whose samples all earned the same when it was last"
-        " drawn, compared with another; 1: epochs of shuffled prompts.",
+        "Odds of drawing a prompt again, compared with others, whose samples all earned the same"
+        " when it was last drawn; 1: epochs of shuffled prompts.",
         within=between(0.001, 1),
     )
     stratified: bool = option(

@@ -17,7 +17,7 @@ from typing import Any
 
 from memr1_jax import __version__
 from memr1_jax.errors import UserError
-from memr1_jax.options import current_names, flag_values, user_path
+from memr1_jax.options import current_names, flag_values, option, user_path
 from memr1_jax.parallel.distributed import any_process, is_main
 from memr1_jax.run.files import RUN_MARKS, holds_run, prepare_run_folder, write_json_atomic
 from memr1_jax.run.json_files import read_json
@@ -30,6 +30,23 @@ _WAYS = (
     "Give the same options to resume it, --output another folder, or --overwrite, which moves the"
     " old run aside."
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """Choose the folder for everything that is written."""
+
+    output: str = option(
+        "runs/locomo_grpo", "Folder of the run: a new or an empty one, or its own."
+    )
+    overwrite: bool = option(
+        False, "Move what another run has left in the folder aside; nothing is deleted."
+    )
+    compilation_cache: str = option(
+        "auto",
+        "Folder of compiled programs, which a second start reads instead of compiling; auto: in the"
+        " cache folder, none: nothing is kept.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,10 +30,10 @@ from memr1_jax.agents.episode_rollout import HORIZONS
 from memr1_jax.agents.prompt_files import plain_prompt
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
+from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.studies.nano import NANO_DIALOGUES, NANO_SIZES, NanoConfig
 from memr1_jax.studies.runner import flags_of_file, nano_options
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import OutputConfig
 
 TURNS = 32  # of dialogue in a step of the horizon table
 LENGTHS = (8, 16, 32)  # turns that bring facts of a dialogue there
@@ -80,7 +80,8 @@ class AblationsConfig(OutputConfig):
     output: str = with_default(OutputConfig, "output", "runs/ablations")
     model: str = option("nano", "Where all runs start; a model of the nano model's sizes.")
     tables: str = option(
-        "agents,distillation,reward,algorithms,horizon,window", "Which, separated by commas."
+        "agents,distillation,reward,algorithms,horizon,window",
+        "Tables to fill, separated by commas.",
     )
     seeds: int = option(
         3, "Runs of each cell, which differ in sampling and order of data.", within=at_least(1)

@@ -20,6 +20,7 @@ from memr1_jax.errors import UserError
 from memr1_jax.evals.bank_health import COMPLAINTS
 from memr1_jax.options import SEEDS, at_least, check, option, with_default
 from memr1_jax.run.plots import moving_mean, new_figure, png
+from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
     Table,
@@ -32,7 +33,6 @@ from memr1_jax.studies.runner import (
     write_results,
 )
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import OutputConfig
 
 ALGORITHMS = ("grpo", "ppo")
 _AGENTS = {"answer": "Answer Agent", "manager": "Memory Manager"}
@@ -43,6 +43,9 @@ _ABILITIES = {
     "dialogue": "both, whole dialogues, banks from empty: exact match",
 }
 _WHEN = ("start", "after RL", "gain")
+# Options that another call with the same folder may change: more runs, or a longer manager, which
+# learns last. The Answer Agent's steps are not among them, as the manager has learned from it.
+_FREE = ("algorithms", "seeds", "manager_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class LearningConfig(OutputConfig):
 
     output: str = with_default(OutputConfig, "output", "runs/learning")
     model: str = option("nano", "Where both agents start; a model of the nano model's sizes.")
-    algorithms: str = option("grpo,ppo", "Which algorithms, separated by commas.")
+    algorithms: str = option("grpo,ppo", "Algorithms to compare, separated by commas.")
     seeds: int = option(
         3, "Runs of each algorithm, which differ in sampling and order of data.", within=at_least(1)
     )
@@ -81,9 +84,10 @@ class LearningConfig(OutputConfig):
 def learn(options: LearningConfig) -> dict[str, Any]:
     """Runs both algorithms with every seed, measures and reports.
 
-    Runs that an earlier call finished in the folder are not repeated. The folder then holds
-    `dialogues.json`, a run folder `<algorithm>_<seed>/` each with its `measured.json`, and
-    `results.json`, `results.md` and `reward.png`.
+    Runs that an earlier call finished in the folder are not repeated; with more `manager_steps`
+    they continue and are measured again. The folder then holds `dialogues.json`, a run folder
+    `<algorithm>_<seed>/` each with its `measured.json`, and `results.json`, `results.md` and
+    `reward.png`.
 
     Returns:
       What `results.json` holds.
@@ -96,7 +100,7 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     chosen = options.algorithms.split(",")
     if not chosen or set(chosen) - set(ALGORITHMS):
         raise UserError(f"--algorithms={options.algorithms} names others than {ALGORITHMS}.")
-    opened = open_folder(options, "learning", {"algorithms", "seeds"})
+    opened = open_folder(options, "learning", _FREE)
     folder = opened.path
     counts = {"train": options.dialogues, "test": options.test_dialogues}
     write_dialogues(folder / "dialogues.json", options.seed, again=not opened.begun, **counts)

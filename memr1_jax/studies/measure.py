@@ -9,7 +9,6 @@ import numpy as np
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import EXACT_MATCH
 from memr1_jax.agents.demonstrations import Demonstrations, manager_demonstrations
-from memr1_jax.agents.ingest import Ingestion
 from memr1_jax.agents.rollout import sample_edits
 from memr1_jax.data.batches import row_batches
 from memr1_jax.data.encode import encode_manager_data
@@ -18,8 +17,8 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.evals.answering import Prediction
 from memr1_jax.evals.bank_health import bank_health
 from memr1_jax.evals.evaluator import Evaluator
-from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.models.sampler import greedy_sampling, rollout_weights
+from memr1_jax.options import with_options
 from memr1_jax.text.events import Event
 from memr1_jax.text.json_reference import scan_operations_reference
 from memr1_jax.training.build import make_policy
@@ -71,7 +70,8 @@ class HeldOutDialogues:
     ):
         """Takes dialogues with gold operations; UserError where they have none."""
         self._pair, self._models, self._dialogues = pair, models, dialogues
-        self._evaluator = Evaluator(options, pair, models)
+        whole = {"bank_builder": "manager", "replay_dialogues": len(dialogues)}
+        self._evaluator = Evaluator(with_options(options, **whole), pair, models)
         self._gold = gold_banks(pair, dialogues)
         tuples = [item for dialogue in dialogues for item in manager_tuples(dialogue, None)]
         self._asked = encode_manager_data(pair.encoder, dialogues, tuples)
@@ -93,12 +93,9 @@ class HeldOutDialogues:
           reader: of the Answer Agent that answers after single edits, which takes longest; None:
             the field `manager` is not measured.
         """
-        seen: list[Seen] = []
-        watched = functools.partial(watch, dialogues=len(self._dialogues), seen=seen)
-        banks = self._evaluator.banks(manager, self._dialogues, "held-out dialogues", watched)
-        whole = self._answers(answerer, banks)
-        alone = self._answers(answerer, self._gold)
-        records = self._evaluator.replay(seen, self._dialogues, whole)
+        dialogues, what = self._dialogues, "held-out dialogues"
+        whole, records = self._evaluator.measure(manager, answerer, dialogues, what)
+        alone = self._evaluator.evaluate(answerer, dialogues, self._gold, what)
         right = self._right_operations(manager)
         return Measured(
             answer=_exact(alone.predictions),
@@ -119,9 +116,6 @@ class HeldOutDialogues:
             questions=len(whole.predictions),
             turns=len(right),
         )
-
-    def _answers(self, answerer: dict, banks: Ingestion):
-        return self._evaluator.evaluate(answerer, self._dialogues, banks, "held-out dialogues")
 
     def _one_edit(self, manager: dict, reader: dict) -> float:
         frozen, rows = Frozen(reference=None, answerer=reader), np.arange(self._asked.rows)

@@ -7,53 +7,33 @@ ones: a stated share of memory operations is wrong, and a stated share of answer
 memory. Reinforcement learning from outcomes then has to find these faults. Without the second phase
 and with a short first one (`--flawed_steps=0 --clean_steps=500`) the start is honest: it lacks
 nothing but practice.
-
-Axis letters: N demonstrations, P prompt length, R response length, B demonstrations in a batch.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from memr1_jax.agents.agent_folder import write_settings
-from memr1_jax.agents.agent_pair import AgentPair, Models, build_agent_pair, load_models
-from memr1_jax.agents.answer import AnswerAgent
-from memr1_jax.agents.demonstrations import (
-    Demonstrations,
-    answer_demonstrations,
-    by_batches,
-    manager_demonstrations,
-)
-from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.targets import Written, compact_response
-from memr1_jax.data.batches import row_batches
-from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.synthetic import generate, generate_conversations
 from memr1_jax.data.types import Conversation
-from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.decoder_config import DecoderConfig
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.precision import float32_copy
-from memr1_jax.models.sampler import generate as sample
-from memr1_jax.models.sampler import greedy_sampling
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
-from memr1_jax.rl.imitation import ImitationOptions, imitation_update
-from memr1_jax.rl.policy import Experience
-from memr1_jax.rl.update import TrainState, create_state
 from memr1_jax.run.files import write_json_atomic
 from memr1_jax.run.progress import progress_bar, table
-from memr1_jax.run.run_folder import RunFolder
+from memr1_jax.run.run_folder import OutputConfig, RunFolder
+from memr1_jax.studies.nano_lessons import Lessons, demonstrated, equal_share, teach
 from memr1_jax.text.events import Event
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
-from memr1_jax.training.step import demonstrate
+from memr1_jax.training.config import ExperimentConfig
 
 NANO = DecoderConfig(  # 0.75 million parameters
     vocab_size=2048,
@@ -96,7 +76,6 @@ FORMS = ["user\nassistant\n"] * 50 + [
     "Memories of:\n(empty)\nQuestion:\nMemories:\nNew facts:\nOperations:\n0:1:2:"
 ] * 50
 _AGENTS = ("answer", "manager")
-_TURNS = ("answer", "manager", "answer")  # whose demonstrations the steps take, in rotation
 _AT_ONCE = 250  # dialogues that are turned into lessons together
 
 
@@ -132,18 +111,6 @@ class NanoConfig(OutputConfig):
         3e-4, "Learning rate on flawed demonstrations.", within=at_least(0)
     )
     seed: int = option(0, "Seed of dialogues, weights and order.", within=between(0, 2**29))
-
-
-Acting: TypeAlias = AnswerAgent | MemoryManager
-
-
-class Lessons(NamedTuple):
-    """Demonstrations as prompts `[N, P]` and responses `[N, R]`, with lengths `[N]` (NumPy)."""
-
-    prompt: np.ndarray
-    prompt_length: np.ndarray
-    response: np.ndarray
-    response_length: np.ndarray
 
 
 def make_nano(options: NanoConfig, shape: DecoderConfig = NANO) -> Path:
@@ -273,139 +240,3 @@ def record_texts(record: Mapping[str, Any]) -> Iterator[str]:
         event = Event[operation["event"]]
         place = 0 if event.names_memory else -1
         yield compact_response([Written(event, place, operation["text"])])
-
-
-def demonstrated(
-    pair: AgentPair,
-    models: Models,
-    dialogues: list[Conversation],
-    *,
-    verbose: float = 0.0,
-    corrupt: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Lessons]:
-    """Makes the demonstrations of both agents; banks hold what they should.
-
-    The Answer Agent never sees a bank with facts that no longer hold, so that it depends on a
-    manager that removes them.
-    """
-    tokenizer = models.manager.tokenizer
-    answers, _ = answer_demonstrations(
-        pair.answerer,
-        pair.tools,
-        pair.encoder,
-        tokenizer,
-        dialogues,
-        encode_final_banks(pair.encoder, dialogues),
-        verbose=verbose,
-        seed=seed,
-    )
-    operations, _ = manager_demonstrations(
-        pair.manager,
-        pair.tools,
-        pair.encoder,
-        tokenizer,
-        dialogues,
-        corrupt=corrupt,
-        seed=seed,
-    )
-    return {
-        "answer": _lessons(pair.answerer, pair.tools, answers),
-        "manager": _lessons(pair.manager, pair.tools, operations),
-    }
-
-
-def equal_share(acting: Acting, decoder: Decoder, params: dict, lessons: Lessons) -> float:
-    """Returns the share of demonstrations that the greedy output equals, token by token."""
-    write = jax.jit(functools.partial(_greedy, acting, decoder))
-    right = 0
-    for rows, valid in row_batches(len(lessons.prompt), 128):
-        tokens, length = jax.device_get(
-            write(params, lessons.prompt[rows], lessons.prompt_length[rows])
-        )
-        width = lessons.response.shape[-1]  # may be cropped; a longer output has another length
-        mask = np.arange(width) < lessons.response_length[rows, None]
-        same = (length == lessons.response_length[rows]) & np.all(
-            (tokens[:, :width] == lessons.response[rows]) | ~mask, axis=-1
-        )
-        right += int(same[valid].sum())
-    return right / len(lessons.prompt)
-
-
-def teach(
-    agents: Mapping[str, Acting],
-    decoder: Decoder,
-    params: dict,
-    lessons: Mapping[str, Lessons],
-    name: str,
-    *,
-    rate: optax.ScalarOrSchedule,
-    steps: int,
-    batch: int,
-    seed: int,
-) -> dict:
-    """Trains float32 `params` on the lessons of both agents, which take turns."""
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.05)
-    )
-    step_of = {agent: _imitate(acting, decoder, optimizer) for agent, acting in agents.items()}
-    state = create_state(params, optimizer, seed)
-    order = np.random.default_rng([seed, steps])
-    with progress_bar(steps, f"{name} demonstrations") as progress:
-        for step in range(steps):
-            agent = _TURNS[step % len(_TURNS)]
-            rows = order.integers(0, len(lessons[agent].prompt), batch)
-            state, loss = step_of[agent](state, *(part[rows] for part in lessons[agent]))
-            if step % 25 == 24 or step + 1 == steps:
-                progress.update(step + 1, loss=float(loss))
-    return state.params
-
-
-def _imitate(agent: Acting, decoder, optimizer) -> Callable:
-    """Compiles `step(state, prompt, length, response, length) -> state, loss`."""
-
-    def step(state: TrainState, prompt, prompt_length, response, response_length):
-        batch = len(prompt)
-        experience = Experience(
-            prompt=Block(jnp.asarray(prompt, jnp.int32), prompt_length),
-            response=Block(jnp.asarray(response, jnp.int32)[:, None], response_length[:, None]),
-            logprobs=jnp.zeros((batch, 1, response.shape[-1])),
-            rewards=jnp.ones((batch, 1)),
-            stopped=jnp.ones((batch, 1), bool),
-            valid=jnp.ones(batch, bool),
-            shown=jnp.zeros(batch, jnp.int32),
-        )
-        instruction = agent.template.instruction_block
-        state, metrics = imitation_update(
-            ImitationOptions(), decoder, optimizer, state, None, instruction, experience
-        )
-        return state, metrics["loss"].sum / metrics["loss"].weight
-
-    return jax.jit(step, donate_argnums=0)
-
-
-def _greedy(agent, decoder, params, prompt, length):
-    samples = sample(
-        decoder,
-        params,
-        (agent.template.instruction_block, Block(jnp.asarray(prompt, jnp.int32), length)),
-        *greedy_sampling(),
-        group=1,
-        max_tokens=agent.response_length,
-        stop_tokens=agent.stop_tokens,
-        active=jnp.ones((len(length), 1), bool),
-    )
-    return samples.tokens[:, 0], samples.length[:, 0]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _prompts(agent, tools, demonstrations, rows):
-    rollout = demonstrate(agent, tools, *demonstrations.select(rows, jnp.ones(rows.shape, bool)))
-    return rollout.prompt.tokens, rollout.prompt.length
-
-
-def _lessons(agent, tools, demonstrations: Demonstrations) -> Lessons:
-    look = functools.partial(_prompts, agent, tools, demonstrations)
-    prompt, length = by_batches(look, demonstrations.rows)
-    response, response_length = jax.device_get((demonstrations.tokens, demonstrations.length))
-    return Lessons(prompt.astype(np.int16), length, response.astype(np.int16), response_length)

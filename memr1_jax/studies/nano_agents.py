@@ -27,6 +27,7 @@ from memr1_jax.models.precision import float32_copy
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import at_least, between, check, option, with_default
 from memr1_jax.run.progress import table
+from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.studies.agent_lessons import Lesson, LessonWriter
 from memr1_jax.studies.nano import (
     FORMS,
@@ -36,7 +37,7 @@ from memr1_jax.studies.nano import (
     write_report,
 )
 from memr1_jax.studies.teaching import right_tokens, steady_rate, teach_lessons
-from memr1_jax.training.config import ExperimentConfig, OutputConfig
+from memr1_jax.training.config import ExperimentConfig
 
 # 0.8 million parameters. Every other layer sees four tokens, so that what came before a word is
 # known to the layer after it: from there on the model finds a word by what precedes it, and copies.

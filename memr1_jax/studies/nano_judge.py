@@ -31,6 +31,7 @@ from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.precision import float32_copy
 from memr1_jax.options import at_least, between, check, option, with_default, with_options
 from memr1_jax.run.progress import progress_bar, table
+from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.studies.nano import (
     NANO_SIZES,
     falling_rate,
@@ -40,7 +41,6 @@ from memr1_jax.studies.nano import (
 )
 from memr1_jax.text.normalize import normalize_text
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import OutputConfig
 
 _TEST_BATCH = 256
 

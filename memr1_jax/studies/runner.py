@@ -92,7 +92,7 @@ def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
     Args:
       options: of the study, with `output`, `overwrite` and `model`.
       job: the study, in a word.
-      free: options that only add runs; a call with the same folder may change them.
+      free: options that add runs or steps; a call with the same folder may change them.
     """
     opened = RunFolder(
         options.output,
@@ -188,8 +188,8 @@ def _run_to_its_end(title, options, measure):
     measured = folder / "measured.json"
     if not _finished(folder, options):
         print(f"== {title}", flush=True)
-        measured.unlink(missing_ok=True)
         experiment = Experiment(options)
+        measured.unlink(missing_ok=True)  # only now: what is refused loses nothing
         try:
             experiment.run()
         except Preempted as stopped:

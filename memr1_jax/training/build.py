@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.consult import FrozenAnswerer
 from memr1_jax.agents.extractor_rollout import FrozenManager
+from memr1_jax.agents.told_facts import extractor_of
 from memr1_jax.errors import UserError
 from memr1_jax.models.loading import Model, read_params
-from memr1_jax.models.lora import LoRA, init_adapters, join, parse_targets
+from memr1_jax.models.lora import LoRAConfig, init_adapters, join, lora_of
 from memr1_jax.models.precision import float32_copy
 from memr1_jax.parallel.rules import state_shardings
 from memr1_jax.rl.imitation import imitation_update
@@ -25,16 +26,7 @@ from memr1_jax.rl.ppo import Optimizers, create_ppo_state, ppo_update
 from memr1_jax.rl.update import TrainState, create_optimizer, create_state, update
 from memr1_jax.run.streams import run_key
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.option_groups import LoRAConfig
 from memr1_jax.training.step import Frozen, Policy, compile_step, make_sft_step
-from memr1_jax.training.told_facts import extractor_of
-
-
-def lora_of(options: LoRAConfig) -> LoRA | None:
-    """Returns the adapters that are trained, None for full fine-tuning."""
-    if not options.lora_rank:
-        return None
-    return LoRA(options.lora_rank, options.lora_alpha, parse_targets(options.lora_targets))
 
 
 def untrained(options: LoRAConfig, model: Model) -> dict:
@@ -62,7 +54,9 @@ def make_policy(options: ExperimentConfig, pair: AgentPair, models: Models, agen
     manager = agent == "manager"
     agents = {"manager": pair.manager, "answer": pair.answerer}
     return Policy(
-        agent=agents[agent] if agent in agents else extractor_of(options, models.manager),
+        agent=agents[agent]
+        if agent in agents
+        else extractor_of(options, options.extraction, models.manager),
         decoder=models.of(agent).decoder,
         answerer=FrozenAnswerer(pair.answerer, models.answerer.decoder, options.consult_batch)
         if agent != "answer"

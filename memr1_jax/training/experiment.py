@@ -14,30 +14,25 @@ import numpy as np
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.bank_file import read_banks, write_banks
 from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.told_facts import with_told_facts
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.folds import hold_out
 from memr1_jax.errors import UserError
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
 from memr1_jax.evals.report.replay import write_replay
-from memr1_jax.evals.report.report import (
-    read_evaluation,
-    remove_evaluation,
-    write_evaluation,
-)
-from memr1_jax.evals.report.watch import Seen, watch
+from memr1_jax.evals.report.report import read_evaluation, remove_evaluation, write_evaluation
 from memr1_jax.models.finite import check_finite
 from memr1_jax.models.precision import cast_weights
-from memr1_jax.options import flag_values, flags_text
+from memr1_jax.options import flags_text
 from memr1_jax.parallel.distributed import any_process, barrier, is_main, local_rows
 from memr1_jax.parallel.mesh import make_mesh
 from memr1_jax.parallel.sharded_step import check_batch, place, shard_train_step
 from memr1_jax.rl.update import weigh_prompts
+from memr1_jax.run.ahead import AheadCompiler
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.files import write_text_atomic
 from memr1_jax.run.metrics_log import MetricsLog, NoLog
 from memr1_jax.run.preemption import catch_termination
-from memr1_jax.run.trackers import parse_trackers
-from memr1_jax.training.ahead import AheadCompiler
 from memr1_jax.training.build import (
     build_learner,
     initial_state,
@@ -47,15 +42,13 @@ from memr1_jax.training.build import (
     print_memory,
     state_shapes,
     untrained,
-    warmup_steps,
 )
 from memr1_jax.training.checks import check_options
 from memr1_jax.training.config import ExperimentConfig, settled
-from memr1_jax.training.identity import open_run
-from memr1_jax.training.loop import Stage, fingerprint, resume, train
-from memr1_jax.training.outputs import describe, export_agent, report
+from memr1_jax.training.identity import open_run, stage_of
+from memr1_jax.training.loop import resume, train
+from memr1_jax.training.outputs import describe, export_agent, open_log, report
 from memr1_jax.training.step import Policy
-from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import (
     answer_data,
     check_dialogues,
@@ -120,7 +113,9 @@ class Experiment:
         check_dialogues(options, learned, self.eval_dialogues, folder, self.held_out)
 
     def _told(self, dialogues: list, what: str, params: dict | None = None) -> list:
-        return with_told_facts(self.options, self.pair, self.models, dialogues, what, params)
+        options = self.options
+        given = (options, options.extraction, self.pair, self.models)
+        return with_told_facts(*given, dialogues, what, params)
 
     def run(self) -> dict[str, Evaluation | None]:
         """Trains and exports between two evaluations; returns those "before" and "after"."""
@@ -132,7 +127,7 @@ class Experiment:
         with self._held, on_mesh, self._ahead:
             self._compile_ahead(agents)
             before = self._evaluation("before")
-            with self._log() as log:
+            with open_log(options, self.folder) as log:
                 for agent in agents:
                     self._train(agent, log)
                 after = self._evaluation("after")
@@ -151,7 +146,8 @@ class Experiment:
         for agent in agents:
             waits = agent == "answer" and training_banks(options) == "manager"
             # Adapters that the other has yet to learn are not among the frozen weights.
-            if waits or not self._steps(agent) or (options.lora_rank and agent != agents[0]):
+            waits |= bool(options.lora_rank) and agent != agents[0]
+            if waits or not getattr(options, f"{agent}_steps"):
                 continue
             learner, model = self.learners[agent], self.models.of(agent)
             if learner.flat_odds < 1:  # odds of prompts are part of the state
@@ -166,23 +162,13 @@ class Experiment:
                 *(self.pair.tools, data, rows, rows == 0),
             )
 
-    def _steps(self, agent: str) -> int:
-        return getattr(self.options, f"{agent}_steps")
-
-    def _log(self) -> MetricsLog | NoLog:
-        if not is_main():
-            return NoLog()
-        log = MetricsLog(self.folder, parse_trackers(self.options.track))
-        log.configure(flag_values(self.options))
-        return log
-
     def _train(self, agent: str, log: MetricsLog | NoLog) -> None:
         """Trains one agent, exports it and keeps what was trained."""
         options, model = self.options, self.models.of(agent)
-        steps, learner = self._steps(agent), self.learners[agent]
+        steps, learner = getattr(options, f"{agent}_steps"), self.learners[agent]
         data = self._ready.pop(agent) if agent in self._ready else self._data(agent)
         parts = parts_by_step(options, self.train_dialogues, data)
-        stage = self._stage(agent, data)
+        stage = stage_of(options, agent, data, learner.oversample)
         policy = make_policy(options, self.pair, self.models, agent)
         frozen = make_frozen(options, self.models, agent, self.params["answer"])
         state = initial_state(options, learner, agent, model, self.mesh)
@@ -207,7 +193,8 @@ class Experiment:
             if options.resume:
                 state = resume(checkpoints, stage, state)
             if is_main():
-                self._write_flags()  # only now: a refused resume changes nothing
+                # Only now: a refused resume changes nothing.
+                write_text_atomic(self.folder / "flags.txt", flags_text(options))
             # Without a checkpoint the start is measured again as well.
             begun = checkpoints.latest_step() is not None
             if is_main() and int(state.step) < steps:
@@ -247,28 +234,6 @@ class Experiment:
             whole = network(options, model, self.params[agent])
             self.eval_dialogues = self._told(self._noted, "after training", whole)
 
-    def _stage(self, agent: str, data: Any) -> Stage:
-        """Says how an agent learns from its data, and what a resumed run must share."""
-        options = self.options
-        return Stage(
-            agent=agent,
-            steps=self._steps(agent),
-            batch=options.batch,
-            seed=options.seed,
-            checkpoint_every=options.checkpoint_every,
-            samples_every=options.samples_every,
-            oversample=self.learners[agent].oversample,
-            max_skipped=options.max_skipped,
-            patience=options.patience,
-            identity={
-                "data": fingerprint(data),
-                **self._learned_before(agent),
-                # In steps, as more --manager_steps of a resumed run must not change them.
-                "warmup_steps": warmup_steps(options, agent),
-                "critic_warmup_steps": warmup_steps(options, agent, critic=True),
-            },
-        )
-
     def _data(self, agent: str) -> Any:
         """Makes the data that an agent learns from; banks, once built, are kept for resuming."""
         given = (self.pair, self.models, self.train_dialogues)
@@ -290,15 +255,6 @@ class Experiment:
     def _made(self, make: Callable) -> Any:
         """Makes data by the run's options, with demonstrations where these have a weight."""
         return with_demonstrations(self.options, make(self.options), make)
-
-    def _learned_before(self, agent: str) -> dict[str, int]:
-        """Returns the steps of the agent that this one learns from, if it learned first."""
-        options, other = self.options, "answer" if agent == "manager" else "manager"
-        if options.agent != "both" or options.first == agent:
-            return {}
-        if other == "manager" and training_banks(options) != "manager":
-            return {}  # the banks do not depend on it
-        return {f"{other}_steps": getattr(options, f"{other}_steps")}
 
     def _validation(
         self, agent: str, policy: Policy, state: Any, arguments: Any, put: Callable
@@ -333,38 +289,32 @@ class Experiment:
             put=put,
         )
 
-    def _banks(self, builder: str, dialogues: list, what: str, *watched: Callable) -> Ingestion:
+    def _banks(self, builder: str, dialogues: list, what: str) -> Ingestion:
         """Builds the banks of dialogues, filled by "manager", "add_all" or "gold"."""
         if builder == "gold":
             return gold_banks(self.pair, dialogues)
         params = None
         if builder == "manager":
             params = network(self.options, self.models.manager, self.params["manager"])
-        return self.evaluator.banks(params, dialogues, what, *watched)
-
-    def _write_flags(self) -> None:
-        write_text_atomic(self.folder / "flags.txt", flags_text(self.options))
+        return self.evaluator.banks(params, dialogues, what)
 
     def _evaluation(self, when: str) -> Evaluation | None:
-        if not self.options.evaluate:
+        options = self.options
+        if not options.evaluate:
             return None
         # That of the base models stays true; training may have continued since the other.
-        if when == "before" and self.options.resume:
+        if when == "before" and options.resume:
             if done := _kept(lambda: read_evaluation(self.folder, when)):
                 return done
-        seen: list[Seen] = []
-        watched = functools.partial(watch, dialogues=self.options.replay_dialogues, seen=seen)
-        banks = self._banks(
-            self.options.bank_builder, self.eval_dialogues, f"{when} training", watched
-        )
-        answerer = network(self.options, self.models.answerer, self.params["answer"])
-        evaluation = self.evaluator.evaluate(
-            answerer, self.eval_dialogues, banks, f"{when} training"
+        evaluation, replayed = self.evaluator.measure(
+            network(options, self.models.manager, self.params["manager"]),
+            network(options, self.models.answerer, self.params["answer"]),
+            self.eval_dialogues,
+            f"{when} training",
         )
         if is_main():
-            turns = self.evaluator.replay(seen, self.eval_dialogues, evaluation)
-            write_replay(self.folder, when, turns)
-            write_evaluation(self.folder, when, evaluation, self.options.eval_split)
+            write_replay(self.folder, when, replayed)
+            write_evaluation(self.folder, when, evaluation, options.eval_split)
         barrier(f"evaluation {when}")  # the file decides what a resumed run does
         return evaluation
 

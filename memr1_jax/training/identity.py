@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
 from memr1_jax.agents.agent_config import AgentConfig
-from memr1_jax.agents.prompt_files import read_prompt
+from memr1_jax.agents.prompt_files import facts_prompt, read_prompt
 from memr1_jax.data.dialogues import find_dialogues
 from memr1_jax.errors import UserError
 from memr1_jax.models.hf.folders import folder_digest
@@ -15,7 +16,10 @@ from memr1_jax.models.hf.sources import resolve_model
 from memr1_jax.models.loading import compute_dtype
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.run.run_folder import Input, RunFolder
+from memr1_jax.training.build import warmup_steps
 from memr1_jax.training.config import ExperimentConfig
+from memr1_jax.training.loop import Stage, fingerprint
+from memr1_jax.training.training_data import training_banks
 
 # Where a run is and how it resumes.
 _PLACE = {"output", "resume", "overwrite", "compilation_cache"}
@@ -106,10 +110,11 @@ def inputs(options: AgentConfig, dialogues: Mapping[str, Path]) -> dict[str, Inp
     if judged:
         named["judge_model"] = options.judge_model or options.model
         prompts["judge"] = options.judge_prompt
-    if options.extraction.prompt:
-        prompts["facts"] = options.extraction.prompt
-    if options.extraction.model:
-        named["extractor_model"] = options.extraction.model
+    extraction = options.extraction
+    if extraction.facts == "extracted" or getattr(options, "agent", "") == "extractor":
+        prompts["facts"] = extraction.prompt or facts_prompt(options.manager_prompt)
+    if extraction.model:
+        named["extractor_model"] = extraction.model
     own = {}
     if isinstance(options, ExperimentConfig) and options.reward.own:
         own = {"--reward": Input(options.reward.outcome, options.reward.digest())}
@@ -124,3 +129,35 @@ def inputs(options: AgentConfig, dialogues: Mapping[str, Path]) -> dict[str, Inp
         prompt = read_prompt(name, kind)
         found[f"prompt of the {kind}"] = Input(prompt.name, prompt.digest)
     return found
+
+
+def stage_of(options: ExperimentConfig, agent: str, data: Any, oversample: int) -> Stage:
+    """Says how an agent learns from its data, and what a resumed run must share."""
+    return Stage(
+        agent=agent,
+        steps=getattr(options, f"{agent}_steps"),
+        batch=options.batch,
+        seed=options.seed,
+        checkpoint_every=options.checkpoint_every,
+        samples_every=options.samples_every,
+        oversample=oversample,
+        max_skipped=options.max_skipped,
+        patience=options.patience,
+        identity={
+            "data": fingerprint(data),
+            **_learned_before(options, agent),
+            # In steps, as more --manager_steps of a resumed run must not change them.
+            "warmup_steps": warmup_steps(options, agent),
+            "critic_warmup_steps": warmup_steps(options, agent, critic=True),
+        },
+    )
+
+
+def _learned_before(options: ExperimentConfig, agent: str) -> dict[str, int]:
+    """Returns the steps of the agent that this one learns from, if it learned first."""
+    other = "answer" if agent == "manager" else "manager"
+    if options.agent != "both" or options.first == agent:
+        return {}
+    if other == "manager" and training_banks(options) != "manager":
+        return {}  # the banks do not depend on it
+    return {f"{other}_steps": getattr(options, f"{other}_steps")}

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memr1_jax.agents.resampling import drawn_rows
 from memr1_jax.agents.rollout import Rollout
 from memr1_jax.data.mixtures import Part, dealt, mixed_rows
 from memr1_jax.errors import UserError
@@ -24,7 +25,6 @@ from memr1_jax.run.metrics_log import MetricsLog, read_metrics, records_of
 from memr1_jax.run.preemption import Preempted
 from memr1_jax.run.progress import progress_bar
 from memr1_jax.run.streams import run_generator
-from memr1_jax.training.resampling import drawn_rows
 
 _NETWORKS = ("", "value_")  # what the metrics of policy and critic begin with
 _TITLES = {

@@ -1,4 +1,4 @@
-"""Writes a run's results for people: samples of rollouts, exported agents, the curve, the page."""
+"""Writes a run's results for people: log, samples of rollouts, exported agents, curve, page."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,23 @@ from memr1_jax.evals.report.report_page import write_report_page
 from memr1_jax.evals.report.summary import COLUMNS, summary
 from memr1_jax.models.hf.hf_weights import export_params
 from memr1_jax.models.hf.peft import export_adapters
-from memr1_jax.models.lora import merge
+from memr1_jax.models.lora import lora_of, merge
+from memr1_jax.options import flag_values
 from memr1_jax.parallel.distributed import fetch, is_main
 from memr1_jax.run.metrics_log import MetricsLog, NoLog, read_metrics
 from memr1_jax.run.plots import reward_curve
 from memr1_jax.run.progress import table
-from memr1_jax.training.build import lora_of
+from memr1_jax.run.trackers import parse_trackers
 from memr1_jax.training.config import ExperimentConfig
+
+
+def open_log(options: ExperimentConfig, folder: Path) -> MetricsLog | NoLog:
+    """Opens the log of a run, with the trackers that it is copied to; the first process writes."""
+    if not is_main():
+        return NoLog()
+    log = MetricsLog(folder, parse_trackers(options.track))
+    log.configure(flag_values(options))
+    return log
 
 
 def describe(tokenizer: Any, rollout: Rollout) -> list[dict]:
@@ -82,7 +92,8 @@ def export_agent(
         facts = "extracted"
     elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
         facts = "turns"
-    write_settings(folder, options, facts, jax.device_get(pair.tools.embedder))
+    embedder = jax.device_get(pair.tools.embedder)
+    write_settings(folder, options, facts, embedder, options.extraction)
     write_chat_examples(folder, options, model.tokenizer, model.stop_tokens)
 
 

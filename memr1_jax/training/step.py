@@ -27,6 +27,7 @@ from memr1_jax.agents.extractor_lessons import ExtractorBatch
 from memr1_jax.agents.extractor_rollout import FrozenManager, extractor_rollout
 from memr1_jax.agents.judge import Judge
 from memr1_jax.agents.manager import MemoryManager
+from memr1_jax.agents.resampling import most_informative, remembered, rollout_in_parts
 from memr1_jax.agents.reward import RewardOptions
 from memr1_jax.agents.rollout import (
     Rollout,
@@ -50,7 +51,6 @@ from memr1_jax.models.sampler import Samples, Sampling, rollout_weights
 from memr1_jax.rl.imitation import ImitationOptions, imitation_update
 from memr1_jax.rl.means import Mean, masked_mean
 from memr1_jax.rl.update import Experience, TrainState, WeighedState
-from memr1_jax.training.resampling import most_informative, remembered, rollout_in_parts
 
 
 @struct.dataclass
@@ -143,7 +143,7 @@ def compile_step(update: Callable, policy: Policy, algorithm: Any, optimizer: An
     `[B]` marks padding. The state is donated. Samples and demonstrations of a step depend on the
     state's key and step alone, so that a resumed run draws what the uninterrupted one would have
     drawn. With `oversample` K there are K times as many rows as are learned from, see
-    `training/resampling.py`.
+    `agents/resampling.py`.
     """
     oversample = getattr(algorithm, "oversample", 1)
 

@@ -17,6 +17,7 @@ from memr1_jax.agents.demonstrations import (
 from memr1_jax.agents.extractor_lessons import extractor_demonstrations
 from memr1_jax.agents.extractor_rollout import RewardedTurnsData, encode_rewarded_turns
 from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.told_facts import extractor_of
 from memr1_jax.data.augment import alter_banks
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
 from memr1_jax.data.curriculum import parse_curriculum, stage_at
@@ -37,7 +38,6 @@ from memr1_jax.memory.bank import MemoryBank
 from memr1_jax.options import with_options
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.told_facts import extractor_of
 from memr1_jax.training.validation import validation_dialogues
 
 
@@ -286,7 +286,7 @@ def extractor_data(
         sizes = options.window or None, options.link, options.extraction.turn_width
         return encode_rewarded_turns(pair.encoder, dialogues, *sizes)
     shown, counts = extractor_demonstrations(
-        extractor_of(options, models.manager),
+        extractor_of(options, options.extraction, models.manager),
         pair.encoder,
         models.manager.tokenizer,
         dialogues,

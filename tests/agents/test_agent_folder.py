@@ -1,10 +1,12 @@
 """The settings in an exported folder, damaged in ways of all kinds."""
 
+import dataclasses
 import json
 
 import pytest
 
 from memr1_jax.agents.agent_folder import SETTINGS, read_settings, write_settings
+from memr1_jax.agents.extractor import ExtractorOptions
 from memr1_jax.errors import UserError
 from memr1_jax.training.config import ExperimentConfig
 
@@ -14,6 +16,20 @@ def test_settings_are_read_as_they_were_written(tmp_path):
     write_settings(tmp_path, ExperimentConfig(memories=7), "turns", None)
     found = read_settings(tmp_path)
     assert (found.options["memories"], found.facts, found.embedder) == (7, "turns", None)
+
+
+def test_prompt_and_sizes_of_an_extractor_are_kept(tmp_path):
+    extraction = ExtractorOptions(model="x", prompt="mine.txt", turn_width=7, response_length=9)
+    write_settings(tmp_path, ExperimentConfig(), "turns", None, extraction)
+    assert read_settings(tmp_path).extraction is None  # nothing is extracted
+    write_settings(tmp_path, ExperimentConfig(), "extracted", None, extraction)
+    found = read_settings(tmp_path).extraction
+    assert found == dataclasses.replace(extraction, model="")
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    settings["extraction"]["turn_width"] = 0
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="--turn_width=0 must be at least 1"):
+        read_settings(tmp_path)
 
 
 @pytest.mark.parametrize(

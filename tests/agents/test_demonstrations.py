@@ -23,6 +23,7 @@ from memr1_jax.agents.manager import apply_response
 from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.agents.rollout import answer_prompts, manager_prompts
 from memr1_jax.agents.targets import Written, compact_response, distilled_answer, full_response
+from memr1_jax.data.encode import encode_final_banks
 from memr1_jax.data.tuples import banks_before, turn_of
 from memr1_jax.errors import UserError
 from memr1_jax.evals.metrics import exact_match
@@ -144,6 +145,22 @@ def test_applied_to_the_bank_they_leave_what_the_gold_operations_leave(changes):
         after = banks_before(conversation, turn_of(conversation, fact) + 1)
         own = after[conversation.speakers.index(fact.speaker)]
         assert found == sorted(f" {kept.text}" for kept in own)
+
+
+def test_other_dialogues_compile_nothing_more():
+    """Batches have one shape, whatever the number of rows that they are picked from."""
+    tiny, sizes, rows = _tiny(), [], []
+    parts = tiny.pair.tools, tiny.pair.encoder, tiny.model.tokenizer
+    once = tiny.conversations
+    for dialogues in (once, [*once, dataclasses.replace(once[0], id="again")]):
+        manager, _ = manager_demonstrations(tiny.pair.manager, *parts, dialogues)
+        banks = encode_final_banks(tiny.pair.encoder, dialogues)
+        answers, _ = answer_demonstrations(tiny.pair.answerer, *parts, dialogues, banks)
+        programs = demonstrations._slots_shown, demonstrations.memories_shown
+        sizes.append([program._cache_size() for program in programs])
+        rows.append((manager.rows, answers.rows))
+    assert sizes[0] == sizes[1]
+    assert rows[0][0] < rows[1][0] and rows[0][1] < rows[1][1]
 
 
 def test_they_read_back_as_the_gold_operations():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memr1_jax.agents.prompt_files import plain_prompt, prompt_names, read_prompt
+from memr1_jax.agents.prompt_files import facts_prompt, plain_prompt, prompt_names, read_prompt
 from memr1_jax.agents.templates import fill, list_items, load_template, render_chat, single
 from memr1_jax.errors import UserError
 from memr1_jax.text.events import Event
@@ -304,6 +304,36 @@ def test_a_prompt_file_of_ones_own(tmp_path, tokenizer):
     )
     template = load_template(str(path), tokenizer, role="manager")
     assert template.quoted == ("memories",) and template.head == prompt.head
+
+
+OWN_MANAGER = """role: manager
+schema: compact
+{head}
+[user]
+Now {{memories}} and {{facts}}.
+[entry memories]
+{{id}} {{text}}
+[entry facts]
+{{text}}
+"""
+
+
+def test_a_manager_prompt_names_the_prompt_that_extracts_facts_for_it(tmp_path, tokenizer):
+    found = {name: facts_prompt(name) for name in ("compact", "compact_nano", "full", "full_paper")}
+    assert found == dict.fromkeys(found, "compact") | {"compact_nano": "compact_nano"}
+    manager, facts = tmp_path / "compact_nano.txt", tmp_path / "sub" / "facts.txt"
+    facts.parent.mkdir()
+    facts.write_text("role: facts\n[user]\n{speaker} says: {turn}\n")
+    for head, name in {
+        "": "compact",  # whatever the file is called
+        "facts: compact_nano\n": "compact_nano",
+        "facts: sub/facts.txt\n": str(facts),  # as seen from the file
+        f"facts: {facts}\n": str(facts),
+    }.items():
+        manager.write_text(OWN_MANAGER.format(head=head))
+        assert facts_prompt(str(manager)) == name
+    template = load_template(facts_prompt(str(manager)), tokenizer, role="facts")
+    assert template.digest == read_prompt(str(facts), "facts").digest
 
 
 MINE = "role: judge\n\n[user]\n{question} {gold} {answer}\n"

@@ -51,13 +51,21 @@ def test_a_known_file_is_named_with_its_counts(published, recwarn):
 
 
 def test_unknown_content_warns_or_with_strict_fails(write):
-    path = write("[]", LOCOMO.name)
+    text = '[{"sample_id": "conv-26"}]'
+    path = write(text, LOCOMO.name)
     digest = identify(LOCOMO, path).sha256
-    assert digest == hashlib.sha256(b"[]").hexdigest()
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
     with pytest.warns(UserWarning, match=f"{digest}.*{LOCOMO.sha256}"):
         found = find(LOCOMO, path.parent)
     assert (found.path, found.edition, found.counts) == (path, "unknown", {})
     with pytest.raises(UserError, match=digest):
+        find(LOCOMO, path, strict=True)
+
+
+def test_a_file_that_is_only_in_the_format_is_no_edition(write, recwarn):
+    path = write('[{"sample_id": "train-7-0"}]', "mine.json")
+    assert find(LOCOMO, path).edition == "unknown" and not recwarn
+    with pytest.raises(UserError, match="not a known edition"):
         find(LOCOMO, path, strict=True)
 
 

@@ -11,9 +11,9 @@ from experiments.command_line import define_flags, parsed
 from memr1_jax.bench.tables.job import make_table
 from memr1_jax.errors import UserError
 from memr1_jax.flags import read_arguments
+from memr1_jax.inference.evaluation import evaluate
 from memr1_jax.options import entries, flags_text
 from memr1_jax.training.config import ExperimentConfig
-from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 
 from .driver import Target, single

@@ -17,7 +17,7 @@ from memr1_jax.agents.prompt_files import read_prompt
 from memr1_jax.agents.templates import load_template, render_chat
 from memr1_jax.bench.judge.judge_prompts import judge_prompt as table_judge_prompt
 from memr1_jax.bench.systems.answer_stage import answer_messages, question_text
-from memr1_jax.bench.systems.management_prompts import fill_prompt, management_prompt
+from memr1_jax.bench.systems.management_prompts import extraction_prompt, fill_prompt
 from memr1_jax.bench.systems.managers import manager_messages
 from memr1_jax.bench.systems.protocol import Memory
 from memr1_jax.data.encode import encode_queries, encode_scenes
@@ -216,7 +216,7 @@ def _dialogues(texts: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     shown = question_text(question)
     answers = read_prompt("answer_compact"), read_prompt("answer_full")
     turns = [{"role": "user", "speaker": name, "text": one}]
-    facts = management_prompt("facts_compact")
+    facts = extraction_prompt("compact")
     managers = [read_prompt(n) for n in ("manager_compact", "manager_full")]
     return [
         *(manager_messages(manager, [one, two], [asked]) for manager in managers),

@@ -1,5 +1,6 @@
 """Checks what `load` finds: model folders, run folders, and how their agents were trained."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from tiny_model import SIZES, make_tiny, tiny_folder
 
 from memr1_jax.agents.agent_folder import read_settings, write_settings
+from memr1_jax.agents.extractor import ExtractorOptions
 from memr1_jax.errors import UserError
 from memr1_jax.inference.loading import load
 from memr1_jax.models.hf.folders import folder_digest
@@ -50,6 +52,19 @@ def test_what_the_extractor_cannot_say_is_a_decision_without_facts():
     (decision,) = found.decisions
     assert not decision.readable and decision.facts == () and decision.output
     assert len(found.memories) == 0 and found.memories.turns == 1
+
+
+def test_the_extractor_has_the_prompt_and_the_sizes_that_it_was_trained_with(tmp_path):
+    exported = shutil.copytree(tiny_folder(), tmp_path / "extractor")
+    how = ExtractorOptions(prompt="compact", turn_width=20, response_length=9)
+    options = dataclasses.replace(make_tiny().options, manager_prompt="compact_nano")
+    write_settings(exported, options, "extracted", None, how)
+    found = load(exported)._extractor
+    assert (found.turn_width, found.response_length) == (20, 9)
+    assert found.template.name == "facts_compact"
+    mine = tmp_path / "mine.txt"
+    mine.write_text("role: facts\n[user]\n{speaker} says: {turn}\n")
+    assert load(exported, facts_prompt=str(mine))._extractor.template.name == str(mine)
 
 
 def test_what_the_manager_cannot_say_changes_nothing():

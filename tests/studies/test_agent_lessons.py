@@ -7,8 +7,9 @@ from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import create_extractor, prompt_tokens, turn_rows
 from memr1_jax.studies import agent_lessons
 from memr1_jax.studies.agent_lessons import LessonWriter
-from memr1_jax.studies.nano import NANO_SIZES, demonstrated
+from memr1_jax.studies.nano import NANO_SIZES
 from memr1_jax.studies.nano_agents import everyday_dialogues
+from memr1_jax.studies.nano_lessons import demonstrated
 from memr1_jax.training.config import ExperimentConfig
 
 SIZES = NANO_SIZES | {"max_prompt_length": 200, "manager_response_length": 60, "memory_width": 40}

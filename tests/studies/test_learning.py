@@ -10,6 +10,7 @@ from memr1_jax.data.synthetic import write_synthetic
 from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import flag_values
+from memr1_jax.studies import learning
 from memr1_jax.studies.learning import (
     LearningConfig,
     draw,
@@ -130,6 +131,23 @@ def test_an_unknown_algorithm_is_refused(tmp_path):
         learn(LearningConfig(output=str(tmp_path), algorithms="grpo,dpo"))
 
 
+def test_a_second_call_may_add_runs_and_steps_of_the_manager(tmp_path, monkeypatch):
+    """Nothing is trained here; the folder alone decides what it takes."""
+    asked = []
+    monkeypatch.setattr(learning, "run_study", lambda runs, measure: asked.append(runs))
+    monkeypatch.setattr(learning, "write_report", lambda folder, options, runs: {})
+    options = LearningConfig(output=str(tmp_path), seeds=1, dialogues=1, test_dialogues=1)
+    learn(options)
+    learn(dataclasses.replace(options, seeds=2, algorithms="ppo", manager_steps=90))
+    first, second = ([(n, run.seed, run.manager_steps) for n, run in runs] for runs in asked)
+    assert first == [("grpo", 107, 40), ("ppo", 107, 40)]
+    assert second == [("ppo", 107, 90), ("ppo", 108, 90)]
+    for name, value in {"answer_steps": 90, "group": 4, "dialogues": 2}.items():
+        with pytest.raises(UserError, match=f"--{name}={value} .was"):
+            learn(dataclasses.replace(options, **{name: value}))
+    assert len(asked) == 2
+
+
 @pytest.mark.slow
 def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
     shape = dataclasses.replace(NANO, num_layers=1, model_width=32, head_size=8, mlp_width=32)
@@ -161,8 +179,10 @@ def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
     # A longer comparison continues with the runs that there are.
     longer = learn(dataclasses.replace(options, manager_steps=3, algorithms="ppo"))
     assert begun == [("ppo", 7), ("ppo", 8)]
-    rewards = [found["algorithms"]["ppo"]["answer"]["rewards"] for found in (first, longer)]
-    assert rewards[0] == rewards[1]
+    (was, now) = (found["algorithms"]["ppo"] for found in (first, longer))
+    assert was["answer"]["rewards"] == now["answer"]["rewards"]
+    assert np.shape(now["manager"]["rewards"]) == (2, 3)
+    assert [run[:2] for run in now["manager"]["rewards"]] == was["manager"]["rewards"]
 
     with pytest.raises(UserError, match="learning_rate"):
         learn(dataclasses.replace(options, grpo_learning_rate=0.5))

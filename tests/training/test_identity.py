@@ -8,11 +8,11 @@ from tiny_model import SIZES, options, tiny_folder, write_model
 
 from memr1_jax.agents.reward import OUTCOMES
 from memr1_jax.errors import UserError
+from memr1_jax.inference.evaluation import evaluate
 from memr1_jax.options import entries
 from memr1_jax.run import lock
 from memr1_jax.run.checksums import file_digest
 from memr1_jax.training.config import EvaluationConfig
-from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.identity import MAY_TURN_ON, inputs, may_change, open_run
 
@@ -162,3 +162,13 @@ def test_every_file_of_a_mixture_is_known_by_its_content(tmp_path):
     files["own"].write_text("changed")
     after = inputs(made, files)
     assert {n for n in before if before[n].digest != after[n].digest} == {"--data_path of own"}
+
+
+def test_the_prompt_that_extracts_facts_counts_where_it_is_used():
+    name = "prompt of the facts"
+    assert name not in inputs(options(), {})
+    for used in ({"facts": "extracted"}, {"agent": "extractor"}):
+        assert inputs(options(manager_prompt="compact_nano", **used), {})[name].name == (
+            "facts_compact_nano"
+        )
+        assert inputs(options(facts_prompt="compact", **used), {})[name].name == "facts_compact"

@@ -25,7 +25,6 @@ def _dialogues(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*not a known edition")
 @pytest.mark.parametrize("agent", ["answer", "manager"])
 def test_an_interrupted_run_on_a_mixture_is_the_uninterrupted_one(agent, tmp_path, capsys):
     given = options(

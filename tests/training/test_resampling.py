@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_model import make_training
 
+from memr1_jax.agents.resampling import drawn_rows
 from memr1_jax.rl.advantages import score_variance
 from memr1_jax.rl.update import update, weigh_prompts
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics
 from memr1_jax.training.loop import Stage, resume, train
-from memr1_jax.training.resampling import drawn_rows
 from memr1_jax.training.step import compile_step
 
 

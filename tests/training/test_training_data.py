@@ -12,9 +12,9 @@ from memr1_jax.data.batches import AnswerData
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.synthetic import generate_conversations, write_synthetic
 from memr1_jax.errors import UserError
+from memr1_jax.inference.evaluation import evaluate
 from memr1_jax.options import with_options
 from memr1_jax.training.config import EvaluationConfig, ExperimentConfig, SFTConfig
-from memr1_jax.training.evaluation import evaluate
 from memr1_jax.training.experiment import Experiment
 from memr1_jax.training.training_data import (
     check_dialogues,
@@ -111,7 +111,7 @@ def test_turns_stand_for_facts_that_a_file_does_not_note(tmp_path):
     options = ExperimentConfig(data="locomo", data_path=str(path))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "plain.json notes no facts")
-        warnings.filterwarnings("ignore", ".*not a known edition")
+        warnings.filterwarnings("error", ".*not a known edition")
         (noted, _) = load_dialogues(options, 0, tmp_path)
     records = json.loads(path.read_text())
     for record in records:

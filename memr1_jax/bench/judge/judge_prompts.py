@@ -3,7 +3,8 @@
 A file is a list of sections. `[verdict json CORRECT WRONG]` or `[verdict word yes no]` comes first:
 the form of the reply, and its words for right and wrong. `[system]` and `[user]` are messages with
 the slots `{question}`, `{gold}` and `{answer}`; `[reminder]` is told to a judge whose reply
-could not be read.
+could not be read. They are no prompt files with a head (`agents/prompt_files.py`): their first
+section is one, and it belongs to the digest that is stored with every verdict.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from memr1_jax.bench.systems.loose_json import read_counted, texts
-from memr1_jax.bench.systems.management_prompts import fill_prompt, management_prompt
+from memr1_jax.bench.systems.management_prompts import extraction_prompt, fill_prompt
 from memr1_jax.bench.systems.protocol import Call, Steps
 from memr1_jax.bench.systems.units import observations
 from memr1_jax.data.types import Conversation, Fact, Session, Turn
@@ -51,12 +51,12 @@ def extracted_facts(
     same calls, which the engine's cache of replies answers.
 
     Args:
-      prompt: the file `facts_<prompt>`.
+      prompt: see `extraction_prompt`.
       model: the weights, see `Call`.
       max_tokens: of a reply.
       messages: how many turns a call shows.
     """
-    template = management_prompt(f"facts_{prompt}")
+    template = extraction_prompt(prompt)
 
     def facts(session, speakers, counts):
         turns = spoken(session, speakers)

@@ -1,43 +1,52 @@
 """Prompts by which systems manage memory: files of the package, filled with texts.
 
-They have the form of the agents' prompt files (`agents/templates.py`). What fills a slot is
-folded to one line. None of them may ever show a question, its category, its evidence or its gold
-answer; the one exception is `keywords`, which also words the search for a question.
+They are prompt files with a head, like those of the agents (`agents/prompt_files.py`). What fills a
+slot is folded to one line. None of them may ever show a question, its category, its evidence or its
+gold answer; the one exception is `keywords`, which also words the search for a question.
 """
 
 import functools
-import importlib.resources
 from collections.abc import Mapping, Sequence
 
-from memr1_jax.agents.prompt_files import PromptText, fill_line, fill_text, parse_prompt
+from memr1_jax.agents.prompt_files import (
+    PromptText,
+    Role,
+    fill_line,
+    fill_text,
+    find_prompt,
+    prompt_names,
+)
 from memr1_jax.bench.systems.protocol import Call
-from memr1_jax.errors import UserError
 from memr1_jax.text.plain import one_line
 
-_FOLDER = "prompts"
-
-
-def management_prompt_names() -> list[str]:
-    """Lists the prompt files of this package."""
-    folder = importlib.resources.files("memr1_jax.bench.systems") / _FOLDER
-    return sorted(file.name[:-4] for file in folder.iterdir() if file.name.endswith(".txt"))
+PACKAGE = "memr1_jax.bench.systems"
+_TURNS = {"text"}, {"role", "speaker", "text"}
+# Prompts for facts may be one's own; those of a system's stages are filled where they are called.
+ROLES = {
+    "extraction": Role({"turns": _TURNS}, texts=frozenset({"time", "person"})),
+    "management": None,
+}
 
 
 @functools.cache
-def management_prompt(name: str) -> PromptText:
-    """Reads the prompt file `name`; UserError where there is none."""
-    if name not in management_prompt_names():
-        names = ", ".join(management_prompt_names())
-        raise UserError(
-            f"There is no prompt named {name!r} for memory management; choose: {names}."
-        )
-    folder = importlib.resources.files("memr1_jax.bench.systems") / _FOLDER
-    return parse_prompt(name, (folder / f"{name}.txt").read_text(encoding="utf-8"))
+def management_prompt(name: str, role: str = "management") -> PromptText:
+    """Reads a prompt file of this package, or with a path one's own.
+
+    Raises:
+      UserError: there is no such file, or it is not what `role` says.
+    """
+    return find_prompt(name, role, PACKAGE, ROLES)
+
+
+def extraction_prompt(name: str) -> PromptText:
+    """Reads the prompt that asks for facts: the file `facts_<name>`, or that of a path."""
+    full = f"facts_{name}"
+    return management_prompt(full if full in prompt_names(PACKAGE) else name, "extraction")
 
 
 def prompt_digests() -> dict[str, str]:
     """Digests every prompt file of this package, to be stored with results."""
-    return {name: management_prompt(name).digest for name in management_prompt_names()}
+    return {name: find_prompt(name, "", PACKAGE, ROLES).digest for name in prompt_names(PACKAGE)}
 
 
 def management_call(

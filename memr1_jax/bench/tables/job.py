@@ -17,7 +17,7 @@ from memr1_jax.bench.harness import run_row
 from memr1_jax.bench.reply_cache import ReplyCache
 from memr1_jax.bench.scoring import METRICS, summarise
 from memr1_jax.bench.systems.embedders import remembering, token_embedder
-from memr1_jax.bench.systems.management_prompts import prompt_digests
+from memr1_jax.bench.systems.management_prompts import extraction_prompt, prompt_digests
 from memr1_jax.bench.systems.protocol import System
 from memr1_jax.bench.systems.registry import BASE, Resources, build_row
 from memr1_jax.bench.systems.text_bank import Embed
@@ -236,12 +236,20 @@ def _about(options: TableConfig, data: TableData, names: Sequence[str]) -> dict:
             kind: read_prompt(getattr(options, f"{kind}_prompt"), kind).digest
             for kind in ("answer", "manager")
         },
-        "management_digests": prompt_digests(),
+        "management_digests": prompt_digests() | _extraction(options),
         "paper": papers(options),
         "against": options.against,
         "data_sha256": data.sha256,
         "settings": settings(options),
     }
+
+
+def _extraction(options: TableConfig) -> dict[str, str]:
+    """Digests the prompt that asks for facts, where it is asked: it may be one's own."""
+    if options.facts != "extracted":
+        return {}
+    prompt = extraction_prompt(options.extraction_prompt)
+    return {prompt.name: prompt.digest}
 
 
 def _inputs(about: Mapping) -> dict[str, Input]:

@@ -12,7 +12,7 @@ from memr1_jax.data.synthetic import GENERATED
 from memr1_jax.errors import UserError
 from memr1_jax.options import SEEDS, at_least, check, current_names, option, with_default
 from memr1_jax.parallel.mesh import parse_mesh
-from memr1_jax.training.option_groups import OutputConfig
+from memr1_jax.run.run_folder import OutputConfig
 
 FACTS = ("noted", "extracted", "turns", "user_turns")
 EMBEDDERS = ("tfidf", "static", "both", "minilm")
@@ -87,22 +87,20 @@ class BackboneConfig:
         "Trained agents for rows such as memory_r1@grpo: grpo=<run folder>,sft=<run folder>,"
         " each of which has export/manager, export/answer, or both.",
     )
-    answer_prompt: str = option("full", "Prompt file answer_<name>.txt, or the path of one's own.")
-    manager_prompt: str = option(
-        "full", "Prompt file manager_<name>.txt, or the path of one's own."
-    )
+    answer_prompt: str = option("full", "Prompt file answer_<name>.txt, or the path of your own.")
+    manager_prompt: str = option("full", "Prompt file manager_<name>.txt, or the path of your own.")
     extraction_prompt: str = option(
         "full",
-        "How the backbone is asked for facts, where --facts=extracted.",
-        ("full", "compact"),
+        "Prompt that asks the backbone for facts, where --facts=extracted: full, compact, or the"
+        " path of one's own.",
         formerly="facts_prompt",
     )
     max_prompt_length: int = option(
-        0, "Tokens of a prompt at most; 0: as the model has positions.", within=at_least(0)
+        0, "Most tokens in a prompt; 0: as many as the model has positions.", within=at_least(0)
     )
-    answer_response_length: int = option(2048, "Tokens of an answer at most.", within=at_least(1))
+    answer_response_length: int = option(2048, "Most tokens in an answer.", within=at_least(1))
     manager_response_length: int = option(
-        2048, "Tokens of any other response at most.", within=at_least(1)
+        2048, "Most tokens in any other response.", within=at_least(1)
     )
 
 
@@ -112,13 +110,13 @@ class MemoryConfig:
 
     facts: str = option(
         "extracted",
-        "Facts that managers are given: written by the backbone, noted by the data set, turns, or"
-        " of a chat with an assistant the user's turns alone.",
+        "Facts that managers are given: written by the backbone, noted by the data set, turns, or,"
+        " of a chat with an assistant, only the user's turns.",
         FACTS,
     )
     embedder: str = option("tfidf", "How texts are embedded.", EMBEDDERS)
     features: int = option(1024, "Width of the hashed TF-IDF embedding.", within=at_least(1))
-    salvage: bool = option(False, "Keep what was whole of a manager's broken response.")
+    salvage: bool = option(False, "Keep the complete operations of a manager's broken response.")
     plain_marks: bool = option(
         False, "Exact match, SQuAD's F1: typographic apostrophes and dashes equal plain ones."
     )
@@ -126,9 +124,7 @@ class MemoryConfig:
         30, "Memories retrieved for each speaker for an answer.", within=at_least(1)
     )
     neighbours: int = option(5, "Similar memories retrieved for each new fact.", within=at_least(1))
-    memories_shown: int = option(
-        20, "Memories that a manager is shown at most.", within=at_least(1)
-    )
+    memories_shown: int = option(20, "Most memories that a manager is shown.", within=at_least(1))
     facts_per_call: int = option(
         0, "Facts that a manager is given at once; 0: those of a turn.", within=at_least(0)
     )

@@ -12,8 +12,10 @@ from memr1_jax.bench.systems.extraction import (
     turn_facts,
     user_turn_facts,
 )
+from memr1_jax.bench.systems.management_prompts import extraction_prompt
 from memr1_jax.bench.systems.protocol import together
 from memr1_jax.data.types import Conversation, Fact, Session, Turn
+from memr1_jax.errors import UserError
 from tests.bench.systems.scripted import MAY, SESSIONS, SPEAKERS, Script, last
 
 
@@ -115,3 +117,38 @@ def test_facts_with_the_same_latest_turn_arrive_together():
         Fact("Ann", "d", 1, ("D1:2",)),
     ]
     assert arrivals(facts, "Ann") == [(facts[0], facts[2]), (facts[3],)]
+
+
+MINE = "role: extraction\n[user]\n{time}, {person}:\n{turns}\n[entry turns]\n<{text}>\n"
+
+
+def test_a_prompt_of_ones_own_asks_for_facts(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(MINE)
+    script = Script(lambda call: '{"facts": ["It rains."]}')
+    facts, _ = facts_of(extracted_facts(str(path)), SESSIONS[0], script)
+    assert {fact.text for fact in facts} == {"It rains."}
+    first = SESSIONS[0].turns[0].content
+    assert last(script.calls[0]).startswith(f"{MAY}, {SPEAKERS[0]}:\n<{first}>\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        (MINE.replace("{person}", "all"), "has the slots"),
+        (MINE.replace("<{text}>", "{time}"), r"needs a section \[entry turns\]"),
+        (MINE.replace("role: extraction", "role: management"), "'role: extraction'"),
+        (MINE.replace("role: extraction", "role: facts"), "has the role 'facts'"),
+        (MINE.replace("role: extraction\n", ""), "has no role"),
+    ],
+)
+def test_a_prompt_that_cannot_ask_for_facts_is_refused(tmp_path, source, complaint):
+    path = tmp_path / "mine.txt"
+    path.write_text(source)
+    with pytest.raises(UserError, match=complaint):
+        extraction_prompt(str(path))
+
+
+def test_a_prompt_that_is_not_there_is_told():
+    with pytest.raises(UserError, match="no prompt named 'fulll'; choose one of"):
+        extraction_prompt("fulll")

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from memr1_jax.agents.prompt_files import find_prompt, prompt_names
 from memr1_jax.bench.systems.amem import AMemSystem
 from memr1_jax.bench.systems.crud import CrudSystem
 from memr1_jax.bench.systems.extraction import extracted_facts, turn_facts
-from memr1_jax.bench.systems.management_prompts import management_prompt, management_prompt_names
+from memr1_jax.bench.systems.management_prompts import PACKAGE, ROLES
 from memr1_jax.bench.systems.managers import language_model_manager
 from memr1_jax.bench.systems.memoryos import MemoryOSSystem
 from memr1_jax.bench.systems.protocol import together
@@ -104,7 +105,6 @@ def test_every_prompt_file_is_used_by_some_system():
             together([store.ingest(session)], script)
         reply(store, script)
         instructions |= {call.messages[0][1] for call in script.calls}
-    used = {
-        n for n in management_prompt_names() if management_prompt(n).messages[0][1] in instructions
-    }
-    assert used == set(management_prompt_names()) - {"facts_compact"}  # the first system's variant
+    texts = {n: find_prompt(n, "", PACKAGE, ROLES) for n in prompt_names(PACKAGE)}
+    used = {name for name, prompt in texts.items() if prompt.messages[0][1] in instructions}
+    assert used == texts.keys() - {"facts_compact"}  # the first system's variant

@@ -28,7 +28,7 @@ from memr1_jax.evals.report.replay import (
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import report_page, write_report_page
 from memr1_jax.run.metrics_log import MetricsLog
-from memr1_jax.training.option_groups import OutputConfig
+from memr1_jax.run.run_folder import OutputConfig
 
 ROOT = Path(__file__).parents[3]
 EVIL = '</pre><script>document.title = "taken"</script>"\'&'

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memr1_jax.training.ahead import AheadCompiler
+from memr1_jax.run.ahead import AheadCompiler
 
 
 def test_a_program_is_compiled_once_and_runs_on_arrays_of_its_shapes():

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.extractor import (
+    ExtractorOptions,
     FactExtractor,
     create_extractor,
     with_extracted_facts,
@@ -14,12 +16,10 @@ from memr1_jax.data.types import Conversation
 from memr1_jax.models.loading import Model, load_model
 from memr1_jax.parallel.distributed import is_main
 from memr1_jax.run.progress import progress_bar
-from memr1_jax.training.config import EvaluationConfig, ExperimentConfig
 
 
-def extractor_of(options: ExperimentConfig | EvaluationConfig, model: Model) -> FactExtractor:
+def extractor_of(options: AgentConfig, chosen: ExtractorOptions, model: Model) -> FactExtractor:
     """Makes the fact extractor that the options describe, of a model."""
-    chosen = options.extraction
     return create_extractor(
         model,
         options.manager_prompt,
@@ -31,7 +31,8 @@ def extractor_of(options: ExperimentConfig | EvaluationConfig, model: Model) -> 
 
 
 def with_told_facts(
-    options: ExperimentConfig | EvaluationConfig,
+    options: AgentConfig,
+    chosen: ExtractorOptions,
     pair: AgentPair,
     models: Models,
     dialogues: Sequence[Conversation],
@@ -43,7 +44,6 @@ def with_told_facts(
     The extractor has the weights `params` in the manager's model, or else those that its own model
     was loaded with: a resumed run extracts the same facts again.
     """
-    chosen = options.extraction
     if chosen.facts == "noted" or not dialogues:
         return list(dialogues)
     if chosen.facts == "turns":
@@ -52,7 +52,7 @@ def with_told_facts(
     if chosen.model and params is None:
         model = load_model(chosen.model, dtype=options.dtype, remat=options.remat)
         encoder = create_encoder(model.tokenizer, encoder.embedder, encoder.sizes)
-    extractor = extractor_of(options, model)
+    extractor = extractor_of(options, chosen, model)
     with progress_bar(1, f"extracting facts, {what}") as progress:
 
         def on_turn(done, total):

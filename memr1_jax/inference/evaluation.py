@@ -1,9 +1,9 @@
 """The evaluation of a pair of models as a job of its own."""
 
-import functools
 from pathlib import Path
 
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
+from memr1_jax.agents.told_facts import with_told_facts
 from memr1_jax.data.dialogues import load_dialogues
 from memr1_jax.data.types import Conversation
 from memr1_jax.evals.evaluator import Evaluation, Evaluator
@@ -11,11 +11,9 @@ from memr1_jax.evals.metrics import results_table
 from memr1_jax.evals.report.replay import write_replay
 from memr1_jax.evals.report.report import write_evaluation
 from memr1_jax.evals.report.report_page import write_report_page
-from memr1_jax.evals.report.watch import Seen, watch
 from memr1_jax.training.checks import check_options
 from memr1_jax.training.config import EvaluationConfig, settled
 from memr1_jax.training.identity import open_run
-from memr1_jax.training.told_facts import with_told_facts
 from memr1_jax.training.training_data import check_evaluated
 
 
@@ -57,15 +55,13 @@ def _evaluate(
 ) -> Evaluation:
     models = load_models(options)
     pair = build_agent_pair(options, models, train)
-    dialogues = with_told_facts(options, pair, models, dialogues, "for evaluation")
+    dialogues = with_told_facts(
+        options, options.extraction, pair, models, dialogues, "for evaluation"
+    )
     evaluator = Evaluator(options, pair, models)
-    what = f"{options.eval_split} split"
-    seen: list[Seen] = []
-    watched = functools.partial(watch, dialogues=options.replay_dialogues, seen=seen)
-    manager = models.manager.params if options.bank_builder == "manager" else None
-    banks = evaluator.banks(manager, dialogues, what, watched)
-    evaluation = evaluator.evaluate(models.answerer.params, dialogues, banks, what)
-    write_replay(folder, options.eval_split, evaluator.replay(seen, dialogues, evaluation))
+    params = models.manager.params, models.answerer.params
+    evaluation, replayed = evaluator.measure(*params, dialogues, f"{options.eval_split} split")
+    write_replay(folder, options.eval_split, replayed)
     write_evaluation(folder, options.eval_split, evaluation, options.eval_split)
     write_report_page(folder)
     return evaluation
