@@ -24,6 +24,8 @@ _PARTS = (
 )
 _REST = "everything else"
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%(\S+) = .*? ([a-z][\w-]*)\(", re.MULTILINE)
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
+_CALLED = re.compile(r"calls=%([^\s,]+)")
 _NAME = re.compile(r'op_name="([^"]*)"')
 _CONTAINERS = ("while", "conditional", "call")  # their bodies are counted
 
@@ -41,15 +43,22 @@ def part_of(name: str) -> tuple[str, str]:
 def parts_of(text: str) -> dict[str, tuple[str, str]]:
     """Maps each instruction of a compiled program's text to its part and phase.
 
-    Instructions that only hold others, such as loops, are left out.
+    A fusion without a name of its own has that of what it computes. Instructions that only hold
+    others, such as loops, are left out.
     """
-    found = {}
+    names, calls, inside, computation = {}, {}, {}, ""
     for line in text.splitlines():
-        instruction = _INSTRUCTION.match(line)
+        if header := _COMPUTATION.match(line):
+            computation = header[1]
+        instruction, name = _INSTRUCTION.match(line), _NAME.search(line)
+        if name:
+            inside[computation] = name[1]  # in the end that of its root, or of one close to it
         if instruction and instruction[2] not in _CONTAINERS:
-            name = _NAME.search(line)
-            found[instruction[1]] = part_of(name[1] if name else "")
-    return found
+            names[instruction[1]] = name[1] if name else ""
+            if not name and (called := _CALLED.search(line)):
+                calls[instruction[1]] = called[1]
+    names |= {name: inside.get(called, "") for name, called in calls.items()}
+    return {instruction: part_of(name) for instruction, name in names.items()}
 
 
 def tally(
