@@ -45,7 +45,7 @@ TEXT = f"""
   ROOT %multiply.1 = f32[8]{{0}} multiply(%x, %x)
 }}
 %unnamed (x: f32[8]) -> f32[8] {{
-  ROOT %dot.9 = f32[8]{{0}} dot(%x, %x), metadata={{op_name="{BACK}jkxtms,jksh->jkxtmh/dot_general"}}
+  ROOT %dot.9 = f32[8]{{0}} dot(%x, %x), metadata={{op_name="{BACK}exp"}}
 }}
 ENTRY %main (p: f32[8]) -> f32[8] {{
   %while.5 = (s32[], f32[8]{{0}}) while(%t), body=%b, metadata={{op_name="jit(step)/jvp()/while"}}
