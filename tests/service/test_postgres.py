@@ -27,6 +27,7 @@ from memr1_jax.service.memory import Memory
 from memr1_jax.service.scope import Scope
 from memr1_jax.service.search import Shelves
 from memr1_jax.service.store import Store
+from memr1_jax.service.transfer import export_lines, import_lines
 
 ANA = Scope.of("ana")
 _NUMBERS = itertools.count()
@@ -118,6 +119,18 @@ def test_servers_share_a_database(url):
         one.store.compact()
         one.reset()
         assert two.stats()["events"] == 0
+
+
+def test_an_import_that_postgres_cannot_hold_is_refused_whole(url):
+    with Memory(ScriptedAgents(), db=url) as memory:
+        memory.add("city is Oslo", user_id="ana")
+        lines = list(export_lines(memory.store, ANA))
+        memory.reset()
+        with pytest.raises(Refused, match="Nothing was imported"):
+            import_lines(memory.store, [line.replace("Oslo", "\\u0000") for line in lines])
+        assert memory.stats()["messages"] == 0
+        assert import_lines(memory.store, lines) == {"messages": 1, "events": 1}
+        assert texts(memory.search("city", user_id="ana")) == ["city is Oslo"]
 
 
 def test_writers_of_one_scope_lose_nothing(url):
