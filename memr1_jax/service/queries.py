@@ -23,6 +23,15 @@ class Snapshot:
     vectors: dict[str, bytes]
 
 
+# PostgreSQL guesses how many memories a scope has, and would often read those of all scopes.
+_BY_INDEX = sa.select(
+    *(
+        sa.func.set_config(f"enable_{plan}", "off", True)  # until the transaction ends
+        for plan in ("seqscan", "hashjoin", "mergejoin")
+    )
+)
+
+
 class Queries:
     """Reads for a `Store`; each statement sees one moment."""
 
@@ -74,6 +83,7 @@ class Queries:
         """
         found = nearest_memories(scope, embedder, query, most, by_speaker, speaker)
         with self._engine.connect() as connection:
+            connection.execute(_BY_INDEX)
             return list(connection.execute(found).all())
 
     def without_vector(
@@ -245,10 +255,11 @@ def nearest_memories(
     table = schema.pgvector_memories
     product = table.c.vector.op("<#>", return_type=sa.Float)(query.tobytes())
     score = sa.case((sa.not_(_strange(table, embedder)), -product)).label("score")
-    where = _within(scope)
+    places = sa.select(schema.scopes.c.id).where(_within(scope)).scalar_subquery()
+    where = table.c.scope == sa.any_(sa.func.array(places, type_=sa.ARRAY(sa.BigInteger)))
     if speaker is not None:
         where &= table.c.speaker == speaker
-    ranked = sa.select(table.c.id, score).join(schema.scopes).where(where)
+    ranked = sa.select(table.c.id, score).where(where)
     if by_speaker:
         rank = sa.func.row_number().over(
             partition_by=(table.c.scope, table.c.speaker), order_by=score.desc()

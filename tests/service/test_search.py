@@ -57,8 +57,11 @@ def test_a_search_in_the_database_carries_its_scope(by_speaker):
     scope, query = Scope.of("ana", run_id="r"), np.ones(8, np.float32)
     found = nearest_memories(scope, "e", query, 5, by_speaker, "Ben")
     compiled = found.compile(dialect=postgresql.dialect())
-    (inside,) = re.findall(r"WHERE (scopes.*?)(?: ORDER|\) AS)", str(compiled).replace("\n", ""))
-    told = re.findall(r"(\S+) = %\((\w+)\)", inside)
-    assert inside.count(" AND ") == 2 and [(name, compiled.params[key]) for name, key in told] == [
-        *(("scopes.user_id", "ana"), ("scopes.run_id", "r"), ("memories.speaker", "Ben"))
-    ]
+    (inside,) = re.findall(
+        r"WHERE memories.scope = (.*?)(?: ORDER|\) AS)", " ".join(str(compiled).split())
+    )
+    told = dict(re.findall(r"([\w.]+) = %\((\w+)\)", inside))
+    assert "FROM scopes WHERE scopes.user_id = " in inside and inside.count(" AND ") == 2
+    assert {name: compiled.params[key] for name, key in told.items()} == {
+        **{"scopes.user_id": "ana", "scopes.run_id": "r", "memories.speaker": "Ben"}
+    }
