@@ -253,7 +253,7 @@ def nearest_memories(
     nearest of all users, and of these little or nothing may be of the scope.
     """
     table = schema.pgvector_memories
-    product = table.c.vector.op("<#>", return_type=sa.Float)(query.tobytes())
+    product = table.c.vector.op("<#>", return_type=sa.Float)(query.astype(np.float32).tobytes())
     score = sa.case((sa.not_(_strange(table, embedder)), -product)).label("score")
     places = sa.select(schema.scopes.c.id).where(_within(scope)).scalar_subquery()
     where = table.c.scope == sa.any_(sa.func.array(places, type_=sa.ARRAY(sa.BigInteger)))

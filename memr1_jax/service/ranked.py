@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import sqlalchemy as sa
 
+from memr1_jax.inference.agents import Agents
 from memr1_jax.service.filters import Test
 from memr1_jax.service.pgvector import WIDEST
 from memr1_jax.service.queries import scope_of
@@ -16,12 +17,15 @@ from memr1_jax.service.store import Store
 _SPARE = 100  # memories that are read beyond those wanted, as some may fail the test
 
 
-def searcher(store: Store, fit_words: bool, width: int = 0) -> type[Shelves]:
+def searcher(store: Store, fit_words: bool, agents: Agents | None = None) -> type[Shelves]:
     """Returns what searches a store: the database where it can, else blocks in this process.
 
-    It can neither weigh words by the memories of a scope nor hold vectors of any width.
+    It can neither weigh words by the memories of a scope nor hold vectors of any width, which is
+    known once the agents are loaded.
     """
-    return Ranked if store.pgvector and not fit_words and width <= WIDEST else Shelves
+    if not store.pgvector or fit_words:
+        return Shelves
+    return Shelves if agents is not None and len(agents.query("")) > WIDEST else Ranked
 
 
 class Ranked(Shelves):

@@ -277,7 +277,7 @@ class Reading:
         words = 0
         if self._fit_words and agents.options.embedder in ("tfidf", "both"):
             words = agents.options.features
-        search = searcher(self.store, bool(words), len(agents.query("")))
+        search = searcher(self.store, bool(words), agents)
         return agents, Worker(agents), search(self.store, agents, words)
 
     @property
