@@ -164,7 +164,7 @@ WORDS = [f"w{number}" for number in range(30)]
 def fill(memory, chance):
     """Adds, updates, deletes and undoes at random, under two users of several speakers and runs."""
     known = {"ana": [], "ben": []}
-    for number in range(160):
+    for number in range(120):
         user = chance.choice(list(known))
         text = " ".join(chance.choices(WORDS, k=chance.randint(1, 9)))
         what = chance.choice(["add", "add", "add", "update", "delete", "undo"])
@@ -203,7 +203,7 @@ def test_pgvector_finds_what_blocks_find(url):
         agents, worker, _ = two._parts
         two._loaded = agents, worker, Shelves(two.store, agents)
         assert (one.stats()["search"], two.stats()["search"]) == ("pgvector", "blocks of float32")
-        for _ in range(3):
+        for _ in range(2):
             fill(one, chance)
             for user, case in itertools.product(("ana", "ben", "nobody"), cases):
                 query = " ".join(chance.choices(WORDS, k=3))
