@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from scripted_agents import FEATURES, ScriptedAgents
 
-from memr1_jax.service import schema
+from memr1_jax.service import ranked, schema
 from memr1_jax.service.errors import Refused
 from memr1_jax.service.memory import Memory
 from memr1_jax.service.scope import Scope
@@ -191,7 +191,7 @@ def same(found, expected, most):
 
 
 @with_pgvector
-def test_pgvector_finds_what_blocks_find(url):
+def test_pgvector_finds_what_blocks_find(url, monkeypatch):
     chance = random.Random(0)
     cases = (
         *({}, {"top_k": 3}, {"top_k": 0}, {"top_k": 500}, {"threshold": 0.3}, {"threshold": -1}),
@@ -211,6 +211,7 @@ def test_pgvector_finds_what_blocks_find(url):
                 assert all(item["user_id"] == user for item in replies[0])
                 pairs = [[(item["id"], item["score"]) for item in reply] for reply in replies]
                 same(*pairs, case.get("top_k", 20))
+        monkeypatch.setattr(ranked, "_SPARE", 2)
         for user in ("ana", "ben"):
             query = agents.query(" ".join(WORDS[:9]))
             test = one._asked({"user_id": user}, {}, True, None)[1]
