@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,3 @@ def add_users(db: str | Path, count: int) -> None:
         entry = Entry(Kind.ADD, str(uuid.uuid4()), None, state, moment)
         store.write(Scope.of(f"user-{number}"), [entry])
     store.close()
-
-
-def timed(calls: Sequence[Callable[[], Any]]) -> np.ndarray:
-    """Returns the seconds that each call takes."""
-    found = []
-    for call in calls:
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return np.array(found)
