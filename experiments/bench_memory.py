@@ -2,13 +2,14 @@
 
     python -m experiments.bench_memory --agents=nano
 
-Everything is measured on servers and databases of its own, which are deleted afterwards. Clients
-and server share the machine.
+Everything is measured on servers and databases of its own, which are deleted afterwards, except for
+what is written to `--db`. Clients and server share the machine.
 """
 
 import dataclasses
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class BenchMemoryConfig:
     memories: int = option(
         100_000, "Memories of one user that are searched; 0: leave this out.", within=at_least(0)
     )
+    db: str = option("", "URL of a PostgreSQL database for these; a file of its own by default.")
     searches: int = option(200, "Searches of these.", within=at_least(1))
     users: int = option(
         1000,
@@ -57,7 +59,7 @@ def bench_clients(options: BenchMemoryConfig, folder: Path) -> None:
             requests(path, f"{name}{number}", options.requests) for number in range(options.clients)
         ]
 
-    with server(folder / "clients.db", options.agents) as (address, _):
+    with server(folder / "clients.db", options.agents) as (address, _, _):
         begin = time.perf_counter()
         for path in ("/memories", "/answer"):  # compiles the programs for one and for many
             ask(address, many(path, "warm"))
@@ -77,28 +79,31 @@ def bench_clients(options: BenchMemoryConfig, folder: Path) -> None:
 
 
 def bench_search(options: BenchMemoryConfig, folder: Path) -> None:
-    """Times searches of a large bank, and answers from it."""
+    """Times searches of a large bank by a server that has just started, and answers from it."""
     from memr1_jax.service.memory import Memory
-    from memr1_jax.service.workload import fill, text_of, timed
+    from memr1_jax.service.workload import ask, fill, resident, server, text_of
 
-    with Memory(options.agents, db=folder / "search.db") as memory:
-        fill(folder / "search.db", memory.agents, "ana", options.memories)
+    db, user = options.db or folder / "search.db", f"user-{uuid.uuid4()}"
+    with Memory(options.agents, db=db) as memory:
+        fill(db, memory.agents, user, options.memories)
+        way = memory.searched_by
+    numbers = np.random.default_rng(0).integers(options.memories, size=options.searches + 1)
 
-        def search(number: int):
-            return lambda: memory.search(text_of(number), user_id="ana")
+    def bodies(texts):
+        return [{"query": text, "user_id": user} for text in texts]
 
-        (first,) = timed([search(0)])
-        numbers = np.random.default_rng(0).integers(options.memories, size=options.searches)
-        seconds = timed([search(int(number)) for number in numbers])
-        rows = [_row("search", (seconds, seconds.sum(), 0))]
-
-        def answer(number: int):
-            return lambda: memory.answer(f"Where is {text_of(number).split()[2]}?", user_id="ana")
-
-        timed([answer(0)])
-        seconds = timed([answer(int(number)) for number in numbers[: options.searches // 5 or 1]])
-        rows.append(_row("answer", (seconds, seconds.sum(), 0)))
-        table(f"{options.memories:,} memories of one user (first: {first:.1f} s)", _COLUMNS, rows)
+    with server(db, options.agents) as (address, _, process):
+        sizes = [resident(process)]
+        searches = [("/search", body) for body in bodies(map(text_of, numbers))]
+        rows = [_row("first search", ask(address, [searches[:1]]))]
+        rows.append(_row("search", ask(address, [searches[1:]])))
+        sizes.append(resident(process))
+        texts = [f"Where is {text_of(number).split()[2]}?" for number in numbers]
+        answers = [("/answer", body) for body in bodies(texts[: options.searches // 5 + 2])]
+        rows.append(_row("first answer", ask(address, [answers[:1]])))
+        rows.append(_row("answer", ask(address, [answers[1:]])))
+    table(f"{options.memories:,} memories of one user, by {way}", _COLUMNS, rows)
+    print("The server held {:.0f} MB at first, {:.0f} MB after the searches.".format(*sizes))
 
 
 def bench_start(options: BenchMemoryConfig, folder: Path) -> None:
@@ -108,7 +113,7 @@ def bench_start(options: BenchMemoryConfig, folder: Path) -> None:
     add_users(folder / "start.db", options.users)
     rows = []
     for start in ("first", "second"):
-        with server(folder / "start.db", options.agents) as (address, seconds):
+        with server(folder / "start.db", options.agents) as (address, seconds, _):
             body = {"messages": "Ana bought a boat.", "user_id": "user-0"}
             _, added, failed = ask(address, [[("/memories", body)]])
         rows.append((start, seconds, added, failed))

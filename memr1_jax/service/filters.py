@@ -4,15 +4,15 @@ A filter is a dictionary of conditions that all hold. A condition is a value, a 
 `"*"` (there is one) or `{operator: value}`; `AND`, `OR` and `NOT` take lists of filters.
 """
 
+import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from memr1_jax.service import clock
 from memr1_jax.service.errors import Refused
+from memr1_jax.service.messages import clean
 from memr1_jax.service.scope import IDS, Scope
-
-Test = Callable[[Mapping[str, Any]], bool]  # of a memory's state
 
 _OWN = {  # names of a memory's own fields; all others are looked up in its metadata
     "memory": "text",
@@ -25,6 +25,19 @@ _OWN = {  # names of a memory's own fields; all others are looked up in its meta
 }
 _TIMES = ("created_at", "updated_at", "event_time")
 _DEEPEST = 16
+_Condition = Callable[[Mapping[str, Any]], bool]  # of a memory's state
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """The test that a memory's state must pass; where it names one speaker, nobody else passes."""
+
+    passes: _Condition
+    speaker: str | None = None
+
+    def __call__(self, state: Mapping[str, Any]) -> bool:
+        """Tells whether a state passes."""
+        return self.passes(state)
 
 
 def scope_of(filters: Mapping[str, Any] | None, **ids: Any) -> Scope:
@@ -38,7 +51,7 @@ def scope_of(filters: Mapping[str, Any] | None, **ids: Any) -> Scope:
       Refused: no id has one value, or one has two.
     """
     found = {name: value for name, value in ids.items() if value is not None}
-    for name, value in _fixed(filters or {}, 0):
+    for name, value in _fixed(filters or {}, IDS):
         if str(found.setdefault(name, value)).strip() != str(value).strip():
             raise Refused(f"The filters name two values of {name}: {found[name]!r} and {value!r}.")
     return Scope.of(**found)
@@ -50,23 +63,25 @@ def matcher(filters: Mapping[str, Any] | None) -> Test:
     Raises:
       Refused: the filter is not of this language.
     """
-    return _all(filters or {}, 0)
+    names = [v for _, v in _fixed(filters or {}, ("speaker",)) if isinstance(v, str)]
+    return Test(_all(filters or {}, 0), clean(names[0]) if names else None)
 
 
-def _fixed(filters: Any, depth: int):
+def _fixed(filters: Any, names: Collection[str], depth: int = 0):
+    """Goes through those of the names that a filter fixes to one value each."""
     _checked(filters, depth)
     for name, condition in filters.items():
         if name == "AND" and isinstance(condition, list):
             for part in condition:
-                yield from _fixed(part, depth + 1)
-        elif name in IDS:
+                yield from _fixed(part, names, depth + 1)
+        elif name in names:
             if isinstance(condition, Mapping) and set(condition) == {"eq"}:
                 condition = condition["eq"]
             if not isinstance(condition, (Mapping, list)) and condition not in ("*", None):
                 yield name, condition
 
 
-def _all(filters: Any, depth: int) -> Test:
+def _all(filters: Any, depth: int) -> _Condition:
     _checked(filters, depth)
     tests = [_condition(name, value, depth) for name, value in filters.items()]
     return lambda state: all(test(state) for test in tests)
@@ -79,7 +94,7 @@ def _checked(filters: Any, depth: int) -> None:
         raise Refused(f"These filters are nested more than {_DEEPEST} deep.")
 
 
-def _condition(name: str, value: Any, depth: int) -> Test:
+def _condition(name: str, value: Any, depth: int) -> _Condition:
     if name in ("AND", "OR", "NOT"):
         if not isinstance(value, list):
             raise Refused(f"{name} takes a list of filters, not {value!r}.")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import sqlalchemy as sa
 
 from memr1_jax.service import schema
@@ -22,11 +23,21 @@ class Snapshot:
     vectors: dict[str, bytes]
 
 
+# PostgreSQL guesses how many memories a scope has, and would often read those of all scopes.
+_BY_INDEX = sa.select(
+    *(
+        sa.func.set_config(f"enable_{plan}", "off", True)  # until the transaction ends
+        for plan in ("seqscan", "hashjoin", "mergejoin")
+    )
+)
+
+
 class Queries:
     """Reads for a `Store`; each statement sees one moment."""
 
     _engine: sa.Engine
     _sqlite: bool
+    memory_table: sa.Table  # memories, with vectors as this database keeps them
 
     def versions(self, scope: Scope) -> dict[Scope, int]:
         """Counts the writes to each scope that has the ids of this one."""
@@ -36,7 +47,7 @@ class Queries:
 
     def snapshot(self, scope: Scope, embedder: str) -> "Snapshot":
         """Returns all of exactly this scope as it is at one moment, with `embedder`'s vectors."""
-        table, where = schema.memories, exactly(scope)
+        table, where = self.memory_table, exactly(scope)
         query = sa.select(table).join(schema.scopes).where(where)
         last = sa.select(sa.func.max(schema.events.c.id)).join(schema.scopes).where(where)
         with self._reading() as connection:
@@ -47,6 +58,49 @@ class Queries:
         states = {row.id: row.state | ids for row in rows}
         vectors = {row.id: row.vector for row in rows if row.vector_of == embedder and row.vector}
         return Snapshot(version or 0, event or 0, states, vectors)
+
+    def nearest(
+        self,
+        scope: Scope,
+        embedder: str,
+        query: np.ndarray,
+        most: int,
+        *,
+        by_speaker: bool = False,
+        speaker: str | None = None,
+    ) -> list[sa.Row]:
+        """Returns the memories under a scope that are nearest to a query, best first; by pgvector.
+
+        Those without a vector of `embedder` have no score, and come before all others.
+
+        Args:
+          scope: whose.
+          embedder: what made query and vectors.
+          query: float32 `[E]`.
+          most: how many at most.
+          by_speaker: whether so many of each speaker of each exact scope.
+          speaker: of this one alone.
+        """
+        found = nearest_memories(scope, embedder, query, most, by_speaker, speaker)
+        with self._engine.connect() as connection:
+            connection.execute(_BY_INDEX)
+            return list(connection.execute(found).all())
+
+    def without_vector(
+        self, scope: Scope, embedder: str
+    ) -> dict[tuple[Scope, int], dict[str, State]]:
+        """Returns the memories under a scope that `embedder` made no vector of.
+
+        They come by exact scope with its version.
+        """
+        table = self.memory_table
+        query = sa.select(table.c.id, table.c.state, *_ids(), schema.scopes.c.version)
+        query = query.join(schema.scopes).where(_within(scope), _strange(table, embedder))
+        found: dict[tuple[Scope, int], dict[str, State]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault((scope_of(row), row.version), {})[row.id] = row.state
+        return found
 
     def since(self, scope: Scope, event: int) -> tuple[int, list[sa.Row]]:
         """Returns the version of exactly this scope, and its events after one."""
@@ -183,6 +237,49 @@ class Queries:
                 yield connection
             finally:
                 connection.rollback()
+
+
+def nearest_memories(
+    scope: Scope,
+    embedder: str,
+    query: np.ndarray,
+    most: int,
+    by_speaker: bool,
+    speaker: str | None,
+) -> sa.Select:
+    """Selects what `Queries.nearest` returns.
+
+    Every vector of the scope is compared. An index (HNSW) would be approximate: it looks for the
+    nearest of all users, and of these little or nothing may be of the scope.
+    """
+    table = schema.pgvector_memories
+    product = table.c.vector.op("<#>", return_type=sa.Float)(query.astype(np.float32).tobytes())
+    score = sa.case((sa.not_(_strange(table, embedder)), -product)).label("score")
+    places = sa.select(schema.scopes.c.id).where(_within(scope)).scalar_subquery()
+    where = table.c.scope == sa.any_(sa.func.array(places, type_=sa.ARRAY(sa.BigInteger)))
+    if speaker is not None:
+        where &= table.c.speaker == speaker
+    ranked = sa.select(table.c.id, score).where(where)
+    if by_speaker:
+        rank = sa.func.row_number().over(
+            partition_by=(table.c.scope, table.c.speaker), order_by=score.desc()
+        )
+        every = ranked.add_columns(rank.label("rank")).subquery()
+        ranked = sa.select(every).where(every.c.rank <= most)
+    else:
+        ranked = ranked.order_by(score.desc()).limit(most)
+    best = ranked.subquery()
+    return (
+        sa.select(table.c.id, table.c.state, table.c.vector, *_ids(), best.c.score)
+        .join(best, best.c.id == table.c.id)
+        .join(schema.scopes, schema.scopes.c.id == table.c.scope)
+        .order_by(best.c.score.desc())
+    )
+
+
+def _strange(table: sa.Table, embedder: str) -> sa.ColumnElement[bool]:
+    """Selects memories that have no vector of this embedder."""
+    return table.c.vector.is_(None) | table.c.vector_of.is_distinct_from(embedder)
 
 
 def _ids() -> Iterable[sa.Column]:

@@ -1,5 +1,6 @@
 """The reading half of `Memory`: search, lists, history, answers, and what was so in the past."""
 
+import dataclasses
 import functools
 import os
 import threading
@@ -13,6 +14,7 @@ from memr1_jax.service.adding import Answering
 from memr1_jax.service.errors import Refused
 from memr1_jax.service.filters import Test, matcher, scope_of
 from memr1_jax.service.messages import clean
+from memr1_jax.service.ranked import searcher
 from memr1_jax.service.records import State
 from memr1_jax.service.replies import history_reply, memory_reply
 from memr1_jax.service.request_queue import Job, Worker
@@ -243,9 +245,9 @@ class Reading:
         }
 
     def stats(self) -> dict[str, Any]:
-        """Counts memories, events and messages, and lists all scopes."""
+        """Counts memories, events and messages, says what searches, and lists all scopes."""
         scopes = [{**scope.given, "memories": count} for scope, count in self.store.scopes()]
-        return {**self.store.counts(), "scopes": scopes}
+        return {**self.store.counts(), "search": self.searched_by, "scopes": scopes}
 
     def chat(self, query: str) -> None:
         """Is not offered, as in mem0; see `answer`."""
@@ -258,6 +260,12 @@ class Reading:
         """The agents, loaded on first use."""
         return self._parts[0]
 
+    @property
+    def searched_by(self) -> str:
+        """What compares a query with the memories: pgvector, or blocks in this process."""
+        loaded = self.__dict__.get("_loaded")
+        return (loaded[2] if loaded else searcher(self.store, self._fit_words)).name
+
     @functools.cached_property
     def _loaded(self) -> tuple[Agents, Worker, Shelves]:
         agents = self._named
@@ -269,7 +277,8 @@ class Reading:
         words = 0
         if self._fit_words and agents.options.embedder in ("tfidf", "both"):
             words = agents.options.features
-        return agents, Worker(agents), Shelves(self.store, agents, words)
+        search = searcher(self.store, bool(words), agents)
+        return agents, Worker(agents), search(self.store, agents, words)
 
     @property
     def _parts(self) -> tuple[Agents, Worker, Shelves]:
@@ -283,7 +292,8 @@ class Reading:
         if show_expired:
             return scope, test
         today = clock.day(reference, "reference_date") or clock.now()[:10]
-        return scope, lambda state: (state["expires"] or today) >= today and test(state)
+        fresh = lambda state: (state["expires"] or today) >= today and test(state)  # noqa: E731
+        return scope, dataclasses.replace(test, passes=fresh)
 
     def _at(self, scope: Scope, as_of: Any = None, as_of_written: Any = None) -> dict[str, State]:
         if as_of is None and as_of_written is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from memr1_jax.errors import UserError
+from memr1_jax.service.pgvector import Vector, to_pgvector
 
 metadata = sa.MetaData()
 _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts plain INTEGER keys alone
@@ -62,39 +63,70 @@ events = sa.Table(
     sa.Index("events_by_call", "scope", "call"),
 )
 
-memories = sa.Table(
-    "memories",
+
+def _memories(metadata: sa.MetaData, *more: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(
+        "memories",
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("scope", _Id, sa.ForeignKey(scopes.c.id), nullable=False),
+        sa.Column("state", sa.JSON, nullable=False),
+        sa.Column("vector_of", sa.Text),  # the embedder that made `vector`
+        *more,
+    )
+
+
+memories = _memories(
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("scope", _Id, sa.ForeignKey("scopes.id"), nullable=False),
-    sa.Column("state", sa.JSON, nullable=False),
-    sa.Column("vector", sa.LargeBinary),  # float32, of the embedder `vector_of`
-    sa.Column("vector_of", sa.Text),
+    sa.Column("vector", sa.LargeBinary),  # float32
     sa.Index("memories_by_scope", "scope"),
 )
+pgvector_memories = _memories(  # the same table, where PostgreSQL has pgvector
+    sa.MetaData(),
+    sa.Column("vector", Vector),
+    sa.Column("speaker", sa.Text, sa.Computed("state ->> 'speaker'")),
+)
 
-_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
-    lambda connection: metadata.create_all(connection),
+
+def _tables(connection: sa.Connection) -> bool:
+    metadata.create_all(connection)
+    return True
+
+
+# A step that a database cannot take returns False, and is tried when it is opened again.
+_MIGRATIONS: tuple[Callable[[sa.Connection], bool], ...] = (
+    _tables,
+    lambda connection: to_pgvector(connection, pgvector_memories),
 )
 VERSION = len(_MIGRATIONS)
+PGVECTOR = 2  # the version whose vectors are pgvector's
+_LOCK = 2508_19828  # of PostgreSQL's advisory locks
 
 
-def migrate(connection: sa.Connection) -> None:
-    """Brings a database to `VERSION`, within the caller's transaction.
+def migrate(connection: sa.Connection) -> int:
+    """Brings a database to `VERSION`, or as far as it can go, within the caller's transaction.
+
+    Returns the version that it has now.
 
     Raises:
       UserError: the database was written by a later version of memr1_jax.
     """
+    if connection.dialect.name == "postgresql":  # servers that start together take turns
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     schema_version.create(connection, checkfirst=True)
-    version = connection.execute(sa.select(schema_version.c.version)).scalar()
-    if version is not None and version > VERSION:
+    found = connection.execute(sa.select(schema_version.c.version)).scalar()
+    if found is not None and found > VERSION:
         raise UserError(
-            f"This memory database has schema {version}, and this version of memr1_jax knows"
+            f"This memory database has schema {found}, and this version of memr1_jax knows"
             f" {VERSION}. Update memr1_jax, or export the memories with the version that wrote it."
         )
-    for step in _MIGRATIONS[version or 0 :]:
-        step(connection)
-    if version is None:
-        connection.execute(schema_version.insert().values(version=VERSION))
-    else:
-        connection.execute(schema_version.update().values(version=VERSION))
+    version = found or 0
+    for step in _MIGRATIONS[version:]:
+        if not step(connection):
+            break
+        version += 1
+    if found is None:
+        connection.execute(schema_version.insert().values(version=version))
+    elif found < version:
+        connection.execute(schema_version.update().values(version=version))
+    return version

@@ -126,6 +126,8 @@ class Shelf:
 class Shelves:
     """The shelves of all scopes that were read lately; one instance serves all threads."""
 
+    name = "blocks of float32"  # of what searches
+
     def __init__(self, store: Store, agents: Agents, words: int = 0):
         """Reads nothing yet; the first `words` features are weighed by the memories of a scope."""
         self._store, self._agents, self._words = store, agents, words
@@ -209,7 +211,10 @@ class Shelves:
         made = vectors_of(self._agents, [found.states[memory] for memory in missing])
         fresh = dict(zip(missing, made, strict=True))
         self._store.set_vectors(
-            shelf.scope, name, {memory: vector.tobytes() for memory, vector in fresh.items()}
+            shelf.scope,
+            name,
+            {memory: vector.tobytes() for memory, vector in fresh.items()},
+            found.version,
         )
         if found.states:
             rows = [

@@ -56,6 +56,7 @@ def _main(given: argparse.Namespace) -> None:
         print("Loading the agents.", flush=True)
         agents = memory.agents
         app = create_app(memory, key, given.max_bytes, given.rate)
+        print(f"Queries are compared by {memory.searched_by}.", flush=True)
         print(f"The inspector is at http://{given.host}:{given.port}/.", flush=True)
         with _warming_up(agents) if given.warm_up else contextlib.nullcontext():
             uvicorn.run(app, host=given.host, port=given.port, log_level="warning")

@@ -40,13 +40,15 @@ class Store(Queries):
             if self._sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
             with self.writing() as connection:
-                schema.migrate(connection)
+                version = schema.migrate(connection)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             shown = str(place).rpartition("@")[2]  # without a password
             raise Refused(
                 f"The memory database {shown} cannot be opened ({getattr(error, 'orig', error)})."
                 " Check the path or URL; a file must be a database that memr1_jax has written."
             ) from error
+        self.pgvector = version >= schema.PGVECTOR
+        self.memory_table = schema.pgvector_memories if self.pgvector else schema.memories
 
     def close(self) -> None:
         """Closes all connections."""
@@ -108,18 +110,26 @@ class Store(Queries):
             )
         return ids
 
-    def set_vectors(self, scope: Scope, embedder: str, vectors: Mapping[str, bytes]) -> None:
-        """Keeps the vectors that `embedder` made; memories that are gone are passed over."""
+    def set_vectors(
+        self, scope: Scope, embedder: str, vectors: Mapping[str, bytes], version: int
+    ) -> None:
+        """Keeps the vectors that `embedder` made of a scope's memories as they were at a version.
+
+        None is kept where the scope was written to since.
+        """
         if not vectors:
             return
-        table = schema.memories
-        place = sa.select(schema.scopes.c.id).where(exactly(scope)).scalar_subquery()
-        statement = (
-            table.update()
-            .where(table.c.id == sa.bindparam("memory"), table.c.scope == place)
-            .values(vector=sa.bindparam("bytes"), vector_of=embedder)
-        )
+        table, scopes = self.memory_table, schema.scopes
+        current = sa.select(scopes.c.id).where(exactly(scope), scopes.c.version == version)
         with self.writing() as connection:
+            place = connection.execute(current.with_for_update()).scalar()
+            if place is None:
+                return
+            statement = (
+                table.update()
+                .where(table.c.id == sa.bindparam("memory"), table.c.scope == place)
+                .values(vector=sa.bindparam("bytes"), vector_of=embedder)
+            )
             connection.execute(
                 statement, [{"memory": key, "bytes": value} for key, value in vectors.items()]
             )
@@ -186,7 +196,7 @@ class Store(Queries):
         return place
 
     def _write(self, connection, place, call, moment, entry: Entry, embedder: str) -> int:
-        table = schema.memories
+        table = self.memory_table
         if entry.memory is not None:
             here = (table.c.id == entry.memory) & (table.c.scope == place)
             current = connection.execute(sa.select(table.c.state).where(here)).scalar()

@@ -18,6 +18,7 @@ from memr1_jax.service.store import Store
 _FORMAT = {"format": "memr1 memories", "version": 1}
 _LONGEST_HEAD = 1000  # bytes
 _TABLES = {"messages": schema.messages, "events": schema.events}
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _STATE = new_state("", "", event_time="")
 
 
@@ -92,7 +93,7 @@ def import_lines(store: Store, lines: Iterable[str]) -> dict[str, int]:
         raise Refused(
             "Ids of this export belong to memories that are there already; nothing was imported."
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (*_WRONG, sa.exc.DataError) as error:  # PostgreSQL takes no null characters
         raise Refused(
             f"Line {number} is none of an export of memories ({type(error).__name__}: {error})."
             " Nothing was imported."

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ def text_of(number: int) -> str:
 
 
 @contextlib.contextmanager
-def server(db: str | Path, agents: str) -> Iterator[tuple[str, float]]:
-    """Runs `memr1 serve` on a free port; yields its address, and the seconds until it replied.
+def server(db: str | Path, agents: str) -> Iterator[tuple[str, float, int]]:
+    """Runs `memr1 serve` on a free port; yields address, seconds until it replied, process id.
 
     Raises:
       UserError: it ended, or did not reply in minutes.
@@ -63,10 +63,19 @@ def server(db: str | Path, agents: str) -> Iterator[tuple[str, float]]:
             time.sleep(0.05)
         else:
             raise UserError(f"The server did not reply within {_LONGEST_START:.0f} s.")
-        yield address, time.perf_counter() - start
+        yield address, time.perf_counter() - start, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def resident(process: int) -> float:
+    """Returns the MB of memory that a process holds; NaN where there is no /proc."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except OSError:
+        return float("nan")
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 Request = tuple[str, dict[str, Any]]  # path and body of a POST
@@ -115,7 +124,7 @@ def fill(db: str | Path, agents: Agents, user: str, count: int) -> None:
             event = {"memory": name, "kind": Kind.ADD.value, "after": state, "scope": place}
             events.append(event | more)
         with store.writing() as connection:
-            connection.execute(schema.memories.insert(), memories)
+            connection.execute(store.memory_table.insert(), memories)
             connection.execute(schema.events.insert(), events)
     store.close()
 
@@ -128,13 +137,3 @@ def add_users(db: str | Path, count: int) -> None:
         entry = Entry(Kind.ADD, str(uuid.uuid4()), None, state, moment)
         store.write(Scope.of(f"user-{number}"), [entry])
     store.close()
-
-
-def timed(calls: Sequence[Callable[[], Any]]) -> np.ndarray:
-    """Returns the seconds that each call takes."""
-    found = []
-    for call in calls:
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return np.array(found)

@@ -409,7 +409,7 @@ def test_all_methods_are_there_as_coroutines(tmp_path):
 
     asyncio.run(use())
     public = {name for name in vars(Memory) | vars(Memory.__base__) if not name.startswith("_")}
-    for name in public - {"agents", "from_config"}:
+    for name in public - {"agents", "searched_by", "from_config"}:
         assert callable(getattr(AsyncMemory.from_config({"db": tmp_path / "m.db"}), name))
 
 

@@ -1,8 +1,12 @@
 """Search over one block: the same as comparing with every memory."""
 
+import re
+
 import numpy as np
 import pytest
+from sqlalchemy.dialects import postgresql
 
+from memr1_jax.service.queries import nearest_memories
 from memr1_jax.service.scope import Scope
 from memr1_jax.service.search import Shelf, Shelves
 
@@ -46,3 +50,18 @@ def test_the_best_are_those_of_a_plain_comparison(sparse, most):
     for (memory, state, vector), score in found:
         assert memory == f"m{state['n']}" and score == vectors[state["n"]] @ query
         np.testing.assert_array_equal(vector, vectors[state["n"]])
+
+
+@pytest.mark.parametrize("by_speaker", [False, True])
+def test_a_search_in_the_database_carries_its_scope(by_speaker):
+    scope, query = Scope.of("ana", run_id="r"), np.ones(8, np.float32)
+    found = nearest_memories(scope, "e", query, 5, by_speaker, "Ben")
+    compiled = found.compile(dialect=postgresql.dialect())
+    (inside,) = re.findall(
+        r"WHERE memories.scope = (.*?)(?: ORDER|\) AS)", " ".join(str(compiled).split())
+    )
+    told = dict(re.findall(r"([\w.]+) = %\((\w+)\)", inside))
+    assert "FROM scopes WHERE scopes.user_id = " in inside and inside.count(" AND ") == 2
+    assert {name: compiled.params[key] for name, key in told.items()} == {
+        **{"scopes.user_id": "ana", "scopes.run_id": "r", "memories.speaker": "Ben"}
+    }

@@ -78,6 +78,15 @@ def test_a_late_writer_is_told(store):
         store.write(ANA, [added("m2", "two")], version=version)
 
 
+def test_late_vectors_are_passed_over(store):
+    store.write(ANA, [added("m1", "one"), added("m2", "two")])
+    store.set_vectors(ANA, "e", {"m1": b"1234"}, 1)
+    change(store, ANA, "m2", "three")
+    store.set_vectors(ANA, "e", {"m2": b"5678"}, 1)  # of the text as it was
+    store.set_vectors(BEN, "e", {"m2": b"5678"}, 0)
+    assert store.snapshot(ANA, "e").vectors == {"m1": b"1234"}
+
+
 def test_undo_of_a_memory_goes_back_step_by_step(store):
     store.write(ANA, [added("m1", "Oslo")])
     change(store, ANA, "m1", "Bergen")
