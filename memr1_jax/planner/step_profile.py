@@ -27,6 +27,7 @@ _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%(\S+) = .*? ([a-z][\w-]*)\(", re.MULT
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
 _CALLED = re.compile(r"calls=%([^\s,]+)")
 _NAME = re.compile(r'op_name="([^"]*)"')
+_BATCHED_PRODUCT = "/Layer/"  # XLA takes the names of such products away; all are attention's
 _CONTAINERS = ("while", "conditional", "call")  # their bodies are counted
 
 
@@ -53,6 +54,8 @@ def parts_of(text: str) -> dict[str, tuple[str, str]]:
         instruction, name = _INSTRUCTION.match(line), _NAME.search(line)
         if name:
             inside[computation] = name[1]  # in the end that of its root, or of one close to it
+        elif "lhs_batch_dims" in line:
+            inside.setdefault(computation, _BATCHED_PRODUCT)
         if instruction and instruction[2] not in _CONTAINERS:
             names[instruction[1]] = name[1] if name else ""
             if not name and (called := _CALLED.search(line)):

@@ -47,10 +47,14 @@ TEXT = f"""
 %unnamed (x: f32[8]) -> f32[8] {{
   ROOT %dot.9 = f32[8]{{0}} dot(%x, %x), metadata={{op_name="{BACK}exp"}}
 }}
+%batched (x: f32[2,8,8]) -> f32[2,8,8] {{
+  ROOT %dot.8 = f32[2,8,8]{{2,1,0}} dot(%x, %x), lhs_batch_dims={{0}}, rhs_batch_dims={{0}}
+}}
 ENTRY %main (p: f32[8]) -> f32[8] {{
   %while.5 = (s32[], f32[8]{{0}}) while(%t), body=%b, metadata={{op_name="jit(step)/jvp()/while"}}
   %dot.2 = f32[8]{{0}} dot(%p, %p), metadata={{op_name="{FORTH}Layer._finish/mlp/up/dot_general"}}
   %ynn_fusion.7 = f32[8]{{0}} fusion(%p), kind=kCustom, calls=%unnamed, backend_config={{}}
+  %ynn_fusion.8 = f32[2,8,8]{{2,1,0}} fusion(%q), kind=kCustom, calls=%batched
   ROOT %fusion.3 = f32[8]{{0}} fusion(%p), calls=%fused, metadata={{op_name="jit(step)/cond/mul"}}
 }}
 """
@@ -61,6 +65,7 @@ def test_loops_are_not_counted_beside_their_bodies():
     assert "while.5" not in found
     assert found["dot.2"] == ("feed-forward network", "forward")
     assert found["ynn_fusion.7"] == ("attention: scores", "backward")
+    assert found["ynn_fusion.8"] == ("attention: scores", "other")
     seconds = tally([("dot.2", 1.0), ("fusion.3", 3.0), ("dot.2", 0.5), ("while.5", 9.0)], found)
     assert list(seconds) == ["optimizer", "feed-forward network"]
     assert seconds["feed-forward network"]["forward"] == 1.5
