@@ -151,14 +151,14 @@ class Agents:
         memories = with_room(self.empty(), [turn])
         for size in SIZES:
             stream = _Stream("user", memories.banks[0], 0, [(0, 0, fact)])
-            for run, requests in (
-                (self._noted, [turn] * size),
-                (self._manage, [stream] * size),
-                (self._answers, [("Hello?", memories)] * size),
+            for compiled in (
+                functools.partial(self._noted, [turn] * size),
+                functools.partial(self._manage, [stream] * size),
+                functools.partial(self._answers, [("Hello?", memories)] * size),
             ):
                 if stopped():
                     return
-                run(requests)
+                compiled()
 
     def empty(self) -> Memories:
         """Returns memories that hold nothing yet."""
