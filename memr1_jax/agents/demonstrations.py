@@ -155,7 +155,7 @@ def manager_demonstrations(
     ]
     data = encode_manager_data(encoder, conversations, [turn for _, turn, _ in lessons])
     data = data.replace(asked=np.zeros_like(data.asked))
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.device_put(data)
     slots, shown = by_batches(functools.partial(_slots_shown, manager, tools, data), data.rows)
 
     def seen(fact: Fact) -> str:
@@ -228,7 +228,7 @@ def answer_demonstrations(
     Raises:
       UserError: there are no questions, or none can be demonstrated.
     """
-    data = jax.tree.map(jnp.asarray, encode_answer_data(encoder, conversations, banks))
+    data = jax.device_put(encode_answer_data(encoder, conversations, banks))
     look = functools.partial(memories_shown, agent, tools, data)
     slots, owners, shown = by_batches(look, data.rows)
     held = [jax.device_get((b.tokens, b.length, b.updated, b.source)) for b in banks]

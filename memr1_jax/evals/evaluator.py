@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
@@ -115,7 +114,7 @@ class Evaluator:
                 self._answer,
                 params,
                 self._pair.tools,
-                jax.tree.map(jnp.asarray, data),
+                jax.device_put(data),
                 questions,
                 self._tokenizer,
                 batch=options.eval_batch,
