@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,11 +29,23 @@ settings.register_profile("memr1_jax", deadline=None)
 settings.load_profile("memr1_jax")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_programs_end_with_their_file(request):
-    """Frees what a file compiled: a process may map only so many pieces of code (65,530 on Linux).
+# Programs are kept from file to file, as many files compile the same small ones, until a process
+# has mapped this much code: beyond 65,530 pieces (on Linux) the compiler aborts.
+_MOST_PIECES = 16_384
 
-    Beyond that the compiler aborts. The results that the file's own functions cache hold programs.
+
+def pytest_collection_finish():
+    """Leaves what was imported to collect the tests out of the search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_are_freed_in_time(request):
+    """Frees all compiled programs where a process has mapped many pieces of code.
+
+    The results that a file's own functions cache, which hold programs, end with the file.
     """
     yield
     import jax
@@ -40,5 +53,14 @@ def _compiled_programs_end_with_their_file(request):
     for _, value in inspect.getmembers(request.module):
         if hasattr(value, "cache_clear") and value.__module__ == request.module.__name__:
             value.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    if _mapped_pieces() > _MOST_PIECES:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _mapped_pieces() -> float:
+    """Counts the pieces of memory that this process has mapped; without end if none can say."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return math.inf

@@ -75,6 +75,9 @@ def _banks():
     return ingest(add_everything, None, tiny.pair.tools, tiny.pair.encoder, tiny.conversations)
 
 
+_prompts = jax.jit(answer_prompts, static_argnums=0)
+
+
 @functools.cache
 def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
@@ -87,9 +90,8 @@ def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
         verbose=verbose,
         seed=seed,
     )
-    prompts = jax.jit(lambda tools, batch: answer_prompts(agent, tools, batch))
     rows = jnp.arange(demonstrations.data.rows)
-    shown = prompts(tools, demonstrations.data.select(rows, rows >= 0))
+    shown = _prompts(agent, tools, demonstrations.data.select(rows, rows >= 0))
     pairs = zip(*jax.device_get((shown.tokens, shown.length)), strict=True)
     return demonstrations, counts, [tiny.decode(tokens[:length]) for tokens, length in pairs]
 

@@ -100,7 +100,7 @@ def case_of(algorithm, agent):
         create = functools.partial(create_ppo_state, optimizers=optimizers, seed=0, width=width)
     return Case(
         step,
-        lambda: create(jax.tree.map(jnp.asarray, params)),
+        lambda: create(jax.device_put(params)),
         (training.frozen.replace(reference=reference), *training.arguments[1:]),
     )
 
@@ -220,7 +220,7 @@ def loops(agent):
     with mock.patch.object(
         step_module,
         "rollout_weights",
-        lambda params, dtype, int8=False: jax.tree.map(jnp.asarray, params),
+        lambda params, dtype, int8=False: jax.device_put(params),
     ):
         report["left_split"] = gathered_in_loops(compiled(), weights)
     return report

@@ -43,7 +43,7 @@ OFTEN = [
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, random_params(SMALL))
+    return jax.device_put(random_params(SMALL))
 
 
 @pytest.fixture(scope="module")
