@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from small_decoder import (
     CONFIG,
     CONFIGS,
-    QUICK_COMPILE,
     random_block,
     random_chain,
     random_params,
@@ -93,7 +92,7 @@ def chain_error(decoder, params, blocks):
     return jax.vmap(one)(blocks)
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=QUICK_COMPILE)
+@partial(jax.jit, static_argnums=0)
 def chain_gradients(decoder, params, blocks, weights):
     """Gradients of a weighted sum of response log-probabilities, by chain and by long rows."""
 

@@ -81,7 +81,7 @@ def _experience(name, rewards):
 def _step(name):
     algorithm = dataclasses.replace(WAYS[name], kl_weight=0.001, kl_placement="reward")
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def step(params, reference, experience):
         if name == "ppo":
             optimizers = Optimizers(SGD, SGD)
