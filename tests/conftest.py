@@ -34,6 +34,35 @@ settings.load_profile("memr1_jax")
 _MOST_PIECES = 16_384
 
 
+# Files that use one compiled step go to one process, and what takes longest comes first, so that
+# no process is left alone with it.
+_TOGETHER = {
+    "agents/test_rollout.py": "steps",
+    "training/test_step.py": "steps",
+    "inference/test_agents.py": "nano",
+    "inference/test_readme.py": "nano",
+    "examples/test_examples.py": "nano",
+}
+_LONGEST = ("parallel", "training", "agents", "inference", "examples", "rl", "models")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Groups the tests by file for `--dist=loadgroup`, and puts the long ones first."""
+    folder = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(folder).as_posix()
+        item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(file, file)))
+
+    def place(item):
+        file = item.path.relative_to(folder)
+        first = file.parts[0]
+        known = _LONGEST.index(first) if first in _LONGEST else len(_LONGEST)
+        return _TOGETHER.get(file.as_posix(), "~"), known
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish():
     """Leaves what was imported to collect the tests out of the search for garbage."""
     gc.collect()

@@ -272,6 +272,18 @@ def make_training(agent: str, horizon: str = "one_step") -> Training:
 
 
 @functools.cache
+def compile_training(agent: str, horizon: str = "one_step") -> Training:
+    """Compiles that step for two rows; the executable refuses any other shape or type.
+
+    It outlives the file that compiled it, for those that share a process; see `conftest`.
+    """
+    training = make_training(agent, horizon)
+    rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
+    program = training.step.lower(training.state(), *training.arguments, rows, valid).compile()
+    return dataclasses.replace(training, step=program)
+
+
+@functools.cache
 def _train_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

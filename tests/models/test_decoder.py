@@ -21,7 +21,7 @@ from small_decoder import (
 from memr1_jax.models.decoder import Block, Decoder, empty_cache, init_params
 from memr1_jax.models.decoder_config import PRESETS
 
-CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
+CASES = 2000 if os.environ.get("MEMR1_SLOW") else 100
 BATCH = 25  # cases of one compiled call
 TOLERANCE = 1e-4
 # In float32, normalised queries and keys leave up to 1.4e-4 in 3,000 cases; a wrong mask or

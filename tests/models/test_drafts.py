@@ -53,7 +53,7 @@ def check_equal(found, expected):
     np.testing.assert_allclose(found.logprobs[same], expected.logprobs[same], atol=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.6, marks=pytest.mark.slow), 1.0])
 def test_samples_are_those_without_drafts(params, blocks, temperature):
     sampling = Sampling.create(temperature)
     expected, found = (sample(params, blocks, sampling, drafts) for drafts in (0, DRAFTS))

@@ -25,8 +25,13 @@ from memr1_jax.models.lora import (
 from memr1_jax.models.sampler import Sampling, generate
 
 FULL = LoRA(rank=3, alpha=6.0)
+OFTEN = ("query", "down")  # alone, one of each part of a layer
 CASES = [(name, FULL.targets) for name in CONFIGS] + [
-    ("untied, bias, scaling", (target,)) for target in TARGETS
+    pytest.param(
+        *("untied, bias, scaling", (target,)),
+        marks=[] if target in OFTEN else pytest.mark.slow,
+    )
+    for target in TARGETS
 ]
 
 

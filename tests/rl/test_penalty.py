@@ -35,10 +35,8 @@ WAYS = {
     "trajectories": GRPOOptions(group=GROUP),
     "ppo": PPOOptions(group=GROUP),
 }
-# The others differ in how advantages are made, and are tried by hand.
-OFTEN = [
-    name if name in ("grpo", "ppo") else pytest.param(name, marks=pytest.mark.slow) for name in WAYS
-]
+# The others differ in how advantages are made, which is checked below, and are tried by hand.
+OFTEN = [name if name == "grpo" else pytest.param(name, marks=pytest.mark.slow) for name in WAYS]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(
+    "name", ["grpo", "ppo", "sft", pytest.param("best_of_n", marks=pytest.mark.slow)]
+)
 def test_a_gradient_that_is_not_finite_changes_nothing(name):
     learn, algorithm = WAYS[name]
     params = jax.device_put(random_params(SMALL))
