@@ -46,13 +46,23 @@ _TOGETHER = {
 _LONGEST = ("parallel", "training", "agents", "inference", "examples", "rl", "models")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Sends the tests of a file to one process, and those of files that share programs."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByProgram(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return _TOGETHER.get(file.removeprefix("tests/"), file)
+
+    config.option.loadscopereorder = False  # the order below is kept
+    return ByProgram(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Groups the tests by file for `--dist=loadgroup`, and puts the long ones first."""
+    """Puts the long tests first, those of files that share programs one after another."""
     folder = Path(__file__).parent
-    for item in items:
-        file = item.path.relative_to(folder).as_posix()
-        item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(file, file)))
 
     def place(item):
         file = item.path.relative_to(folder)
