@@ -250,7 +250,13 @@ def test_dialogues_without_gold_operations_are_refused():
         manager_demonstrations(pair.manager, pair.tools, pair.encoder, tokenizer, plain)
 
 
-@pytest.mark.parametrize("prompt", ["compact", "compact_base", "full", "full_base", "full_qwen"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("compact", "compact_base", "full"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full_base", "full_qwen")),
+    ],
+)
 def test_the_answer_read_from_a_demonstration_is_the_gold(prompt):
     demonstrations, _, _ = _answers(f"answer_{prompt}")
     tiny = _tiny()
