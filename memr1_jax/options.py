@@ -14,6 +14,7 @@ the first line of the docstring.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import numbers
@@ -130,13 +131,16 @@ def entries(options: Any) -> Iterator[Entry]:
             yield from entries(value)
         elif "help" in field.metadata:
             kinds = typing.get_args(field.type) or (field.type,)
-            home = next(
-                kind
-                for kind in reversed(type(options).__mro__)
-                if field.name in inspect.get_annotations(kind)
-            )
+            home = _homes(type(options))[field.name]
             flag = field.metadata["flag"] or field.name
             yield Entry(flag, value, kinds[0], type(None) in kinds, field.metadata, home)
+
+
+@functools.cache
+def _homes(record: type) -> dict[str, type]:
+    """Maps the fields of a record to the classes that declare them first."""
+    classes = record.__mro__  # bases come last, and win
+    return {name: kind for kind in classes for name in inspect.get_annotations(kind)}
 
 
 def flag_values(options: Any) -> dict[str, Any]:

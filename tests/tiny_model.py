@@ -174,7 +174,7 @@ def bank_of(tiny: Tiny, texts: list[str], times: list[int] | None = None) -> Mem
         capacity=sizes.bank_capacity,
         width=sizes.memory_width,
     )
-    return jax.tree.map(jnp.asarray, bank)
+    return jax.device_put(bank)
 
 
 def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
@@ -182,7 +182,7 @@ def facts_of(tiny: Tiny, texts: list[str]) -> Facts:
     encoder, count = tiny.pair.encoder, tiny.pair.encoder.sizes.facts
     tokens, length = encoder.rows(texts + [""] * (count - len(texts)), encoder.sizes.memory_width)
     length = np.where(np.arange(count) < len(texts), length, 0).astype(np.int32)
-    return Facts(jnp.asarray(tokens), jnp.asarray(length), jnp.int32(1), jnp.int32(7))
+    return jax.device_put(Facts(tokens, length, np.int32(1), np.int32(7)))
 
 
 def texts_of(tiny: Tiny, bank: MemoryBank) -> dict[int, str]:
@@ -207,7 +207,7 @@ def word_f1(prediction: str, gold: str) -> float:
 
 def stack(trees):
     """Pytrees as one with a new leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +246,7 @@ def episode_data(tiny: Tiny, turns: int = 4, questions: int = 3) -> EpisodeData:
     ]
     assert [len(episode.turns) for episode in made] == [4, 2]
     data = encode_episodes(tiny.pair.encoder, tiny.conversations, made, turns, questions)
-    return jax.tree.map(jnp.asarray, data)
+    return jax.device_put(data)
 
 
 @functools.cache
@@ -267,8 +267,20 @@ def make_training(agent: str, horizon: str = "one_step") -> Training:
     algorithm, optimizer = build_learner(tiny.options, agent).algorithm, create_optimizer(1e-3)
     step = compile_step(update, policy, algorithm, optimizer)
     frozen = Frozen(params, params if agent == "manager" else None)
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.device_put(data)
     return Training(policy, algorithm, optimizer, step, frozen, data)
+
+
+@functools.cache
+def compile_training(agent: str, horizon: str = "one_step") -> Training:
+    """Compiles that step for two rows; the executable refuses any other shape or type.
+
+    It outlives the file that compiled it, for those that share a process; see `conftest`.
+    """
+    training = make_training(agent, horizon)
+    rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
+    program = training.step.lower(training.state(), *training.arguments, rows, valid).compile()
+    return dataclasses.replace(training, step=program)
 
 
 @functools.cache

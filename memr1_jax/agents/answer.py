@@ -5,6 +5,7 @@ memories a speaker, W tokens of a memory, A words of an answer.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +65,7 @@ class Retrieval:
 jax.tree_util.register_dataclass(Retrieval)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def retrieve_memories(agent: AnswerAgent, tools: Tools, bank: MemoryBank, query: Query):
     """Retrieves the memories of one bank nearest to the question, as a `Retrieval`."""
     found = retrieve(bank, embed(tools.embedder, query.tokens, query.length), agent.memories)
@@ -73,6 +75,7 @@ def retrieve_memories(agent: AnswerAgent, tools: Tools, bank: MemoryBank, query:
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def answer_prompt(
     agent: AnswerAgent,
     scene: Scene,

@@ -317,7 +317,7 @@ def written_demonstrations(agent, name, tokenizer, data, targets, counts):
     for place, (_, ids) in enumerate(kept):
         tokens[place, : len(ids)] = ids
     return Demonstrations(
-        data=jax.tree.map(jnp.asarray, data),
+        data=jax.device_put(data),
         row=jnp.array([row for row, _ in kept], jnp.int32),
         tokens=jnp.asarray(tokens),
         length=jnp.array([len(ids) for _, ids in kept], jnp.int32),

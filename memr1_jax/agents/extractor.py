@@ -127,6 +127,7 @@ def extractor_prompts(extractor: FactExtractor, turns: TurnText) -> Block:
     return Block(*jax.vmap(prompt)(turns))
 
 
+@functools.lru_cache(16)  # agents that are loaded again share their programs
 def make_extract(extractor: FactExtractor, decoder: Decoder) -> Callable[..., Samples]:
     """Compiles `extract(params, turns, active) -> Samples` with leaves `[B, ...]`, greedy."""
 

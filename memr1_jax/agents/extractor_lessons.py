@@ -86,6 +86,6 @@ def extractor_demonstrations(
             "These dialogues note no facts, so there is nothing to demonstrate to the fact"
             " extractor. Use --data=synthetic or --data=locomo."
         )
-    turns = jax.tree.map(jnp.asarray, turn_rows(encoder, shown, extractor.turn_width))
+    turns = jax.device_put(turn_rows(encoder, shown, extractor.turn_width))
     data = ExtractorData(turns, jnp.array(places, jnp.int32))
     return written_demonstrations(extractor, "facts", tokenizer, data, targets, {})

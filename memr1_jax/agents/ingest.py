@@ -7,6 +7,7 @@ Axis letters: C conversations, F facts of a turn, M slots of a bank, R response 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -51,6 +52,7 @@ class Ingestion:
     counts: dict[str, float]  # per kind of event in `Report`, with "turns" and "responses_cut"
 
 
+@functools.lru_cache(16)  # agents that are loaded again share their programs
 def make_ingest_turn(manager: MemoryManager, decoder: Decoder) -> Callable:
     """Compiles `ingest_turn(params, tools, banks, facts, active) -> banks, Turn`, greedy decoding.
 

@@ -7,6 +7,7 @@ Axis letters: R response length, W tokens of a question or an answer, P prompt l
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,7 @@ def _spellings(tokenizer, word):
     return tuple(sorted(found))
 
 
+@jax.jit
 def answer_block(tools: Tools, tokens: jax.Array, length: jax.Array) -> Block:
     """Returns the answer in one response `[R]`, as tokens at the front of a row `[R]`.
 
@@ -135,6 +137,7 @@ def log_odds(judge: Judge, params: dict, prompt: Block) -> jax.Array:
     return yes - no
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def judge_prompt(judge: Judge, tools: Tools, question: Block, gold: Block, answer: Block) -> Block:
     """Writes the prompt `[*rows, P]` under the instruction; see `judge_log_odds`.
 

@@ -5,6 +5,7 @@ W tokens of a memory, O operations in a response, M slots of a bank.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,7 @@ class Report:
     unread: jax.Array  # 1 where the response had more bytes than are read
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def manager_prompt(
     manager: MemoryManager, tools: Tools, bank: MemoryBank, facts: Facts
 ) -> ManagerPrompt:
@@ -123,6 +125,7 @@ def bytes_read(tools: Tools, tokens: int) -> int:
     return tokens * (BYTES_PER_TOKEN if tools.grammar is None else LONGEST_TOKEN)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def apply_response(
     manager: MemoryManager,
     tools: Tools,

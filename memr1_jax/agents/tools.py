@@ -53,7 +53,7 @@ def create_tools(
         opening=_opening_tokens(table),
         strata=strata,
     )
-    return jax.tree.map(jnp.asarray, tools)
+    return jax.device_put(tools)
 
 
 def _opening_tokens(table: ByteTable) -> np.ndarray:

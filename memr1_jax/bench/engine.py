@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -272,7 +271,7 @@ class Engine:
         if key not in self._grammars:
             table = build_byte_table(model.tokenizer, model.config.vocab_size)
             grammar = build_grammar(call.schema, table, list(model.stop_tokens), entries)
-            self._grammars[key] = jax.tree.map(jnp.asarray, grammar)
+            self._grammars[key] = jax.device_put(grammar)
         shortest = int(fewest_tokens(self._grammars[key]))
         if call.max_tokens < shortest:
             raise UserError(

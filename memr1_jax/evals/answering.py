@@ -4,6 +4,7 @@ Axis letters: B questions in a batch, R response length.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -38,6 +39,7 @@ class Prediction:
     scores: dict[str, float]
 
 
+@functools.lru_cache(16)  # agents that are loaded again share their programs
 def make_answer_questions(agent: AnswerAgent, decoder: Decoder) -> Callable[..., Rollout]:
     """Compiles `answer(params, tools, data, rows, valid) -> Rollout`: one greedy answer each."""
 

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.ingest import Ingestion, add_everything, ingest, make_ingest_turn
@@ -116,7 +115,7 @@ class Evaluator:
                 self._answer,
                 params,
                 self._pair.tools,
-                jax.tree.map(jnp.asarray, data),
+                jax.device_put(data),
                 questions,
                 self._tokenizer,
                 batch=options.eval_batch,

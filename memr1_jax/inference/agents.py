@@ -320,7 +320,7 @@ class Agents:
         ]
         banks, scene, query = padded(rows)
         index = np.arange(rows_of(len(rows)), dtype=np.int32)
-        data = jax.tree.map(jnp.asarray, on_host(AnswerData, banks, scene, query, index))
+        data = jax.device_put(on_host(AnswerData, banks, scene, query, index))
         rollout = self._answer(
             self.models.answerer.params, self.pair.tools, data, index, index < len(rows)
         )

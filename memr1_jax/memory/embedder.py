@@ -82,6 +82,7 @@ def embed(embedder: Embedder, tokens: jax.Array, length: jax.Array) -> jax.Array
 
 
 @embed.register(HashedWords)
+@jax.jit
 def _(embedder, tokens, length):
     size = jnp.where(jnp.arange(tokens.shape[0]) < length, embedder.size[tokens], 0)
     capacity = _BYTES_PER_TOKEN * tokens.shape[0]
@@ -106,6 +107,7 @@ def _(embedder, tokens, length):
 
 
 @embed.register(StaticVectors)
+@jax.jit
 def _(embedder, tokens, length):
     present = jnp.arange(tokens.shape[0]) < length
     rows = jnp.where(present[:, None], embedder.table[tokens], 0)
@@ -113,6 +115,7 @@ def _(embedder, tokens, length):
 
 
 @embed.register(Concatenation)
+@jax.jit
 def _(embedder, tokens, length):
     first = embed(embedder.first, tokens, length) * jnp.sqrt(embedder.mix)
     second = embed(embedder.second, tokens, length) * jnp.sqrt(1 - embedder.mix)

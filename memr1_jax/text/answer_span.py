@@ -55,6 +55,7 @@ def _after_label(text: str) -> str:
     return first or next(filter(None, (_BULLET.sub("", line) for line in below)), "")
 
 
+@jax.jit
 def answer_span(text: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns (start, end, rule) of the answer in the bytes `text [C]` uint8; see `extract_answer`.
 

@@ -1,5 +1,6 @@
 """The bytes of every token, as one array: token ids become text by a gather."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -152,6 +153,7 @@ def cut_to_width(
     return tokens[: next(ends, width)]
 
 
+@functools.partial(jax.jit, static_argnums=3)
 def tokens_to_bytes(
     table: ByteTable, tokens: jax.Array, length: jax.Array, capacity: int
 ) -> ByteText:

@@ -16,6 +16,7 @@ def _valid(words: Words) -> jax.Array:
     return jnp.arange(words.hash.shape[-2]) < words.count
 
 
+@jax.jit
 def exact_match(prediction: Words, gold: Words) -> jax.Array:
     """Returns 1.0 if both are the same sequence of words, else 0.0; a float32 scalar.
 
@@ -29,6 +30,7 @@ def exact_match(prediction: Words, gold: Words) -> jax.Array:
     return jnp.float32((prediction.count == gold.count) & agree & usable)
 
 
+@jax.jit
 def token_f1(prediction: Words, gold: Words) -> jax.Array:
     """Returns F1 of two multisets of words (SQuAD, arXiv 1606.05250); float32 scalar in [0, 1].
 
@@ -42,6 +44,7 @@ def token_f1(prediction: Words, gold: Words) -> jax.Array:
     return jnp.where(total > 0, 2.0 * overlap / jnp.maximum(total, 1), 0.0).astype(jnp.float32)
 
 
+@jax.jit
 def contains(prediction: Words, gold: Words) -> jax.Array:
     """Returns 1.0 if the prediction holds the gold words in a row, else 0.0; float32 scalar.
 

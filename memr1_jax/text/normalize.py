@@ -92,6 +92,7 @@ def _factor(position, seed):
     return scramble(position * np.uint32(0x85EBCA77) + seed) | np.uint32(1)
 
 
+@jax.jit
 def decode_utf8(
     text: jax.Array, start: jax.Array | int, end: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -103,7 +104,7 @@ def decode_utf8(
     place = jnp.arange(text.shape[0])
     value = jnp.where((place >= start) & (place < end), text, 0).astype(jnp.int32)
     ahead = jnp.append(value, jnp.zeros(3, jnp.int32))
-    second, third, fourth = (ahead[k : k + text.shape[0]] for k in (1, 2, 3))
+    second, third, fourth = (jax.lax.slice(ahead, (k,), (k + len(text),)) for k in (1, 2, 3))
 
     size = jnp.select(
         [value < 0x80, value < 0xC2, value < 0xE0, value < 0xF0, value < 0xF5], [1, 0, 2, 3, 4], 0
@@ -166,6 +167,7 @@ def _follows(where: jax.Array) -> jax.Array:
     return jnp.append(jnp.zeros(1, bool), where)[: where.shape[0]]
 
 
+@functools.partial(jax.jit, static_argnums=4)
 def words_of_bytes(
     tables: UnicodeTables, text: jax.Array, start: jax.Array, end: jax.Array, max_words: int
 ) -> Words:
@@ -174,7 +176,6 @@ def words_of_bytes(
     Equal to `words_of_text` of the decoded text.
     """
     capacity = text.shape[0]
-    code, begins = decode_utf8(text, start, end)
     code, begins = decode_utf8(text, start, end)
     code = _with_plain_marks(code)
     page, low = jnp.asarray(tables.page)[code >> 8], code & 0xFF

@@ -4,6 +4,9 @@ Reasoning ends at the last `</think>`. A text that then begins with `<think>` wa
 reasoning and says nothing.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 
@@ -30,10 +33,10 @@ def reasoning_end(text: jax.Array, length: jax.Array) -> jax.Array:
 
 def occurrences(text: jax.Array, inside: jax.Array, pattern: str) -> jax.Array:
     """Marks where `pattern`, in UTF-8, begins among the bytes `inside`: `[C]` bool."""
-    data = pattern.encode()
+    data, size = pattern.encode(), text.shape[0]
     padded = jnp.concatenate([jnp.where(inside, text, 0), jnp.zeros(len(data), text.dtype)])
-    hits = [padded[k : k + text.shape[0]] == byte for k, byte in enumerate(data)]
-    return jnp.all(jnp.stack(hits), axis=0)
+    hits = (jax.lax.slice(padded, (k,), (k + size,)) == byte for k, byte in enumerate(data))
+    return functools.reduce(operator.and_, hits)
 
 
 def one_of(text: jax.Array, characters: str) -> jax.Array:

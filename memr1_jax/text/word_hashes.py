@@ -7,6 +7,8 @@ it. The number of any other character is its code point plus 1.
 Axis letters: C bytes, A words.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,7 @@ def hash_word(word: str) -> int:
     return value
 
 
+@functools.partial(jax.jit, static_argnums=3)
 def hash_words(tables: UnicodeTables, text: jax.Array, length: jax.Array, most: int) -> jax.Array:
     """Hashes the first A = `most` words of the bytes `text [C]`: `[A]` uint32, then 0."""
     capacity = text.shape[0]

@@ -177,7 +177,7 @@ class Experiment:
         if is_main():
             print_memory(options, learner, agent, model, state, frozen)
         train_step, put = self._ahead.take(agent, learner.make_step(policy)), jnp.asarray
-        arguments = (frozen, self.pair.tools, jax.tree.map(jnp.asarray, data))
+        arguments = (frozen, self.pair.tools, jax.device_put(data))
         if self.mesh is not None:
             train_step = shard_train_step(train_step, self.mesh, state, *arguments)
             state, *arguments = place(self.mesh, state, *arguments)
@@ -273,7 +273,7 @@ class Experiment:
             banks = self._banks(training_banks(options), dialogues, "for validation").banks
             data = answer_data(given, self.pair, self.models, dialogues, banks)
         frozen, tools, _ = arguments
-        data = jax.tree.map(jnp.asarray, data)
+        data = jax.device_put(data)
         if options.algorithm == "sft":  # which learns without rewards
             frozen = make_frozen(given, self.models, agent, self.params["answer"])
         if self.mesh is not None:

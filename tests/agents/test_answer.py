@@ -35,7 +35,7 @@ def shown(tiny):
     times, time_length = encoder.rows(TIMES, 32)
     scene = Scene(*map(jnp.asarray, (names, name_length, times, time_length)))
     tokens, length = encoder.rows([QUESTION], encoder.sizes.question_width)
-    gold = jax.tree.map(jnp.asarray, words_of_text("Rex", encoder.sizes.gold_words))
+    gold = jax.device_put(words_of_text("Rex", encoder.sizes.gold_words))
     gold_row = (jnp.asarray(part[0]) for part in encoder.rows(["Rex"], encoder.sizes.gold_width))
     query = Query(jnp.asarray(tokens[0]), jnp.asarray(length[0]), gold, *gold_row)
     banks = [bank_of(tiny, texts, when) for texts, when in zip(MEMORIES, WHEN, strict=True)]

@@ -76,6 +76,9 @@ def _banks():
     return ingest(add_everything, None, tiny.pair.tools, tiny.pair.encoder, tiny.conversations)
 
 
+_prompts = jax.jit(answer_prompts, static_argnums=0)
+
+
 @functools.cache
 def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
     tiny = _tiny(FULL if "full" in prompt else COMPACT)
@@ -88,9 +91,8 @@ def _answers(prompt="answer_compact", verbose=0.0, seed=0, **sizes):
         verbose=verbose,
         seed=seed,
     )
-    prompts = jax.jit(lambda tools, batch: answer_prompts(agent, tools, batch))
     rows = jnp.arange(demonstrations.data.rows)
-    shown = prompts(tools, demonstrations.data.select(rows, rows >= 0))
+    shown = _prompts(agent, tools, demonstrations.data.select(rows, rows >= 0))
     pairs = zip(*jax.device_get((shown.tokens, shown.length)), strict=True)
     return demonstrations, counts, [tiny.decode(tokens[:length]) for tokens, length in pairs]
 
@@ -265,7 +267,13 @@ def test_dialogues_without_gold_operations_are_refused():
         manager_demonstrations(pair.manager, pair.tools, pair.encoder, tokenizer, plain)
 
 
-@pytest.mark.parametrize("prompt", ["compact", "compact_base", "full", "full_base", "full_qwen"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("compact", "compact_base", "full"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full_base", "full_qwen")),
+    ],
+)
 def test_the_answer_read_from_a_demonstration_is_the_gold(prompt):
     demonstrations, _, _ = _answers(f"answer_{prompt}")
     tiny = _tiny()

@@ -36,7 +36,6 @@ GROUP, TURNS = 2, 4
 PRESENT = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
 # Answers are marked by a judge: its odds differ wherever answers do.
 REWARD = RewardOptions("judge", outcome_weight=0.5, size_weight=1.0)
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
@@ -53,7 +52,7 @@ def _program(scheme):
     """Compiles `run(params, tools, batch, key, sampling)` once for all tests of this module."""
     manager, decoder, answerer, judge = _agents()
 
-    @compiled
+    @jax.jit
     def run(params, tools, batch, key, sampling):
         shared = (manager, decoder, params, answerer, params, tools, batch, key, sampling)
         options = {"marking": Marking(REWARD, judge, params), "group": GROUP}
@@ -70,7 +69,7 @@ def _sparing(share):
     manager, decoder, answerer, judge = _agents()
     horizon = HorizonOptions("branches", final_weight=0.5, branch_share=share)
 
-    @compiled
+    @jax.jit
     def run(params, tools, batch, key, sampling):
         shared = (manager, decoder, params, answerer, params, tools, batch, key, sampling)
         return episode_rollout(
@@ -159,7 +158,7 @@ def test_branches_at_a_share_of_the_turns_are_rows_of_these_alone(tiny, batch, b
 def test_banks_are_those_of_the_turns_taken_one_by_one(tiny, batch, branches):
     manager, tools = tiny.pair.manager, tiny.pair.tools
 
-    @compiled
+    @jax.jit
     def turn(tools, bank, facts, tokens, length):
         prompt = manager_prompt(manager, tools, bank, facts)
         return prompt, apply_response(manager, tools, bank, prompt, facts, tokens, length)[0]

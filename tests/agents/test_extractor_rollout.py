@@ -27,7 +27,7 @@ LENGTH = 64
 @pytest.fixture(scope="module")
 def data(tiny):
     found = encode_rewarded_turns(tiny.pair.encoder, tiny.conversations, 50, "last", 48)
-    return jax.tree.map(jnp.asarray, found)
+    return jax.device_put(found)
 
 
 def test_every_linked_turn_is_there(tiny, data):
@@ -49,7 +49,7 @@ def test_right_facts_earn_what_the_manager_earns_with_them(tiny, data, monkeypat
     dialogue, pair = tiny.conversations[0], tiny.pair
     tuples = manager_tuples(dialogue)[:2]
     whole = encode_manager_data(pair.encoder, tiny.conversations, tuples)
-    noted = jax.tree.map(jnp.asarray, whole).select(jnp.arange(2), jnp.ones(2, bool))
+    noted = jax.device_put(whole).select(jnp.arange(2), jnp.ones(2, bool))
     places = [list(linked_questions(dialogue)).index(item.turn) for item in tuples]
     written = [
         [row_of(tiny, f"- {item.facts[0].text}", LENGTH), row_of(tiny, "NONE", LENGTH)]

@@ -75,6 +75,7 @@ def test_facts_that_say_nothing_are_no_memories(tiny):
 
 def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
     turn = make_ingest_turn(tiny.pair.manager, tiny.model.decoder)
+    programs = turn._cache_size()
     reports, actives = [], []
 
     def watched(params, tools, banks, facts, active):
@@ -105,7 +106,7 @@ def test_a_manager_edits_the_streams_that_go_on_and_no_other(tiny):
     assert counts["turns"] == sum(active.sum() for active in actives)
     alive = sum(int(bank.alive.sum()) for bank in ingestion.banks)
     assert alive >= counts["add"] - counts["refused"] - counts["delete"]
-    assert turn._cache_size() == 1
+    assert turn._cache_size() <= programs + 1
 
     # An idle stream keeps its bank even if there are facts for it.
     streams = len(actives[0])

@@ -24,6 +24,7 @@ MEMORIES = [
 ]
 FACTS = ["The dog Rex is ill.", "Ana moved from Lyon to Oslo."]
 WIDTH = 96  # tokens of a response
+GROUP = 24  # samples of each bank
 
 
 @pytest.fixture(scope="module")
@@ -286,10 +287,10 @@ def test_with_a_grammar_every_sample_is_readable(schema):
             (manager.template.instruction_block, Block(prompts.tokens, prompts.length)),
             key,
             Sampling.create(temperature=1.0),
-            group=128,
+            group=GROUP,
             max_tokens=manager.response_length,
             stop_tokens=manager.stop_tokens,
-            constraint=manager_constraint(tools, prompts.shown, (4, 128)),
+            constraint=manager_constraint(tools, prompts.shown, (4, GROUP)),
         )
 
         def act(bank, prompt, facts, tokens, length):

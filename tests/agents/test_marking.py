@@ -30,7 +30,7 @@ def told():
     pressure = PressureOptions(retention_questions=2, silent_turns=1.0, bank_depth=4)
     tuples = with_pressure(pressure, tiny.pair.encoder, tiny.conversations, tuples)
     data = encode_manager_data(tiny.pair.encoder, tiny.conversations, tuples)
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.device_put(data)
     rows = jnp.arange(data.rows)
     return tiny, tuples, data.select(rows, jnp.ones(data.rows, bool))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import make_tiny, make_training, stack, word_f1
+from tiny_model import compile_training, make_tiny, make_training, stack, word_f1
 
 from memr1_jax.agents.consult import Marking
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
@@ -44,7 +44,7 @@ def _gold(tiny, texts):
 
 
 def test_an_answer_that_is_the_gold_one_earns_1(tiny):
-    training = make_training("answer")
+    training = compile_training("answer")
     _, _, first = training.run(training.state(), ROWS)
     answers = _answers(tiny, first.samples)
     assert len(set(answers.ravel())) == answers.size  # temperature 1: the samples differ
@@ -70,7 +70,7 @@ def test_an_answer_that_is_the_gold_one_earns_1(tiny):
 
 @pytest.mark.parametrize("agent", ["answer", "manager"])
 def test_padding_rows_stay_silent_and_do_not_count(agent):
-    training = make_training(agent)
+    training = compile_training(agent)
     _, whole, rollout = training.run(training.state(), [0, 1])
     _, padded, partial = training.run(training.state(), [0, 1], [True, False])
     assert (np.asarray(partial.samples.length[1]) == 0).all()
@@ -139,7 +139,7 @@ def _consult(pair, decoder, params, tools, batch, samples):
 
 
 def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
-    training = make_training("manager")
+    training = compile_training("manager")
     speaker = np.asarray(training.data.speaker)
     rows = [int(np.flatnonzero(speaker == which)[0]) for which in (0, 1)]
     batch = training.data.select(jnp.array(rows), jnp.ones(2, bool))
@@ -173,9 +173,9 @@ def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
 
 
 def test_a_constrained_manager_is_always_readable_in_training():
-    training = make_training("manager")
+    training = compile_training("manager")
     state = training.state()
-    for step in range(5):
+    for step in range(3):
         state, metrics, rollout = training.run(state, [step, step + 1])
         values = metric_values(metrics)
         assert (values["invalid"], values["skipped"], values["unknown"]) == (0, 0, 0)

@@ -29,7 +29,7 @@ def drawn():
     tiny = make_tiny(stratified=True, group=GROUP)
     tuples = [item for c in tiny.conversations for item in manager_tuples(c, None)]
     data = encode_manager_data(tiny.pair.encoder, tiny.conversations, tuples)
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.device_put(data)
     empty = next(i for i, item in enumerate(tuples) if not item.banks[item.speaker])
     full = next(i for i, item in enumerate(tuples) if item.banks[item.speaker])
     rows = jnp.array([full, empty, full])

@@ -1,8 +1,11 @@
 """Every example runs, with short settings; what it says of itself is true of the long ones."""
 
 import importlib.util
+import types
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,6 +30,21 @@ def test_every_example_is_run_here():
     assert names == here | {"chat_with_memory", "memory_tools"}  # see test_memory_examples
 
 
+def test_memory_r1_in_one_file_can_be_compiled():
+    module = example("memory_r1_in_one_file")
+    settings = types.SimpleNamespace(
+        answer_steps=1, manager_steps=1, batch=2, group=2, learning_rate=3e-4
+    )
+    world, params = module.make_world(2, 0)
+    arrays = {name: getattr(world, name) for name in ("tools", "turns", "questions")}
+    traced = module.make_train(world, settings).trace(arrays, params, jax.random.key(0))
+    trained, rewards = traced.out_info
+    assert [x.shape for x in rewards] == [(1,), (1,)]
+    for after in trained:
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, params)
+
+
+@pytest.mark.slow
 def test_memory_r1_in_one_file_trains_both_agents(capsys):
     found = example("memory_r1_in_one_file").main([*FEW, "--batch=2", "--group=2"])
     assert [len(rewards) for rewards in found] == [1, 1]

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_model import CONFIG, SIZES, options, tiny_folder, write_model
@@ -86,7 +85,7 @@ def test_both_agents_from_the_command_line(tmp_path):
     assert json.loads((folder / "dialogues.json").read_text())
 
     base, config = load_params(tiny_folder())
-    example = create_state(jax.tree.map(jnp.asarray, base), create_optimizer(1e-3), 0)
+    example = create_state(jax.device_put(base), create_optimizer(1e-3), 0)
     exported = {}
     for agent in ("manager", "answer"):
         assert any((folder / "tensorboard" / agent).iterdir())

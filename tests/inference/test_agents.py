@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -128,7 +127,7 @@ def test_conversations_together_equal_one_by_one(agents, remembered):
 
 def test_answers_are_those_of_evaluation(agents, remembered, ingested):
     bench, told = agents.pair, conversation()
-    data = jax.tree.map(jnp.asarray, encode_answer_data(bench.encoder, [told], ingested.banks))
+    data = jax.device_put(encode_answer_data(bench.encoder, [told], ingested.banks))
     predictions = predict(
         agents._answer,
         agents.models.answerer.params,

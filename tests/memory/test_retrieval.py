@@ -28,7 +28,7 @@ def test_the_best_live_memories_come_first_and_ties_go_to_the_lower_slot():
 
 
 def test_dead_slots_are_never_found():
-    bank = delete(jax.tree.map(jnp.asarray, bank_of([[1.0, 0.0], [-1.0, 0.0]])), 0)
+    bank = delete(jax.device_put(bank_of([[1.0, 0.0], [-1.0, 0.0]])), 0)
     found = retrieve(bank, jnp.array([1.0, 0.0]), 8)  # more than there are slots
     assert found.slot.tolist() == [1] + [5] * 7
     assert found.valid.tolist() == [True] + [False] * 7

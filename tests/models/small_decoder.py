@@ -10,11 +10,6 @@ from memr1_jax.models.decoder import Block, init_params
 from memr1_jax.models.decoder_config import DecoderConfig, RopeScaling
 from memr1_jax.models.families import FAMILIES, FULL, NO_ROPE, SLIDING
 
-# Tiny programs spend their time in the compiler.
-QUICK_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 CONFIG = DecoderConfig(
     vocab_size=61,
     num_layers=2,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import chisquare
-from small_decoder import CONFIG, QUICK_COMPILE, random_chain, random_params
+from small_decoder import CONFIG, random_chain, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.drafts import LOOKED_UP, copied, history_of, last_tokens
@@ -31,9 +31,7 @@ def blocks():
     return instruction, prompt
 
 
-@partial(
-    jax.jit, static_argnames=("stop_tokens", "drafts", "group"), compiler_options=QUICK_COMPILE
-)
+@partial(jax.jit, static_argnames=("stop_tokens", "drafts", "group"))
 def sample(params, blocks, sampling, drafts, stop_tokens=STOPS, group=GROUP, **options):
     options = {"group": group, "max_tokens": RESPONSE, "stop_tokens": stop_tokens} | options
     return generate(DECODER, params, blocks, jax.random.key(3), sampling, drafts=drafts, **options)
@@ -55,7 +53,7 @@ def check_equal(found, expected):
     np.testing.assert_allclose(found.logprobs[same], expected.logprobs[same], atol=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.6, marks=pytest.mark.slow), 1.0])
 def test_samples_are_those_without_drafts(params, blocks, temperature):
     sampling = Sampling.create(temperature)
     expected, found = (sample(params, blocks, sampling, drafts) for drafts in (0, DRAFTS))
@@ -134,7 +132,7 @@ def test_masks_apply_to_drafts_and_forced_runs_take_one_pass(params, blocks):
 
     constraint = Constraint(shift % 12, allowed, lambda state, tokens: state + 1 + tokens % 2)
 
-    @partial(jax.jit, static_argnums=2, compiler_options=QUICK_COMPILE)
+    @partial(jax.jit, static_argnums=2)
     def run(params, sampling, drafts):
         return generate(
             *(DECODER, params, blocks, jax.random.key(3), sampling),

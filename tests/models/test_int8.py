@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoder import CONFIGS, QUICK_COMPILE, random_chain, random_params
+from small_decoder import CONFIGS, random_chain, random_params
 
 from memr1_jax.models.decoder import Decoder
 from memr1_jax.models.int8 import to_int8
@@ -32,7 +32,7 @@ def test_samples_and_their_logprobs_are_those_of_the_rounded_weights(name):
     decoder, params = Decoder(config), random_params(config)
     blocks = random_chain(np.random.default_rng(0))[:2]
 
-    @functools.partial(jax.jit, static_argnames="int8", compiler_options=QUICK_COMPILE)
+    @functools.partial(jax.jit, static_argnames="int8")
     def sample(params, int8):
         sizes = {"group": 4, "max_tokens": 8, "stop_tokens": (5,)}
         weights = rollout_weights(params, jnp.float32, int8)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoder import CONFIG, CONFIGS, QUICK_COMPILE, random_block, random_chain, random_params
+from small_decoder import CONFIG, CONFIGS, random_block, random_chain, random_params
 
 from memr1_jax.errors import UserError
 from memr1_jax.models.decoder import Decoder, empty_cache
@@ -25,8 +25,13 @@ from memr1_jax.models.lora import (
 from memr1_jax.models.sampler import Sampling, generate
 
 FULL = LoRA(rank=3, alpha=6.0)
+OFTEN = ("query", "down")  # alone, one of each part of a layer
 CASES = [(name, FULL.targets) for name in CONFIGS] + [
-    ("untied, bias, scaling", (target,)) for target in TARGETS
+    pytest.param(
+        *("untied, bias, scaling", (target,)),
+        marks=[] if target in OFTEN else pytest.mark.slow,
+    )
+    for target in TARGETS
 ]
 
 
@@ -39,9 +44,6 @@ def random_adapters(config, lora, seed=1):
     )
 
 
-quick_jit = partial(jax.jit, compiler_options=QUICK_COMPILE)
-
-
 def logits_of_responses(decoder, params, blocks):
     """Logits `[B, G, R, V]` of the responses, as in training."""
 
@@ -51,10 +53,10 @@ def logits_of_responses(decoder, params, blocks):
     return decoder.apply({"params": params}, blocks, method=run)
 
 
-chain_logits = quick_jit(logits_of_responses, static_argnums=0)
+chain_logits = jax.jit(logits_of_responses, static_argnums=0)
 
 
-@partial(quick_jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def decoded_logits(decoder, params, blocks):
     """Logits `[B, R, V]` of one response `[B, R]`, by prefill and decoding."""
     *above, response = blocks
@@ -117,7 +119,7 @@ def test_gradients_are_those_through_merge(remat):
     params, adapters = random_params(config), random_adapters(config, FULL)
     chain = random_chain(np.random.default_rng(3))
 
-    @partial(quick_jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=(0, 1))
     def gradient(decoder, combine, adapters):
         def loss(adapters):
             logits = logits_of_responses(decoder, combine(params, adapters, FULL.scale), chain)
@@ -154,7 +156,7 @@ def test_samples_are_those_of_the_merged_weights():
     rng = np.random.default_rng(4)
     prompts = (random_block(rng, (4,), 1), random_block(rng, (2, 6), 1))
 
-    @quick_jit
+    @jax.jit
     def sample(params, temperature):
         sampling = Sampling(temperature)
         return generate(
@@ -253,7 +255,7 @@ def test_a_bfloat16_backbone_keeps_float32_adapters():
         decoder = Decoder(CONFIG, jnp.bfloat16)
         return logits_of_responses(decoder, join(half, adapters, FULL.scale), (block,)).mean()
 
-    gradient = quick_jit(jax.grad(loss))(adapters)
+    gradient = jax.jit(jax.grad(loss))(adapters)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
     assert all(leaf.any() for leaf in jax.tree.leaves(gradient))
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoder import CONFIGS, QUICK_COMPILE, random_chain, random_params
+from small_decoder import CONFIGS, random_chain, random_params
 
 from memr1_jax.models import prefill
 from memr1_jax.models.decoder import Block, Decoder
@@ -27,7 +27,7 @@ def programs(decoder, params):
     def in_parts(blocks, active):
         return prefill.prefill(decoder, params, blocks, (), active)
 
-    return [jax.jit(f, compiler_options=QUICK_COMPILE) for f in (whole, in_parts)]
+    return [jax.jit(f) for f in (whole, in_parts)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

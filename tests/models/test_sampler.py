@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from small_decoder import CONFIG, QUICK_COMPILE, random_chain, random_params
+from small_decoder import CONFIG, random_chain, random_params
 
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import response_statistics
@@ -34,7 +34,7 @@ def blocks():
     return random_chain(np.random.default_rng(0), prompts=PROMPTS)[:2]
 
 
-@partial(jax.jit, static_argnames="stop_tokens", compiler_options=QUICK_COMPILE)
+@partial(jax.jit, static_argnames="stop_tokens")
 def sample(params, blocks, sampling, stop_tokens=(), **options):
     options = {"group": GROUP, "max_tokens": RESPONSE, "stop_tokens": stop_tokens} | options
     return generate(DECODER, params, blocks, jax.random.key(3), sampling, **options)

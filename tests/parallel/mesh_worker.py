@@ -79,6 +79,12 @@ def mesh_of(text):
     return make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
 
 
+def parts_of_rows(text):
+    """Returns among how many devices a mesh splits the rows of a batch."""
+    sizes = parse_mesh(text)
+    return math.prod(size for axis, size in sizes.items() if axis != "tensor")
+
+
 def case_of(algorithm, agent):
     # Of episodes the agent is known by what earns it a reward.
     training = make_training(*(("manager", agent) if agent in HORIZONS else (agent,)))
@@ -100,7 +106,7 @@ def case_of(algorithm, agent):
         create = functools.partial(create_ppo_state, optimizers=optimizers, seed=0, width=width)
     return Case(
         step,
-        lambda: create(jax.tree.map(jnp.asarray, params)),
+        lambda: create(jax.device_put(params)),
         (training.frozen.replace(reference=reference), *training.arguments[1:]),
     )
 
@@ -113,12 +119,12 @@ def networks(state):
     return found
 
 
-def run(step, state, inputs):
+def run(step, state, inputs, rows):
     """Runs three steps: losses and tokens of all, the first gradients, and the last state."""
     losses, tokens = {}, []
     for number in range(3):
-        batch = jnp.asarray((np.arange(ROWS) + number) % inputs[-1].rows, jnp.int32)
-        state, metrics, rollout = step(state, *inputs, batch, jnp.ones(ROWS, bool))
+        batch = jnp.asarray((np.arange(rows) + number) % inputs[-1].rows, jnp.int32)
+        state, metrics, rollout = step(state, *inputs, batch, jnp.ones(rows, bool))
         for name in LOSSES & metrics.keys():
             losses.setdefault(name, []).append(float(metrics[name].value()))
         tokens.append(np.asarray(rollout.samples.tokens))
@@ -145,7 +151,8 @@ def largest_error(found, expected):
 def steps(algorithm, agent, texts):
     """Compares each mesh with one device; `size` is that of the smaller of the gradients."""
     case = case_of(algorithm, agent)
-    losses, tokens, first, last = run(case.step, case.state(), case.inputs)
+    rows = max(parts_of_rows(text) for text in texts)
+    losses, tokens, first, last = run(case.step, case.state(), case.inputs, rows)
     last = jax.tree.map(np.asarray, networks(last))
     sizes = [max(np.abs(x).max() for x in jax.tree.leaves(g)) for _, g in first.values()]
     report = {"size": float(min(sizes))}
@@ -154,7 +161,7 @@ def steps(algorithm, agent, texts):
         original = (case.state(), *case.inputs)
         sharded = shard_train_step(case.step, mesh, *original)
         placed = place(mesh, *original)
-        found, sampled, gradients, state = run(sharded, placed.state, placed[1:])
+        found, sampled, gradients, state = run(sharded, placed.state, placed[1:], rows)
         report[text] = here = {
             "tokens": bool(np.array_equal(sampled, tokens)),
             "moments": True,
@@ -220,7 +227,7 @@ def loops(agent):
     with mock.patch.object(
         step_module,
         "rollout_weights",
-        lambda params, dtype, int8=False: jax.tree.map(jnp.asarray, params),
+        lambda params, dtype, int8=False: jax.device_put(params),
     ):
         report["left_split"] = gathered_in_loops(compiled(), weights)
     return report

@@ -21,7 +21,7 @@ INSTRUCTION = [3, 1, 4]
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, random_params(SMALL))
+    return jax.device_put(random_params(SMALL))
 
 
 @pytest.fixture(scope="module")

@@ -35,15 +35,13 @@ WAYS = {
     "trajectories": GRPOOptions(group=GROUP),
     "ppo": PPOOptions(group=GROUP),
 }
-# The others differ in how advantages are made, and are tried by hand.
-OFTEN = [
-    name if name in ("grpo", "ppo") else pytest.param(name, marks=pytest.mark.slow) for name in WAYS
-]
+# The others differ in how advantages are made, which is checked below, and are tried by hand.
+OFTEN = [name if name == "grpo" else pytest.param(name, marks=pytest.mark.slow) for name in WAYS]
 
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, random_params(SMALL))
+    return jax.device_put(random_params(SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def _experience(name, rewards):
 def _step(name):
     algorithm = dataclasses.replace(WAYS[name], kl_weight=0.001, kl_placement="reward")
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def step(params, reference, experience):
         if name == "ppo":
             optimizers = Optimizers(SGD, SGD)

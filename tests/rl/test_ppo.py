@@ -50,7 +50,7 @@ FULL = {
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, random_params(SMALL))
+    return jax.device_put(random_params(SMALL))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Steps of trajectories as rows: one score a trajectory, and its advantage at every step."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -98,10 +97,10 @@ def test_the_best_trajectory_is_kept_whole():
 def step():
     small = dataclasses.replace(CONFIG, vocab_size=48)
     decoder, optimizer = Decoder(small, remat="none"), optax.sgd(1.0)
-    params = jax.tree.map(jnp.asarray, random_params(small))
+    params = jax.device_put(random_params(small))
     instruction = Block(jnp.array([3, 1, 4]), jnp.int32(3))
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def step(experience):
         algorithm = GRPOOptions(group=2, kl_weight=0.0, logit_chunk=7)
         state = create_state(params, optimizer, 0)

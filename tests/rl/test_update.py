@@ -31,7 +31,7 @@ KL = {"kl_weight": 0.5, "kl_placement": "loss"}
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, random_params(SMALL))
+    return jax.device_put(random_params(SMALL))
 
 
 @pytest.fixture(scope="module")

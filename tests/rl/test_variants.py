@@ -105,7 +105,7 @@ def test_flat_groups_can_be_left_out():
         CONFIG, vocab_size=24, num_layers=1, model_width=32, num_heads=2, num_kv_heads=1
     )
     decoder, optimizer = Decoder(config, remat="none"), optax.sgd(0.1)
-    params = jax.tree.map(jnp.asarray, random_params(config))
+    params = jax.device_put(random_params(config))
     algorithm = GRPOOptions(
         group=2,
         kl_weight=0.0,

@@ -471,7 +471,7 @@ def _model_state():
 
     from memr1_jax.rl.update import create_optimizer, create_state
 
-    state = create_state(jax.tree.map(jnp.asarray, random_params()), create_optimizer(1e-3), 3)
+    state = create_state(jax.device_put(random_params()), create_optimizer(1e-3), 3)
     rng = np.random.default_rng(1)
 
     def noise(leaf):

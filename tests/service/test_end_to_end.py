@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from tiny_model import make_tiny
 
-from memr1_jax.agents.ingest import ingest, make_ingest_turn
+from memr1_jax.agents.ingest import ingest
 from memr1_jax.data.types import Fact
 from memr1_jax.inference.agents import Agents
 from memr1_jax.service.memory import Memory
@@ -28,14 +28,15 @@ def test_added_dialogues_give_the_banks_of_an_evaluation(tmp_path):
         Fact(turn.speaker, f"{turn.speaker}: {turn.text}", 0, (turn.dia_id,)) for turn in turns
     ]
     dialogue = dataclasses.replace(whole, facts=tuple(facts))
-    step = make_ingest_turn(tiny.pair.manager, tiny.model.decoder)
-    found = ingest(step, tiny.model.params, tiny.pair.tools, tiny.pair.encoder, [dialogue])
+    agents = Agents(tiny.options, tiny.models, tiny.pair)
+    found = ingest(
+        agents._ingest_turn, tiny.model.params, tiny.pair.tools, tiny.pair.encoder, [dialogue]
+    )
     expected = {
         name: tokens(jax.tree.map(lambda x: x[0], bank))
         for name, bank in zip(dialogue.speakers, found.banks, strict=True)
     }
     said = [{"role": "user", "name": turn.speaker, "content": turn.text} for turn in turns]
-    agents = Agents(tiny.options, tiny.models, tiny.pair)
     with Memory(agents, db=tmp_path / "m.db") as memory:
         # In two calls, between which the banks go through the database.
         for part in (said[:3], said[3:]):

@@ -1,5 +1,6 @@
 """The loop: the order of the data, and runs that stop and resume."""
 
+import functools
 import itertools
 import json
 import types
@@ -12,8 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import make_training
 
+from memr1_jax.agents.rollout import Rollout
 from memr1_jax.errors import UserError
-from memr1_jax.rl.means import Mean
+from memr1_jax.models.decoder import Block
+from memr1_jax.models.sampler import Samples
+from memr1_jax.rl.losses import LossTerms
+from memr1_jax.rl.means import Mean, masked_mean
+from memr1_jax.rl.minibatches import optimiser_step
+from memr1_jax.rl.update import create_optimizer, create_state
 from memr1_jax.run import files
 from memr1_jax.run.checkpoints import Checkpoints
 from memr1_jax.run.metrics_log import MetricsLog, read_metrics
@@ -43,10 +50,46 @@ def _stage(agent, steps, patience=0, **identity):
     return Stage(agent, steps, 2, 0, 2, 1, about, patience=patience)
 
 
-def _run(agent, folder, steps, go_on=False, watch=None, step=None, **identity):
+@functools.cache
+def _quick():
+    """Makes a training of eight weights: its step draws, learns and skips as an agent's does."""
+    optimizer = create_optimizer(1e-2)
+
+    def state(seed=0):
+        return create_state({"final_norm": {"scale": jnp.ones(8)}}, optimizer, seed)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state, data, rows, valid):
+        drawn = data[rows, None] + jax.random.normal(state.rollout_key(), (len(rows), 2))
+
+        def loss(params):
+            return jnp.square(drawn - params["final_norm"]["scale"].sum()).mean()
+
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        params, opt_state, metrics = optimiser_step(
+            optimizer, gradient, LossTerms(value, {}), state.params, state.opt_state
+        )
+        tokens, length = jnp.int32(drawn)[..., None], jnp.ones(drawn.shape, jnp.int32)
+        rollout = Rollout(
+            Block(tokens[:, 0], length[:, 0]),
+            Samples(tokens, length, drawn[..., None], length > 0),
+            rewards=drawn,
+            valid=valid,
+            shown=length[:, 0],
+            metrics={},
+        )
+        metrics |= {"reward": masked_mean(drawn, valid[:, None])}
+        after = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+        return after, metrics, rollout
+
+    data = types.SimpleNamespace(rows=8)
+    return types.SimpleNamespace(state=state, step=step, arguments=(jnp.arange(8.0),), data=data)
+
+
+def _run(agent, folder, steps, go_on=False, watch=None, step=None, training=None, **identity):
     """Trains in a folder; returns the last state and the metrics of all steps."""
     folder.mkdir(exist_ok=True)
-    training, stage = make_training(agent), _stage(agent, steps, **identity)
+    training, stage = training or _quick(), _stage(agent, steps, **identity)
     with MetricsLog(folder) as log, Checkpoints(folder / "checkpoints") as checkpoints:
         state = training.state()
         if go_on:
@@ -79,14 +122,29 @@ def _assert_same(first, second):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
-def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
-    whole, metrics = _run(agent, tmp_path / "whole", 5)
-    _run(agent, tmp_path / "parts", 3)
+def _made(step, agent):
+    return _quick() if step == "quick" else make_training(agent)
+
+
+# The loop does the same with any step; `test_resampling` resumes an agent's own.
+STEPS = pytest.mark.parametrize(
+    ("step", "agent"),
+    [
+        ("quick", "answer"),
+        *(pytest.param("real", agent, marks=pytest.mark.slow) for agent in ("answer", "manager")),
+    ],
+)
+
+
+@STEPS
+def test_a_resumed_run_is_the_uninterrupted_one(step, agent, tmp_path):
+    run = functools.partial(_run, agent, training=_made(step, agent))
+    whole, metrics = run(tmp_path / "whole", 5)
+    run(tmp_path / "parts", 3)
     # A step that was done but not saved is done again.
     log = tmp_path / "parts" / "metrics.jsonl"
     log.write_text(log.read_text() + json.dumps({**metrics[3], "reward": 99.0}) + "\n")
-    resumed, again = _run(agent, tmp_path / "parts", 5, go_on=True)
+    resumed, again = run(tmp_path / "parts", 5, go_on=True)
     _assert_same(resumed, whole)
     assert again == metrics and [record["step"] for record in again] == [1, 2, 3, 4, 5]
     for step in range(1, 6):
@@ -94,7 +152,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(agent, tmp_path):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
-@pytest.mark.slow
 def test_a_run_stops_where_validations_no_longer_get_better(tmp_path, capsys):
     rewards = {0: 0.1, 2: 0.5, 4: 0.4, 6: 0.5, 8: 0.9}
 
@@ -173,14 +230,14 @@ def test_what_was_off_as_0_is_off_as_none():
 
 
 def test_a_folder_without_checkpoints_starts_anew(tmp_path):
-    state = make_training("answer").state()
+    state = _quick().state()
     with Checkpoints(tmp_path) as checkpoints:
         assert resume(checkpoints, _stage("answer", 1), state) is state
 
 
-def _poisoned(agent, steps):
+def _poisoned(training, steps):
     """Returns the train step, for which some calls get weights that are not numbers."""
-    training, calls = make_training(agent), itertools.count()
+    calls = itertools.count()
 
     def step(state, *arguments):
         if next(calls) not in steps:
@@ -194,9 +251,13 @@ def _poisoned(agent, steps):
     return step
 
 
-@pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
-def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(agent, tmp_path, capsys):
-    _, records = _run(agent, tmp_path / "run", 4, step=_poisoned(agent, {1}))
+@STEPS
+def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(
+    step, agent, tmp_path, capsys
+):
+    training = _made(step, agent)
+    poisoned = _poisoned(training, {1})
+    _, records = _run(agent, tmp_path / "run", 4, step=poisoned, training=training)
     assert [record["not_finite"] for record in records] == [0, 1, 0, 0]
     assert "loss" not in records[1] and "loss" in records[2]
     assert f"Step 2 of the {agent} agent skipped 100% of its updates" in capsys.readouterr().out
@@ -207,9 +268,9 @@ def test_a_step_without_a_finite_gradient_is_skipped_counted_and_said(agent, tmp
 def test_a_few_such_steps_in_a_row_stop_the_run_which_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="3 steps in a row.*saved as step 4.*--resume"):
-        _run("answer", folder, 6, step=_poisoned("answer", {1, 2, 3}))
+        _run("answer", folder, 6, step=_poisoned(_quick(), {1, 2, 3}))
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        saved, _ = checkpoints.restore(make_training("answer").state())
+        saved, _ = checkpoints.restore(_quick().state())
     after_one, _ = _run("answer", tmp_path / "one", 1)
     _assert_same(saved.params, after_one.params)
     state, records = _run("answer", folder, 6, go_on=True)
@@ -217,7 +278,7 @@ def test_a_few_such_steps_in_a_row_stop_the_run_which_can_be_resumed(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    training = make_training("answer")
+    training = _quick()
 
     def step(state, *arguments):
         state, metrics, rollout = training.step(state, *arguments)

@@ -81,6 +81,7 @@ def test_the_update_sees_what_the_sampler_did(agent):
     assert float(metrics["loss"].weight) == float(metrics["value_loss"].weight) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_same_seed_gives_the_same_bits(agent):
     runs = [_program(agent)(_state(seed=4), *_inputs(agent, [0, 1])) for _ in range(2)]

@@ -1,6 +1,5 @@
 """The compiled step: one program, nothing of the host in it, the same every time."""
 
-import dataclasses
 import functools
 import re
 
@@ -8,19 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import make_tiny, make_training
+from tiny_model import compile_training, make_tiny
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
 
 
 @functools.cache
-def _training(agent, horizon="one_step"):
-    """Compiles a step once; the executable refuses arguments of any other shape or type."""
-    training = make_training(agent, horizon)
-    rows, valid = jnp.array([0, 1], jnp.int32), jnp.ones(2, bool)
-    program = training.step.lower(training.state(), *training.arguments, rows, valid).compile()
-    return dataclasses.replace(training, step=program)
+def _first(agent):
+    """Runs one step, which several tests look at: metrics and rollout."""
+    training = compile_training(agent)
+    return training.run(training.state(), [0, 1])[1:]
 
 
 def _equal(first, second):
@@ -40,7 +37,7 @@ def _equal(first, second):
     ids="-".join,
 )
 def test_one_program_without_the_host(agent):
-    training = _training(*agent)
+    training = compile_training(*agent)
     text = training.step.as_text()
     instructions = re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = .*", text, re.MULTILINE)
     assert len(instructions) > 1000
@@ -64,7 +61,7 @@ def test_the_search_for_the_host_finds_a_callback():
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_state_is_donated(agent):
-    training = _training(agent)
+    training = compile_training(agent)
     before = training.state()
     after, _, _ = training.run(before, [0, 1])
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.opt_state)))
@@ -74,7 +71,7 @@ def test_the_state_is_donated(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_same_seed_gives_the_same_bits(agent):
-    training = _training(agent)
+    training = compile_training(agent)
     runs = []
     for _ in range(2):
         state, results = training.state(seed=4), []
@@ -89,11 +86,9 @@ def test_the_same_seed_gives_the_same_bits(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_each_step_draws_its_own_samples(agent):
-    training = _training(agent)
-    drawn = []
-    for step in (0, 1):
-        state = training.state().replace(step=jnp.int32(step))
-        drawn.append(training.run(state, [0, 1])[2])
+    training = compile_training(agent)
+    later = training.state().replace(step=jnp.int32(1))
+    drawn = [_first(agent)[1], training.run(later, [0, 1])[2]]
     np.testing.assert_array_equal(drawn[0].prompt.tokens, drawn[1].prompt.tokens)
     assert not np.array_equal(drawn[0].samples.tokens, drawn[1].samples.tokens)
     tokens = drawn[0].samples.tokens
@@ -102,8 +97,7 @@ def test_each_step_draws_its_own_samples(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_the_page_of_a_run_draws_is_a_metric(agent):
-    training = _training(agent)
-    _, metrics, rollout = training.run(training.state(), [0, 1])
+    metrics, rollout = _first(agent)
     metrics = {name: float(mean.value()) for name, mean in metrics.items()}
     assert metrics["reward"] == pytest.approx(float(rollout.rewards.mean()), abs=1e-6)
     lengths = np.asarray(rollout.samples.length)
@@ -123,7 +117,7 @@ def test_what_the_page_of_a_run_draws_is_a_metric(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_update_sees_what_the_sampler_did(agent):
-    training = _training(agent)
+    training = compile_training(agent)
     state, metrics, _ = training.run(training.state(), [0, 1])
     assert float(metrics["sampler_gap"].value()) < 1e-4
     assert abs(float(metrics["kl"].value())) < 1e-4  # the reference is where training starts

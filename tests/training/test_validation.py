@@ -21,7 +21,7 @@ from memr1_jax.training.validation import make_validation, validation_dialogues
 @pytest.mark.parametrize("agent", ["answer", pytest.param("manager", marks=pytest.mark.slow)])
 def test_it_is_the_mean_greedy_reward_whatever_the_batch(agent):
     training, tiny = make_training(agent), make_tiny()
-    policy, data = training.policy, jax.tree.map(jnp.asarray, training.data)
+    policy, data = training.policy, jax.device_put(training.data)
     # A reward that no response has by chance would be 0 everywhere: form counts as well.
     reward = dataclasses.replace(policy.reward, format_weight=0.5, size_weight=0.25)
     policy = dataclasses.replace(policy, reward=reward)

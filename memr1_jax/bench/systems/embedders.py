@@ -4,7 +4,6 @@ import collections
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.bench.systems.text_bank import Embed
@@ -26,7 +25,7 @@ def token_embedder(tokenizer, embedder: Embedder, most_tokens: int = 512) -> Emb
       most_tokens: how much of a longer text is read.
     """
     encode = plain_encoder(tokenizer)
-    embedder = jax.tree.map(jnp.asarray, embedder)
+    embedder = jax.device_put(embedder)
     width = embedding_width(embedder)
     widths = [size for size in _WIDTHS if size < most_tokens] + [most_tokens]
 
