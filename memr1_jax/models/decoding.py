@@ -22,6 +22,7 @@ from memr1_jax.models.decoder import (
 from memr1_jax.models.drafts import copied, history_of, last_tokens, write_after
 
 _MOST_UNROLLED = 32  # layers; more take long to compile
+_FEWEST_COPIED = 2**18  # bytes of weights and keys for each row and token; fewer hardly take time
 
 
 class Constraint(NamedTuple):
@@ -89,7 +90,7 @@ def decode_singly(
     """
     rows, constraint = tokens.shape, rest.constraint
     cache = empty_cache(rest.decoder.config, rows, rest.max_tokens, rest.decoder.dtype)
-    if on_one_cpu() and rest.decoder.config.num_layers <= _MOST_UNROLLED:
+    if _copies_much(rest, tokens.size):
         params, contexts, cache = by_layer(rest.params, rest.contexts, cache)
         rest = rest._replace(params=params, contexts=contexts)
 
@@ -129,6 +130,14 @@ def decode_singly(
     carry = jax.lax.while_loop(unfinished, advance, carry)
     done, (tokens, logprobs, length) = carry[2], carry[-1]
     return Samples(tokens, length, logprobs, done)
+
+
+def _copies_much(rest: Rest, rows: int) -> bool:
+    """Tells whether a scan over layers would spend long on copies; see `by_layer`."""
+    arrays = jax.tree.leaves((rest.params["layers"], rest.contexts))
+    copied = sum(array.size * array.dtype.itemsize for array in arrays)
+    few = rest.decoder.config.num_layers <= _MOST_UNROLLED
+    return on_one_cpu() and few and copied >= rows * _FEWEST_COPIED
 
 
 def decode_drafted(

@@ -10,7 +10,7 @@ from memr1_jax.models.bits import as_values
 from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache, write_cache
 
 _FEWEST = 64  # tokens of a part; fewer make products thin
-_MOST_PARTS = 16
+_FEWEST_PARTS, _MOST_PARTS = 3, 16  # two save too little for a loop of their own
 
 
 def prefill(
@@ -39,7 +39,7 @@ def prefill(
     *lead, width = prompt.tokens.shape
     part = part_length(width)
     variables = {"params": params}
-    if not lead or part >= width or decoder.kernel != "xla":
+    if not lead or width <= (_FEWEST_PARTS - 1) * part or decoder.kernel != "xla":
         return decoder.apply(variables, blocks, past, method=Decoder.prefill)
 
     padding = [(0, 0)] * len(lead) + [(0, -width % part)]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from small_decoder import CONFIG, random_chain, random_params
+from small_decoder import CONFIG, CONFIGS, random_chain, random_params
 
+from memr1_jax.models import decoding
 from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.sampler import Constraint, Sampling, generate, sample_tokens
@@ -180,6 +181,21 @@ def test_stored_instruction_gives_the_same_samples(params, blocks):
     samples = sample(params, blocks[1:], Sampling.create(), STOPS, past=past)
     np.testing.assert_array_equal(samples.tokens, expected.tokens)
     np.testing.assert_allclose(samples.logprobs, expected.logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_layers_that_are_taken_apart_give_the_same_samples(name, blocks, monkeypatch):
+    decoder, params = Decoder(CONFIGS[name]), random_params(CONFIGS[name])
+    found = []
+    for fewest in (0, 2**40):  # bytes: always, and never
+        monkeypatch.setattr(decoding, "_FEWEST_COPIED", fewest)
+        options = {"group": GROUP, "max_tokens": RESPONSE, "stop_tokens": STOPS}
+        draw = partial(generate, decoder, sampling=Sampling.create(), **options)
+        found.append(jax.jit(draw)(params, blocks, jax.random.key(3)))
+    apart, stacked = found
+    np.testing.assert_array_equal(apart.tokens, stacked.tokens)
+    np.testing.assert_array_equal(apart.length, stacked.length)
+    np.testing.assert_allclose(apart.logprobs, stacked.logprobs, atol=1e-5)
 
 
 def test_other_sampling_parameters_do_not_recompile(params, blocks):
