@@ -145,9 +145,7 @@ class Decoder(nn.Module):
         `past` holds blocks above that were computed before; they lead the returned contexts.
         """
         hidden, contexts = self._read(blocks, past)
-        last = jnp.maximum(blocks[-1].length - 1, 0)[..., None, None]
-        last = jnp.take_along_axis(hidden, last, axis=-2)[..., 0, :]
-        return self.final_norm(last), contexts
+        return self.final_norm(last_state(hidden, blocks[-1].length)), contexts
 
     def extend(self, block: Block, past: tuple[Context, ...]) -> tuple[jax.Array, Context]:
         """Returns all hidden states `[*lead, T, D]` of a block, and the block as a context."""
@@ -224,6 +222,12 @@ class Decoder(nn.Module):
         return tuple(resting(x) for x in hidden)
 
 
+def last_state(hidden: jax.Array, length: jax.Array) -> jax.Array:
+    """Picks the last real one `[*lead, D]` of hidden states `[*lead, T, D]`; of none, the first."""
+    last = jnp.maximum(length - 1, 0)[..., None, None]
+    return jnp.take_along_axis(hidden, last, axis=-2)[..., 0, :]
+
+
 def empty_cache(config: DecoderConfig, lead: tuple[int, ...], length: int, dtype) -> tuple:
     """Makes zeroed keys and values, each `[L, *lead, K, R, H]`, for `length` decoded tokens."""
     shape = (config.num_layers, *lead, config.num_kv_heads, length, config.head_size)
@@ -251,19 +255,13 @@ def by_layer(
     return params, contexts, tuple(tuple(x[layer : layer + 1] for x in cache) for layer in layers)
 
 
-def write_cache(
-    cache: tuple[jax.Array, jax.Array], new: Context, start: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Writes keys and values `[L, *lead, K, T, H]` from slot `start` on, the same in all rows."""
-    arrays = zip(cache, as_bits((new.key, new.value)), strict=True)
-    write = jax.lax.dynamic_update_slice_in_dim
-    return tuple(write(array, value, start, axis=-2) for array, value in arrays)
-
-
 def extend_cache(
     cache: tuple[jax.Array, jax.Array], new: Context, written: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Writes keys and values `[L, *lead, K, T, H]` behind the first `written` `[*lead]` slots."""
+    """Writes keys and values `[L, *lead, K, T, H]` behind the first `written` slots.
+
+    Their number is one of each row, `[*lead]`, or a scalar for all rows.
+    """
 
     def write(cache, new, start):  # of one row, [L, K, R, H]
         return jax.lax.dynamic_update_slice_in_dim(cache, new, start, axis=-2)

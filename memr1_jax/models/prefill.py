@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from memr1_jax.models.bits import as_values
-from memr1_jax.models.decoder import Block, Context, Decoder, empty_cache, write_cache
+from memr1_jax.models.decoder import (
+    Block,
+    Context,
+    Decoder,
+    empty_cache,
+    extend_cache,
+    last_state,
+)
 
 _FEWEST = 64  # tokens of a part; fewer make products thin
 _FEWEST_PARTS, _MOST_PARTS = 3, 16  # two save too little for a loop of their own
@@ -57,16 +64,15 @@ def prefill(
         block = part_at(start)
         chain = *past, Context(*cache, jnp.minimum(prompt.length, start))
         found, new = decoder.apply(variables, block, chain, method=Decoder.extend)
-        last = jnp.maximum(block.length - 1, 0)[..., None, None]
-        found = jnp.take_along_axis(found, last, axis=-2)[..., 0, :]
+        found = last_state(found, block.length)
         hidden = jnp.where((block.length > 0)[..., None], found, hidden)
-        return index + 1, hidden, write_cache(cache, new, start)
+        return index + 1, hidden, extend_cache(cache, new, start)
 
     # The first part sees nothing of the others, and most prompts may have no second one.
     blocks = *above, part_at(0)
     hidden, (*past, first) = decoder.apply(variables, blocks, past, method=Decoder.prefill)
     cache = empty_cache(decoder.config, tuple(lead), tokens.shape[-1], decoder.dtype)
-    carry = (jnp.int32(1), hidden, write_cache(cache, first, jnp.int32(0)))
+    carry = (jnp.int32(1), hidden, extend_cache(cache, first, jnp.int32(0)))
     _, hidden, cache = jax.lax.while_loop(lambda carry: carry[0] < parts, read, carry)
     key, value = (array[..., :width, :] for array in as_values(cache))
     return hidden, (*past, Context(key, value, prompt.length))
