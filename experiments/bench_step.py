@@ -175,22 +175,14 @@ def bench_update(options: BenchStepConfig, decoder: Decoder, params: dict) -> No
 
 def _print_profile(found: dict[str, dict[str, float]], wall: float) -> None:
     """Prints the seconds of an update by part and phase."""
-    total = sum(sum(phases.values()) for phases in found.values())
-    rows = [
-        [part, *(f"{phases[phase]:.2f}" for phase in PHASES), *_sum_and_share(phases, total)]
-        for part, phases in found.items()
-    ]
     whole = {phase: sum(phases[phase] for phases in found.values()) for phase in PHASES}
-    rows.append(
-        ["sum", *(f"{whole[phase]:.2f}" for phase in PHASES), *_sum_and_share(whole, total)]
-    )
+    total, rows = sum(whole.values()), []
+    for part, phases in [*found.items(), ("sum", whole)]:
+        own = sum(phases.values())
+        seconds_of = [f"{value:.2f}" for value in (*(phases[phase] for phase in PHASES), own)]
+        rows.append([part, *seconds_of, f"{100 * own / total:.0f}"])
     table("Parts of the update over a block chain, seconds", ["part", *PHASES, "sum", "%"], rows)
     print(f"Without the profiler the update takes {wall:.2f} s.")
-
-
-def _sum_and_share(phases: dict[str, float], total: float) -> list[str]:
-    own = sum(phases.values())
-    return [f"{own:.2f}", f"{100 * own / total:.0f}"]
 
 
 def bench_decode(options: BenchStepConfig, decoder: Decoder, params: dict) -> None:

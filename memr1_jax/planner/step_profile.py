@@ -98,7 +98,7 @@ def profile(program: Any, call: Callable[[], Any], calls: int = 1) -> dict[str, 
         with jax.profiler.trace(folder):
             for _ in range(calls):
                 jax.block_until_ready(call())
-        traces = [path for path in Path(folder).rglob("*.xplane.pb")]
+        traces = Path(folder).rglob("*.xplane.pb")
         events = [event for path in traces for event in _events(path)]
     found = tally(
         ((name, seconds / calls) for name, seconds in events), parts_of(program.as_text())

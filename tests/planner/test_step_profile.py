@@ -1,4 +1,4 @@
-"""Where a step's seconds are counted, by the names of its instructions."""
+"""Counting a step's seconds by the names of its instructions."""
 
 import subprocess
 import sys
