@@ -262,7 +262,7 @@ class Reading:
 
     @property
     def searched_by(self) -> str:
-        """What compares a query with the memories: pgvector, or blocks in this process."""
+        """Names what compares a query with the memories: pgvector, or blocks in this process."""
         loaded = self.__dict__.get("_loaded")
         return (loaded[2] if loaded else searcher(self.store, self._fit_words)).name
 
@@ -292,7 +292,10 @@ class Reading:
         if show_expired:
             return scope, test
         today = clock.day(reference, "reference_date") or clock.now()[:10]
-        fresh = lambda state: (state["expires"] or today) >= today and test(state)  # noqa: E731
+
+        def fresh(state: State) -> bool:
+            return (state["expires"] or today) >= today and test(state)
+
         return scope, dataclasses.replace(test, passes=fresh)
 
     def _at(self, scope: Scope, as_of: Any = None, as_of_written: Any = None) -> dict[str, State]:
