@@ -109,8 +109,10 @@ def find(file: PublishedFile, path: str | os.PathLike | None = None, strict: boo
 
 def _claimed(file: PublishedFile, path: Path) -> bool:
     """Tells whether a file claims to be the data set, and is not merely in its format."""
-    content = path.read_bytes() if file.marks else b""
-    return not file.marks or any(mark.encode() in content for mark in file.marks)
+    if not file.marks:
+        return True
+    content = path.read_bytes()
+    return any(mark.encode() in content for mark in file.marks)
 
 
 def _given(file: PublishedFile, path: Path) -> Path:
