@@ -47,6 +47,16 @@ def _binaries(kind: str) -> Path:
     return Path(program).parent
 
 
+def _within_reach(binaries: Path, folder: Path) -> Path:
+    """Copies programs that a package brought, as its environment may be closed to other users."""
+    package = binaries.parents[1]
+    if package.name != "pgserver":
+        return binaries
+    for name in (package.name, f"{package.name}.libs"):
+        shutil.copytree(package.with_name(name), folder / name)
+    return folder / binaries.relative_to(package.parent)
+
+
 @contextlib.contextmanager
 def _server(binaries: Path):
     """Runs a server, and yields the URL of a database up to its name."""
@@ -59,6 +69,7 @@ def _server(binaries: Path):
     folder = Path(tempfile.mkdtemp(prefix="memr1_pg"))
     if owner:
         shutil.chown(folder, *owner.values())
+        binaries = _within_reach(binaries, folder)
     quiet = {"stdout": subprocess.DEVNULL, "check": True, "cwd": folder, **owner}
     data, control = folder / "data", binaries / "pg_ctl"
     new = [binaries / "initdb", "-D", data, "-U", "memr1", "--auth=trust", "--no-sync"]
