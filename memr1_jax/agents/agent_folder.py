@@ -33,14 +33,14 @@ from memr1_jax.run.typed_records import typed
 FACTS = ("noted", "turns", "sentences", "extracted")
 # Those of the machine and of the start.
 _NOT_KEPT = ("model", "answer_model", "model_settings", "dtype", "remat", "attention")
-_EXTRACTION = ("prompt", "turn_width", "response_length")
+_EXTRACTION = ("model", "prompt", "turn_width", "response_length")
 
 
 @dataclasses.dataclass(frozen=True)
 class AgentSettings:
     """Says how a folder's agents were trained: option values by name, and the source of facts.
 
-    `extraction` holds prompt and sizes of the extractor; None where the folder does not say.
+    `extraction` holds model, prompt and sizes of the extractor; None where the folder does not say.
     """
 
     options: dict[str, Any]

@@ -1,5 +1,6 @@
 """Facts that the manager is told of each turn, where they are not the noted ones."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from memr1_jax.agents.agent_config import AgentConfig
@@ -11,7 +12,7 @@ from memr1_jax.agents.extractor import (
     with_extracted_facts,
     without_notes,
 )
-from memr1_jax.data.encode import create_encoder
+from memr1_jax.data.encode import Encoder, create_encoder
 from memr1_jax.data.types import Conversation
 from memr1_jax.models.loading import Model, load_model
 from memr1_jax.parallel.distributed import is_main
@@ -28,6 +29,26 @@ def extractor_of(options: AgentConfig, chosen: ExtractorOptions, model: Model) -
         prompt=chosen.prompt,
         turn_width=chosen.turn_width,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """Holds a fact extractor, the model that it writes with, and the encoder of what it reads."""
+
+    extractor: FactExtractor
+    model: Model
+    encoder: Encoder
+
+
+def extraction_of(
+    options: AgentConfig, chosen: ExtractorOptions, pair: AgentPair, models: Models
+) -> Extraction:
+    """Makes the fact extractor of `chosen.model`, or else of the manager's model."""
+    model, encoder = models.manager, pair.encoder
+    if chosen.model:
+        model = load_model(chosen.model, dtype=options.dtype, remat=options.remat)
+        encoder = create_encoder(model.tokenizer, encoder.embedder, encoder.sizes)
+    return Extraction(extractor_of(options, chosen, model), model, encoder)
 
 
 def with_told_facts(
@@ -48,19 +69,19 @@ def with_told_facts(
         return list(dialogues)
     if chosen.facts == "turns":
         return without_notes(dialogues)
-    model, encoder = models.manager, pair.encoder
-    if chosen.model and params is None:
-        model = load_model(chosen.model, dtype=options.dtype, remat=options.remat)
-        encoder = create_encoder(model.tokenizer, encoder.embedder, encoder.sizes)
-    extractor = extractor_of(options, chosen, model)
+    if params is not None:
+        chosen = dataclasses.replace(chosen, model="")
+    found = extraction_of(options, chosen, pair, models)
+    weights = found.model.params if params is None else params
     with progress_bar(1, f"extracting facts, {what}") as progress:
 
         def on_turn(done, total):
             progress.resize(total)
             progress.update(done)
 
-        weights = model.params if params is None else params
-        made, counts = with_extracted_facts(extractor, model, weights, encoder, dialogues, on_turn)
+        made, counts = with_extracted_facts(
+            found.extractor, found.model, weights, found.encoder, dialogues, on_turn
+        )
     if is_main():
         told = ", ".join(f"{number} {name}" for name, number in counts.items())
         print(f"Extracted facts, {what}: {told}.")

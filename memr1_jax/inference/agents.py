@@ -19,8 +19,9 @@ import numpy as np
 from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_pair import AgentPair, Models
 from memr1_jax.agents.demonstrations import memories_shown
-from memr1_jax.agents.extractor import FactExtractor, make_extract, read_facts, turn_rows
+from memr1_jax.agents.extractor import make_extract, read_facts, turn_rows
 from memr1_jax.agents.ingest import make_ingest_turn
+from memr1_jax.agents.told_facts import Extraction
 from memr1_jax.arrays import on_host
 from memr1_jax.data.batches import AnswerBatch, AnswerData, Scene
 from memr1_jax.data.encode import embed_rows, encode_queries, facts_row
@@ -57,7 +58,7 @@ class Agents:
     """A Memory Manager and an Answer Agent, ready to remember and to answer.
 
     `facts` is what the manager is told of a turn: "turns" as they stand, "sentences" of them, or
-    what the model itself has "extracted".
+    what a model has "extracted".
     """
 
     def __init__(
@@ -66,16 +67,16 @@ class Agents:
         models: Models,
         pair: AgentPair,
         facts: str = "turns",
-        extractor: FactExtractor | None = None,
+        extraction: Extraction | None = None,
     ):
         """Compiles nothing yet."""
         self.options, self.facts = options, facts
         self.tokenizer = models.manager.tokenizer
-        self.models, self.pair, self._extractor = models, pair, extractor
+        self.models, self.pair, self._extraction = models, pair, extraction
         self._ingest_turn = make_ingest_turn(pair.manager, models.manager.decoder)
         self._answer = make_answer_questions(pair.answerer, models.answerer.decoder)
-        if extractor is not None:
-            self._extract = make_extract(extractor, models.manager.decoder)
+        if extraction is not None:
+            self._extract = make_extract(extraction.extractor, extraction.model.decoder)
 
     def remember(self, turns: Iterable[Said], memories: Memories | None = None) -> Memories:
         """Reads turns into memory and returns the banks afterwards.
@@ -233,18 +234,19 @@ class Agents:
                 ([f"{speaker}: {one_line(text)}"] if one_line(text) else [], "")
                 for speaker, text, _ in said
             ]
-        assert self._extractor is not None  # as `load` promises for extracted facts
+        assert self._extraction is not None  # as `load` promises for extracted facts
+        model, encoder = self._extraction.model, self._extraction.encoder
+        width = self._extraction.extractor.turn_width
         found = []
         for part in parts(said):
-            encoder, width = self.pair.encoder, self._extractor.turn_width
             rows = turn_rows(encoder, [(who, time, text) for who, text, time in part], width)
             rows = padded([jax.tree.map(lambda x, i=i: x[i], rows) for i in range(len(part))])
             active = np.arange(len(rows.turn[1])) < len(part)
-            samples = jax.device_get(self._extract(self.models.manager.params, rows, active))
+            samples = jax.device_get(self._extract(model.params, rows, active))
             for tokens, length in list(zip(samples.tokens, samples.length, strict=True))[
                 : len(part)
             ]:
-                output = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+                output = model.tokenizer.decode(tokens[:length], skip_special_tokens=True)
                 found.append((read_facts(output), output))
         return found
 

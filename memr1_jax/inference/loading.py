@@ -9,7 +9,7 @@ from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.agent_folder import FACTS, AgentSettings, read_settings
 from memr1_jax.agents.agent_pair import build_agent_pair, load_models
 from memr1_jax.agents.extractor import ExtractorOptions
-from memr1_jax.agents.told_facts import extractor_of
+from memr1_jax.agents.told_facts import extraction_of
 from memr1_jax.errors import UserError
 from memr1_jax.inference.agents import Agents
 from memr1_jax.models.hf.sources import published_name, resolve_model
@@ -25,6 +25,7 @@ def load(
     name: str | os.PathLike,
     answer: str | os.PathLike = "",
     *,
+    extractor: str | os.PathLike = "",
     facts: str = "",
     facts_prompt: str = "",
     **options: Any,
@@ -36,8 +37,9 @@ def load(
         statements; a run folder; what `memr1 push` published, as owner/name; or the
         manager's model, a Hugging Face folder or name.
       answer: the Answer Agent's model, where it is another one.
+      extractor: the model that extracts facts, where it is another one.
       facts: what the manager is told of a turn: "turns" as they stand, "sentences" of them, or what
-        the model itself has "extracted". By default what the agents were trained on.
+        a model has "extracted". By default what the agents were trained on.
       facts_prompt: the prompt that extracts facts, by name or path, in place of the one that the
         agents were trained with.
       **options: any field of `AgentConfig`, in place of what the agents were trained with.
@@ -45,9 +47,14 @@ def load(
     Raises:
       UserError: there are no such agents, or an option does not fit them.
     """
-    manager, answerer = _folders(name, answer)
+    manager, answerer, trained = _folders(name, answer)
     settings = read_settings(manager) or read_settings(answerer)
     settings = settings or AgentSettings({}, "turns", None)
+    extractor = os.fspath(extractor)
+    if trained is not None and not extractor:
+        extractor = str(trained)
+        learned = read_settings(trained) or settings
+        settings = dataclasses.replace(settings, facts="extracted", extraction=learned.extraction)
     known = {field.name for field in dataclasses.fields(AgentConfig)}
     if strange := sorted(set(options) - known):
         raise UserError(
@@ -64,29 +71,41 @@ def load(
     models = load_models(chosen)
     background = [] if settings.embedder is not None else _background()
     pair = build_agent_pair(chosen, models, background, settings.embedder)
-    extractor = None
+    extraction = None
     if facts == "extracted":
         length = chosen.manager_response_length
         how = settings.extraction or ExtractorOptions(turn_width=64, response_length=length)
-        how = dataclasses.replace(how, prompt=facts_prompt or how.prompt)
-        extractor = extractor_of(chosen, how, models.manager)
-    return Agents(chosen, models, pair, facts, extractor)
+        how = dataclasses.replace(
+            how, model=extractor or how.model, prompt=facts_prompt or how.prompt
+        )
+        try:
+            extraction = extraction_of(chosen, how, pair, models)
+        except UserError as error:
+            if extractor or not how.model:
+                raise
+            raise UserError(
+                f"{error} {how.model} extracted the facts that these agents were trained on. Name"
+                " a model as extractor=..., or choose facts='sentences'."
+            ) from error
+    return Agents(chosen, models, pair, facts, extraction)
 
 
-def _folders(name, answer) -> tuple[Path, Path]:
-    """Finds the model folders of manager and Answer Agent."""
+def _folders(name, answer) -> tuple[Path, Path, Path | None]:
+    """Finds the model folders of manager and Answer Agent, and that of an extractor if trained."""
     name, answer = os.fspath(name), os.fspath(answer)
     run = user_path(name)
     if os.path.isdir(run / "export") or os.path.isfile(run / RECORD):
         manager, answerer = (_agent_of_run(run, agent) for agent in ("manager", "answer"))
-        return manager, resolve_model(answer) if answer else answerer
+        extractor = run / "export" / "extractor"
+        trained = resolve_model(extractor) if extractor.is_dir() else None
+        return manager, resolve_model(answer) if answer else answerer, trained
     try:
         manager = resolve_model(_NANO if name == "nano" and not os.path.exists(name) else name)
     except UserError:
         if answer or not published_name(name):
             raise
-        return _published_pair(name)
-    return manager, resolve_model(answer) if answer else manager
+        return *_published_pair(name), None
+    return manager, resolve_model(answer) if answer else manager, None
 
 
 def _published_pair(name: str) -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """Writes a run's results for people: log, samples of rollouts, exported agents, curve, page."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,14 @@ def export_agent(
         tokenizer_folder=model.folder,
         dtype=options.export_dtype,
     )
-    facts = options.extraction.facts
+    extraction = options.extraction
+    facts = extraction.facts
     if agent == "extractor":
-        facts = "extracted"
+        facts, extraction = "extracted", dataclasses.replace(extraction, model="")  # its own
     elif facts == "noted" and parse_mixture(options.data).keys() <= {"own", "msc"}:
         facts = "turns"
     embedder = jax.device_get(pair.tools.embedder)
-    write_settings(folder, options, facts, embedder, options.extraction)
+    write_settings(folder, options, facts, embedder, extraction)
     write_chat_examples(folder, options, model.tokenizer, model.stop_tokens)
 
 

@@ -59,12 +59,36 @@ def test_the_extractor_has_the_prompt_and_the_sizes_that_it_was_trained_with(tmp
     how = ExtractorOptions(prompt="compact", turn_width=20, response_length=9)
     options = dataclasses.replace(make_tiny().options, manager_prompt="compact_nano")
     write_settings(exported, options, "extracted", None, how)
-    found = load(exported)._extractor
+    found = load(exported)._extraction.extractor
     assert (found.turn_width, found.response_length) == (20, 9)
     assert found.template.name == "facts_compact"
     mine = tmp_path / "mine.txt"
     mine.write_text("role: facts\n[user]\n{speaker} says: {turn}\n")
-    assert load(exported, facts_prompt=str(mine))._extractor.template.name == str(mine)
+    assert load(exported, facts_prompt=str(mine))._extraction.extractor.template.name == str(mine)
+
+
+def test_facts_are_extracted_by_the_model_that_did_so_in_training(tmp_path):
+    exported = shutil.copytree(tiny_folder(), tmp_path / "manager")
+    other = shutil.copytree(tiny_folder(), tmp_path / "other")
+    how = ExtractorOptions(model=str(other), response_length=9)
+    write_settings(exported, make_tiny().options, "extracted", None, how)
+    assert load(exported)._extraction.model.folder == other
+    assert load(exported, extractor=exported)._extraction.model.folder == exported
+    agents = load(exported)
+    agents.remember_all([([("Ana", "I live in Oslo.")], None)])
+    shutil.rmtree(other)
+    with pytest.raises(UserError, match="extracted the facts that these agents were trained on"):
+        load(exported)
+
+
+def test_an_extractor_that_a_run_trained_is_used(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    exported = shutil.copytree(tiny_folder(), folder / "export" / "extractor")
+    how = ExtractorOptions(turn_width=20, response_length=9)
+    write_settings(exported, make_tiny().options, "extracted", None, how)
+    agents = load(folder)
+    assert agents.facts == "extracted" and agents._extraction.model.folder == exported
+    assert agents._extraction.extractor.turn_width == 20
 
 
 def test_what_the_manager_cannot_say_changes_nothing():
