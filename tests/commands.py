@@ -17,6 +17,7 @@ COMMANDS = {
     "experiments.make_judge": "NanoJudgeConfig",
     "experiments.make_nano": "NanoConfig",
     "experiments.make_nano_agents": "NanoAgentsConfig",
+    "experiments.operations": "OperationSampleConfig",
     "experiments.push": "PushConfig",
     "experiments.report": "OutputConfig",
     "experiments.retrieval_recall": "RecallConfig",

@@ -65,8 +65,7 @@ def generate(
       cascades: share of facts that depend on where a speaker lives; questions of the kind "cascade"
         ask for what follows from both.
       absences: questions of category 5 in each record, about what was never said.
-      **more: `wordings`, `rephrased` and `trivia`, see `WordingOptions`; with `everyday` the facts
-        are those of `everyday` in place of all others.
+      **more: `wordings`, `rephrased`, `trivia` and `everyday`, see `WordingOptions`.
     """
     rates = Rates(
         facts_per_session,

@@ -46,6 +46,12 @@ class WordingOptions:
         within=between(0, 1),
         flag="synthetic_trivia",
     )
+    everyday: bool = option(
+        False,
+        "Generate everyday statements about the speakers, relatives and others, many of whose names"
+        " and values are invented: those that the nano agents were taught.",
+        flag="synthetic_everyday",
+    )
     small_talk: float = option(
         0.5,
         "Chance of a further exchange without content after each generated fact.",

@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from memr1_jax.data.dialogues import DataConfig, load_dialogues
 from memr1_jax.data.everyday import asked_of, everyday_kinds, loosened
-from memr1_jax.data.synthetic import generate
+from memr1_jax.data.synthetic import generate, generate_conversations
+from memr1_jax.data.wordings import WordingOptions
+from memr1_jax.options import with_options
 
 SIZES = {"num_sessions": 3, "facts_per_session": 5, "changes": 0.4, "everyday": True}
 
@@ -94,3 +97,13 @@ def test_questions_are_asked_without_the_name(question, asked):
 def test_loose_talk_keeps_the_statement():
     for seed in range(60):
         assert "y sister lives in Oslo" in loosened(random.Random(seed), "My sister lives in Oslo.")
+
+
+def test_a_run_can_learn_from_everyday_dialogues(tmp_path):
+    wording = WordingOptions(everyday=True, rephrased=0.7)
+    options = DataConfig(data="synthetic", synthetic_changes=0.4, wording=wording)
+    options = with_options(options, synthetic_sessions=3, synthetic_facts=5, synthetic_train=2)
+    train, _ = load_dialogues(options, 3, tmp_path)
+    rates = {"repeats": 0.08, "relative_dates": 0.5, "rephrased": 0.7}
+    told = generate_conversations(3, 2, **SIZES | rates)
+    assert [dialogue.turns for dialogue in train] == [dialogue.turns for dialogue in told]

@@ -70,7 +70,7 @@ def report_page(folder: Path) -> str:
     """Renders the page of a run folder as HTML; UserError as in `write_report_page`."""
     metrics = folder / "metrics.jsonl"
     records = read_metrics(metrics) if metrics.is_file() else []
-    names = _evaluations(folder)
+    names = evaluations_in(folder)
     if not records and not names:
         raise UserError(
             f"There is nothing to report in {folder}: it holds neither metrics.jsonl nor an"
@@ -94,7 +94,7 @@ def report_page(folder: Path) -> str:
     )
 
 
-def _evaluations(folder: Path) -> list[str]:
+def evaluations_in(folder: Path) -> list[str]:
     """Lists the evaluations in a folder: before, after, then others by name."""
     prefix = "evaluation_"
     found = sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.json"))
