@@ -24,6 +24,7 @@ from memr1_jax.run.run_folder import OutputConfig
 from memr1_jax.run.seeds import interval_text
 from memr1_jax.studies.runner import (
     Table,
+    dialogues_of_flags,
     flags_of_file,
     held_out,
     nano_options,
@@ -72,7 +73,8 @@ class LearningConfig(OutputConfig):
     flags: str = option(
         "",
         "Flag file whose flags every run has in place of the study's, such as"
-        " experiments/flags/nano_signals.flags; folder, model, data, algorithm and seed stay.",
+        " experiments/flags/nano_signals.flags, and that says how dialogues are made; folder,"
+        " model, numbers of dialogues, algorithm and seed stay.",
     )
     one_edit: bool = option(
         True,
@@ -103,7 +105,9 @@ def learn(options: LearningConfig) -> dict[str, Any]:
     opened = open_folder(options, "learning", _FREE)
     folder = opened.path
     counts = {"train": options.dialogues, "test": options.test_dialogues}
-    write_dialogues(folder / "dialogues.json", options.seed, again=not opened.begun, **counts)
+    sizes = dialogues_of_flags(flags_of_file(options.flags))
+    again = not opened.begun
+    write_dialogues(folder / "dialogues.json", options.seed, again=again, **counts, **sizes)
     wanted = [
         (algorithm, run_options(options, folder, algorithm, seed))
         for algorithm in chosen

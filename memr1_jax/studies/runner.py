@@ -84,6 +84,17 @@ def flags_of_file(name: str) -> dict[str, Any]:
     return {flag: values[flag] for flag in given}
 
 
+def dialogues_of_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments of `data.synthetic.generate` from the flags `--synthetic_*` that are given.
+
+    How many dialogues there are is the study's own option.
+    """
+    begin, counts = "synthetic_", ("train", "eval")
+    names = {"sessions": "num_sessions", "facts": "facts_per_session"}
+    found = {flag.removeprefix(begin): given[flag] for flag in given if flag.startswith(begin)}
+    return {names.get(name, name): found[name] for name in found if name not in counts}
+
+
 def open_folder(options: Any, job: str, free: Collection[str]) -> RunFolder:
     """Holds the folder of a study until this process ends.
 

@@ -1,12 +1,14 @@
 """Checks the comparison of RL, its report, and that a second call repeats nothing."""
 
 import dataclasses
+import inspect
 import json
 
 import numpy as np
 import pytest
 
-from memr1_jax.data.synthetic import write_synthetic
+from memr1_jax.data.synthetic import generate, write_synthetic
+from memr1_jax.data.wordings import WordingOptions
 from memr1_jax.errors import UserError
 from memr1_jax.models.small_model import write_small_model
 from memr1_jax.options import flag_values
@@ -20,7 +22,9 @@ from memr1_jax.studies.learning import (
     write_report,
 )
 from memr1_jax.studies.nano import NANO, NANO_DIALOGUES, tokenizer_texts
+from memr1_jax.studies.runner import dialogues_of_flags
 from memr1_jax.training import experiment
+from memr1_jax.training.config import ExperimentConfig
 
 # Half the width of the 95 percent interval of the mean of 1, 2, 3: the tabulated t of two degrees
 # of freedom over the root of three.
@@ -209,3 +213,13 @@ def test_a_flag_file_changes_every_run_but_for_what_the_study_sets(tmp_path):
     )
     differing = {name: changed[name] for name in plain if plain[name] != changed[name]}
     assert differing == {"reward": "recall:1", "group": 4}
+
+
+def test_a_flag_file_says_what_dialogues_are_like():
+    given = {"synthetic_sessions": 3, "synthetic_train": 9, "synthetic_everyday": True, "batch": 2}
+    assert dialogues_of_flags(given) == {"num_sessions": 3, "everyday": True}
+    known = {flag: 0 for flag in flag_values(ExperimentConfig()) if flag.startswith("synthetic_")}
+    assert dialogues_of_flags(known).keys() <= (
+        inspect.signature(generate).parameters.keys()
+        | {field.name for field in dataclasses.fields(WordingOptions)}
+    )
