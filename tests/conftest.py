@@ -41,6 +41,7 @@ _TOGETHER = {
     "training/test_step.py": "steps",
     "inference/test_agents.py": "nano",
     "inference/test_readme.py": "nano",
+    "inference/test_shipped_agents.py": "nano",
     "examples/test_examples.py": "nano",
 }
 _LONGEST = ("parallel", "training", "agents", "inference", "examples", "rl", "models")

@@ -60,9 +60,12 @@ def remembered(agents):
 
 @pytest.fixture(scope="module")
 def ingested(agents):
+    """Returns the banks of one of four equal conversations, which fill a batch of the agents."""
     bench = agents.pair
     params = agents.models.manager.params
-    return ingest(agents._ingest_turn, params, bench.tools, bench.encoder, [conversation()])
+    four = [conversation()] * 4
+    banks = ingest(agents._ingest_turn, params, bench.tools, bench.encoder, four).banks
+    return jax.tree.map(lambda x: x[:1], banks)
 
 
 def same(first, second):
@@ -71,7 +74,7 @@ def same(first, second):
 
 def test_the_banks_are_those_of_ingestion_token_for_token(remembered, ingested):
     memories = remembered.memories
-    for bank, stacked in zip(memories.banks, ingested.banks, strict=True):
+    for bank, stacked in zip(memories.banks, ingested, strict=True):
         same(bank, jax.tree.map(lambda x: x[0], stacked))
     assert len(memories) > 0
     assert memories.speakers == ("Ana", "Ben")
@@ -127,7 +130,7 @@ def test_conversations_together_equal_one_by_one(agents, remembered):
 
 def test_answers_are_those_of_evaluation(agents, remembered, ingested):
     bench, told = agents.pair, conversation()
-    data = jax.device_put(encode_answer_data(bench.encoder, [told], ingested.banks))
+    data = jax.device_put(encode_answer_data(bench.encoder, [told], ingested))
     predictions = predict(
         agents._answer,
         agents.models.answerer.params,
@@ -148,15 +151,16 @@ def test_answers_are_those_of_evaluation(agents, remembered, ingested):
 
 
 def test_a_bank_grows_rather_than_refuse(agents):
-    turns = [("Ana" if i % 2 else "Ben", f"I saw {i} cats.") for i in range(36)]
-    memories = agents.remember(turns)
-    capacity = agents.pair.encoder.sizes.bank_capacity
+    empty = agents.empty()
+    small = [jax.tree.map(lambda x: x[:2] if np.ndim(x) else x, bank) for bank in empty.banks]
+    turns = [("Ana" if i % 2 else "Ben", f"I saw {i} cats.") for i in range(10)]
+    memories = agents.remember(turns, dataclasses.replace(empty, banks=tuple(small)))
     for bank in memories.banks:
-        assert len(bank.alive) == 4 * capacity == 32  # of 18 turns each
+        assert len(bank.alive) == 4 * 2  # of 5 turns each
         assert bank.refused == 0
-    assert memories.turns == 36
+    assert memories.turns == 10
     more = agents.remember([("Ana", "I sleep."), ("Ben", "So do I.")], memories)
-    assert more.turns == 38 and len(more.banks[0].alive) == 32  # there is room
+    assert more.turns == 12 and len(more.banks[0].alive) == 8  # there is room
 
 
 def test_memories_print_as_a_table(agents, remembered):
