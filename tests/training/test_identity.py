@@ -127,7 +127,7 @@ def test_an_evaluation_in_the_folder_of_another_is_refused(tmp_path):
         evaluate(_evaluation(folder, seed=1))
     with pytest.raises(UserError, match=r"--eval_questions=2 \(was 3\)"):
         evaluate(_evaluation(folder, eval_questions=2))
-    second = evaluate(_evaluation(folder, seed=1, overwrite=True))
+    second = evaluate(_evaluation(folder, eval_questions=2, overwrite=True))
     assert [p.question for p in second.predictions] != [p.question for p in first.predictions]
     assert (tmp_path / "run.old-1" / "evaluation_test.json").is_file()
     with pytest.raises(UserError, match="another command .evaluation, not training."):
