@@ -60,12 +60,9 @@ def remembered(agents):
 
 @pytest.fixture(scope="module")
 def ingested(agents):
-    """Returns the banks of one of four equal conversations, which fill a batch of the agents."""
     bench = agents.pair
     params = agents.models.manager.params
-    four = [conversation()] * 4
-    banks = ingest(agents._ingest_turn, params, bench.tools, bench.encoder, four).banks
-    return jax.tree.map(lambda x: x[:1], banks)
+    return ingest(agents._ingest_turn, params, bench.tools, bench.encoder, [conversation()])
 
 
 def same(first, second):
@@ -74,7 +71,7 @@ def same(first, second):
 
 def test_the_banks_are_those_of_ingestion_token_for_token(remembered, ingested):
     memories = remembered.memories
-    for bank, stacked in zip(memories.banks, ingested, strict=True):
+    for bank, stacked in zip(memories.banks, ingested.banks, strict=True):
         same(bank, jax.tree.map(lambda x: x[0], stacked))
     assert len(memories) > 0
     assert memories.speakers == ("Ana", "Ben")
@@ -130,7 +127,7 @@ def test_conversations_together_equal_one_by_one(agents, remembered):
 
 def test_answers_are_those_of_evaluation(agents, remembered, ingested):
     bench, told = agents.pair, conversation()
-    data = jax.device_put(encode_answer_data(bench.encoder, [told], ingested))
+    data = jax.device_put(encode_answer_data(bench.encoder, [told], ingested.banks))
     predictions = predict(
         agents._answer,
         agents.models.answerer.params,
