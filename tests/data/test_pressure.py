@@ -52,10 +52,9 @@ def test_the_memories_most_like_the_facts_are_asked_for_first(dialogues):
         conversation = next(c for c in dialogues if c.id == item.conversation)
         facts = encoder.keys([fact.text for fact in item.facts])
         own = item.banks[item.speaker]
-        score = {
-            turn_of(conversation, fact): float((encoder.keys([fact.text]) @ facts.T).max())
-            for fact in own
-        }
+        likeness = (encoder.keys([fact.text for fact in own]) @ facts.T).max(1)
+        turns = [turn_of(conversation, fact) for fact in own]
+        score = dict(zip(turns, likeness, strict=True))
         best = [
             max(score[turn] for turn in evidence_places(conversation, q) if turn in score)
             for q in item.retained
