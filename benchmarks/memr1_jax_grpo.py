@@ -70,7 +70,7 @@ def main() -> None:
         )
         return update(algorithm, decoder, optimizer, state, reference, instruction, experience)
 
-    params = init_params(config, jax.random.key(0))
+    params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
     reference = jax.tree.map(jnp.copy, params)
     state = create_state(params, optimizer, 0)
     clock = grpo_step.Clock("memr1_jax", memr1_jax.__version__, options)

@@ -37,10 +37,15 @@ _MOST_PIECES = 16_384
 # Files that use one compiled step go to one process, and what takes longest comes first, so that
 # no process is left alone with it.
 _TOGETHER = {
+    "agents/test_ingest.py": "banks",
+    "evals/report/test_watch.py": "banks",
+    "inference/test_front.py": "banks",
+    "training/test_identity.py": "banks",
     "agents/test_rollout.py": "steps",
     "training/test_step.py": "steps",
     "inference/test_agents.py": "nano",
     "inference/test_readme.py": "nano",
+    "inference/test_shipped_agents.py": "nano",
     "examples/test_examples.py": "nano",
 }
 _LONGEST = ("parallel", "training", "agents", "inference", "examples", "rl", "models")

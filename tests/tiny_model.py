@@ -283,6 +283,28 @@ def compile_training(agent: str, horizon: str = "one_step") -> Training:
     return dataclasses.replace(training, step=program)
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One run of a compiled step: the donated state, the new one, metrics and rollout."""
+
+    before: TrainState
+    state: TrainState
+    metrics: dict
+    rollout: Any
+
+    def copy(self) -> TrainState:
+        """Returns a copy of the new state, which may be donated."""
+        return jax.tree.map(lambda x: x.copy(), self.state)
+
+
+@functools.cache
+def first_step(agent: str, *horizon: str) -> Step:
+    """Runs `compile_training`'s step on rows 0 and 1, which many tests look at."""
+    training = compile_training(agent, *horizon)
+    before = training.state()
+    return Step(before, *training.run(before, [0, 1]))
+
+
 @functools.cache
 def _train_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

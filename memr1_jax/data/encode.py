@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.data.batches import AnswerData, Facts, ManagerData, Query, Scene
@@ -351,8 +350,8 @@ def embed_rows(embedder, tokens, length, batch=256):
         padding = batch - len(tokens[rows])
         part = _embed_batch(
             embedder,
-            jnp.asarray(np.pad(tokens[rows], ((0, padding), (0, 0)))),
-            jnp.asarray(np.pad(length[rows], (0, padding))),
+            np.pad(tokens[rows], ((0, padding), (0, 0))),
+            np.pad(length[rows], (0, padding)),
         )
         parts.append(np.asarray(part)[: batch - padding])
     return np.concatenate(parts)

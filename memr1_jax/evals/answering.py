@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.answer import AnswerAgent
@@ -89,7 +88,7 @@ def predict(
     predictions = []
     for places, valid in row_batches(len(rows), batch):
         chosen = rows[places]
-        samples = answer(params, tools, data, jnp.asarray(chosen), jnp.asarray(valid)).samples
+        samples = answer(params, tools, data, chosen, valid).samples
         tokens, length, stopped = fetch(
             (samples.tokens[:, 0], samples.length[:, 0], samples.stopped[:, 0])
         )

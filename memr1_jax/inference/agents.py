@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.agents.agent_config import AgentConfig
@@ -258,7 +257,7 @@ class Agents:
         capacity = bucket(needed, max(len(s.bank.alive) for s in streams))
         for stream in streams:
             stream.bank = grown(stream.bank, capacity)
-        banks = jax.tree.map(jnp.asarray, padded([stream.bank for stream in streams]))
+        banks = jax.device_put(padded([stream.bank for stream in streams]))
         before = jax.device_get(banks)
         nothing = facts_row(self.pair.encoder, (), 0, 0)
         for index in range(max(len(stream.told) for stream in streams)):

@@ -110,7 +110,7 @@ def test_prompts_of_one_digest_are_told_apart():
 
 def test_greedy_responses_are_those_of_every_row_alone(tiny):
     decoder, rng = tiny.model.decoder, np.random.default_rng(3)
-    pool = rng.integers(0, decoder.config.vocab_size, (5, 7)).astype(np.int32)
+    pool = rng.integers(0, decoder.config.vocab_size, (ROWS, 7)).astype(np.int32)
 
     def respond(prompt, active):
         samples = generate(
@@ -120,11 +120,12 @@ def test_greedy_responses_are_those_of_every_row_alone(tiny):
         return Block(samples.tokens[:, 0], samples.length[:, 0])
 
     empty = Block(jnp.zeros(6, jnp.int32), jnp.int32(0))
-    for rows in (rng.integers(0, 5, ROWS), np.arange(5)):  # with duplicates, and without
+    alone, once = jax.jit(respond), jax.jit(lambda *x: once_each(respond, *x, empty, 4))
+    for rows in (rng.integers(0, 5, ROWS), np.arange(ROWS)):  # with duplicates, and without
         prompt = Block(jnp.asarray(pool[rows]), jnp.asarray(4 + rows % 4, jnp.int32))
         active = jnp.asarray(rng.random(len(rows)) < 0.9)
-        expected = jax.jit(respond)(prompt, active)
-        found, first = jax.jit(lambda *x: once_each(respond, *x, empty, 4))(prompt, active)
+        expected = alone(prompt, active)
+        found, first = once(prompt, active)
         np.testing.assert_array_equal(found.tokens, expected.tokens)
         np.testing.assert_array_equal(found.length, expected.length)
         assert int(first.sum()) == len(set(rows[np.asarray(active)].tolist()))

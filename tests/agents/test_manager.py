@@ -24,7 +24,7 @@ MEMORIES = [
 ]
 FACTS = ["The dog Rex is ill.", "Ana moved from Lyon to Oslo."]
 WIDTH = 96  # tokens of a response
-GROUP = 24  # samples of each bank
+GROUP = 12  # samples of each bank
 
 
 @pytest.fixture(scope="module")

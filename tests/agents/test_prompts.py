@@ -6,7 +6,6 @@ import importlib.resources
 import json
 import re
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,7 +97,7 @@ def rows(tokenizer, texts):
     tokens = np.zeros((len(ids), max(map(len, ids))), np.int32)
     for row, text in zip(tokens, ids, strict=True):
         row[: len(text)] = text
-    return jnp.asarray(tokens), jnp.asarray([len(text) for text in ids], jnp.int32)
+    return tokens, np.array([len(text) for text in ids], np.int32)
 
 
 def filled(tokenizer, name, *, first=(0, 1), second=(2,), capacity=1000):
@@ -107,8 +106,8 @@ def filled(tokenizer, name, *, first=(0, 1), second=(2,), capacity=1000):
     text, time = rows(tokenizer, MEMORIES), rows(tokenizer, TIMES)
 
     def items(slot, shown, time=None):
-        valid = jnp.isin(jnp.arange(len(MEMORIES)), jnp.array(shown, jnp.int32))
-        priority = jnp.arange(len(MEMORIES)) + 1
+        valid = np.isin(np.arange(len(MEMORIES)), shown)
+        priority = np.arange(len(MEMORIES), dtype=np.int32) + 1
         return list_items(template, slot, text, valid, priority, time)
 
     def required(content):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import compile_training, make_tiny, make_training, stack, word_f1
+from tiny_model import compile_training, first_step, make_tiny, make_training, stack, word_f1
 
 from memr1_jax.agents.consult import Marking
 from memr1_jax.agents.judge import Judge, answer_block, judge_log_odds
@@ -45,7 +45,7 @@ def _gold(tiny, texts):
 
 def test_an_answer_that_is_the_gold_one_earns_1(tiny):
     training = compile_training("answer")
-    _, _, first = training.run(training.state(), ROWS)
+    first = first_step("answer").rollout
     answers = _answers(tiny, first.samples)
     assert len(set(answers.ravel())) == answers.size  # temperature 1: the samples differ
     query = training.data.query
@@ -71,7 +71,7 @@ def test_an_answer_that_is_the_gold_one_earns_1(tiny):
 @pytest.mark.parametrize("agent", ["answer", "manager"])
 def test_padding_rows_stay_silent_and_do_not_count(agent):
     training = compile_training(agent)
-    _, whole, rollout = training.run(training.state(), [0, 1])
+    whole, rollout = first_step(agent).metrics, first_step(agent).rollout
     _, padded, partial = training.run(training.state(), [0, 1], [True, False])
     assert (np.asarray(partial.samples.length[1]) == 0).all()
     np.testing.assert_array_equal(partial.samples.tokens[0], rollout.samples.tokens[0])
@@ -174,9 +174,10 @@ def test_a_manager_earns_what_the_frozen_agent_answers_from_its_banks(tiny):
 
 def test_a_constrained_manager_is_always_readable_in_training():
     training = compile_training("manager")
-    state = training.state()
-    for step in range(3):
-        state, metrics, rollout = training.run(state, [step, step + 1])
+    first = first_step("manager")
+    second = training.run(first.copy(), [1, 2])
+    third = training.run(second[0], [2, 3])
+    for metrics, rollout in ((first.metrics, first.rollout), second[1:], third[1:]):
         values = metric_values(metrics)
         assert (values["invalid"], values["skipped"], values["unknown"]) == (0, 0, 0)
         assert values["truncated"] == 0 and bool(rollout.samples.stopped.all())

@@ -71,8 +71,18 @@ def test_a_weight_is_the_probability_of_what_was_not_masked(drawn):
         (hidden,) = decoder.apply(params, (Block(tokens[None], length[None]),))
         return decoder.apply(params, hidden[0], method=Decoder.logits)
 
+    @jax.jit
+    def masks(state, remaining, event):
+        free = allowed(tools.grammar, state[0], remaining, shown)
+        return free, allowed_within(tools.grammar, tools.strata, state, remaining, shown, event)
+
+    @jax.jit
+    def advance(state, token):
+        return advance_within(tools.grammar, tools.strata, state, token, shown)
+
+    shown = prompts.shown[0]
     for place in range(GROUP):
-        event, shown = jnp.int32(place % len(Event)), prompts.shown[0]
+        event = jnp.int32(place % len(Event))
         length = int(edits.samples.length[0, place])
         head = (tiny.pair.manager.template.instruction, prompts.tokens[0, : prompts.length[0]])
         head = np.concatenate([np.asarray(part, np.int32) for part in head])
@@ -81,17 +91,15 @@ def test_a_weight_is_the_probability_of_what_was_not_masked(drawn):
         logits = logits_of(jnp.asarray(np.pad(text, (0, 800 - len(text)))), jnp.int32(len(text)))
         state, share = create_state(tools.grammar, ()), 1.0
         for step, token in enumerate(answer):
-            remaining = jnp.int32(room - step)
-            free = allowed(tools.grammar, state[0], remaining, shown)
-            kept = allowed_within(tools.grammar, tools.strata, state, remaining, shown, event)
+            free, kept = map(np.asarray, masks(state, jnp.int32(room - step), event))
             weight = np.exp(np.asarray(logits[len(head) + step - 1], np.float64) / TEMPERATURE)
-            share *= weight[np.asarray(kept)].sum() / weight[np.asarray(free)].sum()
+            share *= weight[kept].sum() / weight[free].sum()
             if step < 3:
-                logprob = np.log(weight[token] / weight[np.asarray(free)].sum())
+                logprob = np.log(weight[token] / weight[free].sum())
                 assert float(edits.samples.logprobs[0, place, step]) == pytest.approx(
                     logprob, abs=2e-3
                 )
-            state = advance_within(tools.grammar, tools.strata, state, jnp.int32(token), shown)
+            state = advance(state, jnp.int32(token))
         assert float(edits.weights[0, place]) == pytest.approx(len(Event) * share, rel=1e-2)
 
 

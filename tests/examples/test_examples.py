@@ -11,7 +11,6 @@ import pytest
 
 import memr1_jax as m1
 from memr1_jax.errors import UserError
-from memr1_jax.models.hf.sources import resolve_model
 
 ROOT = Path(__file__).parents[2]
 FEW = ["--answer_steps=1", "--manager_steps=1", "--dialogues=2"]
@@ -64,7 +63,7 @@ def test_memory_r1_in_one_file_learns():
 
 def test_an_agent_remembers_what_it_is_told(capsys):
     talk_to_it = example("talk_to_it")
-    agents = m1.load(resolve_model("nano"))
+    agents = m1.load("nano", facts="turns")
     lines = ["Ana lives in Oslo.\n", "/memory\n", "Where does Ana live?\n", "\n", "unread\n"]
     memories = talk_to_it.talk(agents, "Ana", lines)
     assert memories.turns == 1 and memories.speakers[0] == "Ana"

@@ -94,7 +94,8 @@ def test_flags_of_a_file_win_over_the_models_settings(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Runs one step of each agent, with a reward of one's own."""
-    config = options(manager_steps=1, answer_steps=1, eval_questions=1, kl_weight=0.0)
+    few = {"manager_steps": 1, "answer_steps": 1, "eval_questions": 1}
+    config = options(**few, kl_weight=0.0, synthetic_train=2, synthetic_eval=2)
     output = tmp_path_factory.mktemp("runs") / "mine"
     return m1.train(config, output=output, reward=written)
 

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memr1_jax.models.decoder import Block, init_params
@@ -68,7 +67,7 @@ def random_params(config, seed=0):
     def fill(path, leaf):
         values = rng.normal(size=leaf.shape).astype(np.float32)
         is_scale = path[-1].key == "scale"
-        return jnp.asarray(1 + 0.2 * values if is_scale else 0.3 * values)
+        return jax.device_put(1 + 0.2 * values if is_scale else 0.3 * values)
 
     return jax.tree_util.tree_map_with_path(fill, params)
 

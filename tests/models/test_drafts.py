@@ -14,7 +14,7 @@ from memr1_jax.models.drafts import LOOKED_UP, copied, history_of, last_tokens
 from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.sampler import Constraint, Sampling, generate
 
-PROMPTS, GROUP, RESPONSE, DRAFTS = 300, 4, 16, 3
+PROMPTS, GROUP, RESPONSE, DRAFTS = 100, 4, 16, 3
 STOPS = (5, 17)
 DECODER = Decoder(CONFIG)
 

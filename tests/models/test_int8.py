@@ -14,6 +14,8 @@ from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.precision import cast_weights
 from memr1_jax.models.sampler import Sampling, generate, rollout_weights
 
+convert = jax.jit(to_int8)
+
 
 def _plain(tree, inputs=1):
     """Multiplies integers by their scales again."""
@@ -38,7 +40,7 @@ def test_samples_and_their_logprobs_are_those_of_the_rounded_weights(name):
         weights = rollout_weights(params, jnp.float32, int8)
         return generate(decoder, weights, blocks, jax.random.key(0), Sampling.create(), **sizes)
 
-    rounded = _plain(jax.device_get(to_int8(params)))
+    rounded = _plain(jax.device_get(convert(params)))
     found, expected = sample(params, True), sample(rounded, False)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     statistics = jax.jit(functools.partial(response_statistics, decoder, chunk=16))
@@ -55,7 +57,7 @@ def test_samples_and_their_logprobs_are_those_of_the_rounded_weights(name):
 def test_the_error_is_half_a_step_and_the_rest_is_unchanged(name):
     params = random_params(CONFIGS[name])
     params["layers"]["mlp"]["up"]["kernel"] = params["layers"]["mlp"]["up"]["kernel"].at[0].set(0)
-    converted = jax.device_get(to_int8(params))
+    converted = jax.device_get(convert(params))
     kernels = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(converted)):
         place = [key.key for key in path]

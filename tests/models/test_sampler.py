@@ -17,7 +17,7 @@ from memr1_jax.models.decoder import Block, Decoder
 from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.sampler import Constraint, Sampling, generate, sample_tokens
 
-CASES = 2000 if os.environ.get("MEMR1_SLOW") else 200
+CASES = 2000 if os.environ.get("MEMR1_SLOW") else 100
 BATCH = 50  # cases of one compiled call
 PROMPTS, GROUP, RESPONSE = 3, 4, 12
 STOPS = (0, 5, 11, 17)  # 0 is what padding holds

@@ -21,6 +21,17 @@ def tokens(bank):
     }
 
 
+def one_by_one(ingest_turn):
+    """Ingests the streams of a batch by the program for one, which `Memory` uses too."""
+
+    def ingest_all(params, tools, *batch):
+        rows = [jax.tree.map(lambda x, i=i: x[i : i + 1], batch) for i in range(len(batch[-1]))]
+        turns = [ingest_turn(params, tools, *row) for row in rows]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *turns)
+
+    return ingest_all
+
+
 def test_added_dialogues_give_the_banks_of_an_evaluation(tmp_path):
     tiny = make_tiny(bank_capacity=64)
     whole = tiny.conversations[0]
@@ -30,9 +41,8 @@ def test_added_dialogues_give_the_banks_of_an_evaluation(tmp_path):
     ]
     dialogue = dataclasses.replace(whole, facts=tuple(facts))
     agents = Agents(tiny.options, tiny.models, tiny.pair)
-    found = ingest(
-        agents._ingest_turn, tiny.model.params, tiny.pair.tools, tiny.pair.encoder, [dialogue]
-    )
+    turn, pair = one_by_one(agents._ingest_turn), tiny.pair
+    found = ingest(turn, tiny.model.params, pair.tools, pair.encoder, [dialogue])
     expected = {
         name: tokens(jax.tree.map(lambda x: x[0], bank))
         for name, bank in zip(dialogue.speakers, found.banks, strict=True)

@@ -115,6 +115,7 @@ def _evaluation(folder, **changes):
     return EvaluationConfig(
         **sizes
         | {"model": str(tiny_folder()), "output": str(folder), "bank_builder": "add_all"}
+        | {"eval_split": "validation", "synthetic_train": 2, "synthetic_eval": 2}
         | changes
     )
 
@@ -127,9 +128,9 @@ def test_an_evaluation_in_the_folder_of_another_is_refused(tmp_path):
         evaluate(_evaluation(folder, seed=1))
     with pytest.raises(UserError, match=r"--eval_questions=2 \(was 3\)"):
         evaluate(_evaluation(folder, eval_questions=2))
-    second = evaluate(_evaluation(folder, seed=1, overwrite=True))
+    second = evaluate(_evaluation(folder, eval_questions=2, overwrite=True))
     assert [p.question for p in second.predictions] != [p.question for p in first.predictions]
-    assert (tmp_path / "run.old-1" / "evaluation_test.json").is_file()
+    assert (tmp_path / "run.old-1" / "evaluation_validation.json").is_file()
     with pytest.raises(UserError, match="another command .evaluation, not training."):
         Experiment(options(folder, resume=True))
 

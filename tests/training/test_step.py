@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import compile_training, make_tiny
+from tiny_model import compile_training, first_step, make_tiny
 
 AGENTS = ("answer", "manager")
 HOST = re.compile(r"callback|infeed|outfeed|\bsend\b|\brecv\b|send-done|recv-done", re.IGNORECASE)
 
 
 @functools.cache
-def _first(agent):
-    """Runs one step, which several tests look at: metrics and rollout."""
-    training = compile_training(agent)
-    return training.run(training.state(), [0, 1])[1:]
+def _second(*agent):
+    """Runs another step on the state of the first, the second row of which is padding."""
+    training = compile_training(*agent)
+    return training.run(first_step(*agent).copy(), [1, 0], [True, False])
 
 
 def _equal(first, second):
@@ -46,8 +46,7 @@ def test_one_program_without_the_host(agent):
     assert [line for line in bare if HOST.search(line)] == []
 
     # The state comes back in the form in which it went in, whatever the batch.
-    state, _, first = training.run(training.state(), [0, 1])
-    _, _, second = training.run(state, [1, 0], [True, False])
+    first, second = first_step(*agent).rollout, _second(*agent)[2]
     assert not np.array_equal(first.prompt.tokens, second.prompt.tokens)
 
 
@@ -61,34 +60,29 @@ def test_the_search_for_the_host_finds_a_callback():
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_state_is_donated(agent):
-    training = compile_training(agent)
-    before = training.state()
-    after, _, _ = training.run(before, [0, 1])
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.opt_state)))
-    assert int(after.step) == 1
+    step = first_step(agent)
+    donated = step.before.params, step.before.opt_state
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
+    assert int(step.state.step) == 1
     jax.block_until_ready(make_tiny().model.params)  # the base model is still there
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_same_seed_gives_the_same_bits(agent):
     training = compile_training(agent)
-    runs = []
-    for _ in range(2):
-        state, results = training.state(seed=4), []
-        for rows in ([0, 1], [2, 3]):
-            state, metrics, rollout = training.run(state, rows)
-            results.append((metrics, rollout))
-        runs.append((results, state))
-    _equal(*runs)
+    first = first_step(agent)
+    state, *results = training.run(training.state(), [0, 1])
+    _equal((state, *results), (first.state, first.metrics, first.rollout))
+    _equal(training.run(state, [1, 0], [True, False]), _second(agent))
     _, _, other = training.run(training.state(seed=5), [0, 1])
-    assert not np.array_equal(other.samples.tokens, runs[0][0][0][1].samples.tokens)
+    assert not np.array_equal(other.samples.tokens, first.rollout.samples.tokens)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_each_step_draws_its_own_samples(agent):
     training = compile_training(agent)
     later = training.state().replace(step=jnp.int32(1))
-    drawn = [_first(agent)[1], training.run(later, [0, 1])[2]]
+    drawn = [first_step(agent).rollout, training.run(later, [0, 1])[2]]
     np.testing.assert_array_equal(drawn[0].prompt.tokens, drawn[1].prompt.tokens)
     assert not np.array_equal(drawn[0].samples.tokens, drawn[1].samples.tokens)
     tokens = drawn[0].samples.tokens
@@ -97,8 +91,8 @@ def test_each_step_draws_its_own_samples(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_the_page_of_a_run_draws_is_a_metric(agent):
-    metrics, rollout = _first(agent)
-    metrics = {name: float(mean.value()) for name, mean in metrics.items()}
+    rollout = first_step(agent).rollout
+    metrics = {name: float(mean.value()) for name, mean in first_step(agent).metrics.items()}
     assert metrics["reward"] == pytest.approx(float(rollout.rewards.mean()), abs=1e-6)
     lengths = np.asarray(rollout.samples.length)
     assert metrics["response_length"] == pytest.approx(lengths.mean())
@@ -117,8 +111,7 @@ def test_what_the_page_of_a_run_draws_is_a_metric(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_update_sees_what_the_sampler_did(agent):
-    training = compile_training(agent)
-    state, metrics, _ = training.run(training.state(), [0, 1])
+    state, metrics = first_step(agent).state, first_step(agent).metrics
     assert float(metrics["sampler_gap"].value()) < 1e-4
     assert abs(float(metrics["kl"].value())) < 1e-4  # the reference is where training starts
     for name, mean in metrics.items():
