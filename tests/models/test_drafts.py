@@ -1,5 +1,6 @@
 """Decoding with drafts against decoding one token at a time, and drafts against a plain search."""
 
+import os
 from functools import partial
 
 import jax
@@ -14,7 +15,8 @@ from memr1_jax.models.drafts import LOOKED_UP, copied, history_of, last_tokens
 from memr1_jax.models.logprobs import response_statistics
 from memr1_jax.models.sampler import Constraint, Sampling, generate
 
-PROMPTS, GROUP, RESPONSE, DRAFTS = 100, 4, 16, 3
+PROMPTS = 3000 if os.environ.get("MEMR1_SLOW") else 100
+GROUP, RESPONSE, DRAFTS = 4, 16, 3
 STOPS = (5, 17)
 DECODER = Decoder(CONFIG)
 

@@ -120,9 +120,9 @@ def networks(state):
 
 
 def run(step, state, inputs, rows):
-    """Runs two steps: losses and tokens of both, the first gradients, and the last state."""
+    """Runs three steps: losses and tokens of all, the first gradients, and the last state."""
     losses, tokens = {}, []
-    for number in range(2):
+    for number in range(3):
         batch = jnp.asarray((np.arange(rows) + number) % inputs[-1].rows, jnp.int32)
         state, metrics, rollout = step(state, *inputs, batch, jnp.ones(rows, bool))
         for name in LOSSES & metrics.keys():
