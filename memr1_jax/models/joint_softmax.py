@@ -43,7 +43,7 @@ def mix(
 
 def _mix(query, keys, values, visible):
     """Returns what was found, and the maximum and sum of each softmax, `[rows, K, T, M]`."""
-    queries = _grouped(query, keys) * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    queries = _grouped(query, keys) * _scale(query)
     scores = [_scores(queries, *given) for given in zip(keys, visible, strict=True)]
     # A block may be empty: its maximum is the score of a hidden key.
     peak = [_to_rows(score.max(axis=-1, initial=HIDDEN)) for score in scores]
@@ -89,34 +89,58 @@ def _forward(query, keys, values, visible):
 
 def _backward(kept, gradient):
     query, keys, values, visible, output, peak, total = kept
-    scale = query.shape[-1] ** -0.5
     # In float32, as sums over queries have to be.
     queries, output, gradient = (
-        jnp.swapaxes(_grouped(array.astype(jnp.float32), keys), 1, 2)
-        for array in (query, output, gradient)
+        jnp.swapaxes(_grouped(array, keys), 1, 2).astype(jnp.float32)
+        for array in (query * _scale(query), output, gradient)
     )  # [rows, K, T, M, H]
-    queries, gradient = queries * scale, gradient / total[..., None]
-    shift = (gradient * output).sum(axis=-1)
-    of_queries, of_keys, of_values = [], [], []
-    for key, value, seen in zip(keys, values, visible, strict=True):
-        wide_key, wide_value = (_flat(array).astype(jnp.float32) for array in (key, value))
-        rows = [_from_rows(x, len(wide_key)) for x in (queries, gradient, peak, shift)]
-        own_queries, own_gradient, own_peak, own_shift = rows
-        score = jnp.einsum("jkxtmh,jksh->jkxtms", own_queries, wide_key)
-        weight = jnp.exp(jnp.where(seen, score, HIDDEN) - own_peak[..., None])
-        change = jnp.einsum("jkxtmh,jksh->jkxtms", own_gradient, wide_value)
-        change = weight * (change - own_shift[..., None])
-        of_queries.append(_to_rows(jnp.einsum("jkxtms,jksh->jkxtmh", change, wide_key)))
-        of_key = jnp.einsum("jkxtms,jkxtmh->jksh", change, own_queries)
-        of_value = jnp.einsum("jkxtms,jkxtmh->jksh", weight, own_gradient)
-        of_keys.append(of_key.reshape(key.shape).astype(key.dtype))
-        of_values.append(of_value.reshape(value.shape).astype(value.dtype))
-    of_query = jnp.swapaxes(_reduce(jnp.add, of_queries), 1, 2) * scale
-    of_query = of_query.reshape(query.shape).astype(query.dtype)
-    return of_query, tuple(of_keys), tuple(of_values), (None,) * len(visible)
+    gradient = gradient / total[..., None]
+    rows = queries, gradient, peak, (gradient * output).sum(axis=-1)
+    blocks = zip(keys, values, visible, strict=True)
+    of_queries, of_keys, of_values = zip(
+        *(_of_block(rows, *block) for block in blocks), strict=True
+    )
+    of_query = jnp.swapaxes(_reduce(jnp.add, of_queries), 1, 2).reshape(query.shape)
+    return (of_query * _scale(query)).astype(query.dtype), of_keys, of_values, (None,) * len(keys)
 
 
 _mix_by_rule.defvjp(_forward, _backward)
+
+
+def _of_block(rows, key, value, visible):
+    """Returns gradients of queries, keys and values by what queries find in one block.
+
+    `rows` are the scaled queries and the output's gradient divided by the sum of weights, each
+    `[rows, K, T, M, H]`; then, `[rows, K, T, M]`, the maximum of each query's scores and the mean
+    that softmax takes off the gradients of its weights.
+    """
+    wide_key, wide_value = (_flat(array).astype(jnp.float32) for array in (key, value))
+    rows = [_from_rows(array, len(wide_key)) for array in rows]
+    shape = rows[2].shape  # [J, K, X, T, M]
+    queries, gradient, peak, mean = (
+        array.reshape(*shape[:2], math.prod(shape[2:]), *array.shape[5:]) for array in rows
+    )
+    score = _product(queries, wide_key, 3, 3)
+    score = jnp.where(visible, score.reshape(*shape, key.shape[-2]), HIDDEN).reshape(score.shape)
+    weight = jnp.exp(score - peak[..., None])
+    change = weight * (_product(gradient, wide_value, 3, 3) - mean[..., None])
+    of_query = _product(change, wide_key, 3, 2).reshape(rows[0].shape)
+    # In this order the small results are transposed, not the scores.
+    of_key = jnp.swapaxes(_product(queries, change, 2, 2), 2, 3).reshape(key.shape)
+    of_value = jnp.swapaxes(_product(gradient, weight, 2, 2), 2, 3).reshape(value.shape)
+    return _to_rows(of_query), of_key.astype(key.dtype), of_value.astype(value.dtype)
+
+
+def _product(a, b, axis_of_a, axis_of_b):
+    """Multiplies two stacks of matrices `[J, K, ., .]` over the axes given.
+
+    As matrices: over more axes than one, XLA's CPU compiler transposes the scores in memory.
+    """
+    return jax.lax.dot_general(a, b, (((axis_of_a,), (axis_of_b,)), ((0, 1), (0, 1))))
+
+
+def _scale(query):
+    return jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
 
 
 def _grouped(array, keys):
