@@ -146,10 +146,8 @@ def _attend_in_parts(query, sources, score_bytes):
 
 
 def _attend(query, sources):
-    keys, values = (
-        tuple(source.key for source in sources),
-        tuple(source.value for source in sources),
-    )
+    keys = tuple(source.key for source in sources)
+    values = tuple(source.value for source in sources)
     return mix(query, keys, values, tuple(_visible(query, source) for source in sources))
 
 
@@ -170,7 +168,10 @@ def _visible(query, source):
 
 def _widened(sources):
     """Takes keys to float32: their gradients add up over parts, as inside one product."""
-    return [source._replace(key=_wide(source.key), value=_wide(source.value)) for source in sources]
+    return [
+        source._replace(key=source.key.astype(jnp.float32), value=source.value.astype(jnp.float32))
+        for source in sources
+    ]
 
 
 def _narrowed(source, given):
@@ -197,10 +198,6 @@ def _parts(array, axis, part):
     array = jnp.pad(array, padding, mode="edge")
     shape = (*array.shape[:axis], count, part, *array.shape[axis + 1 :])
     return jnp.moveaxis(array.reshape(shape), axis, 0)
-
-
-def _wide(array):
-    return array.astype(jnp.float32)
 
 
 def _rows(query):
