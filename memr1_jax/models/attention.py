@@ -10,7 +10,8 @@ source with `J` leading rows and a query with `J * X` rows, the `X` rows that sh
 folded into the query axis of one matrix product: nothing is repeated.
 
 Where the scores of all queries would take too much memory, the queries are processed in parts, one
-after another, whose scores are computed again in the backward pass.
+after another, whose scores are computed again in the backward pass. On a CPU, queries of a long
+block come in a few steps before that, none of which scores the keys behind its last query.
 """
 
 import math
@@ -19,13 +20,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memr1_jax.models.bits import on_one_cpu
+from memr1_jax.models.joint_softmax import mix
 from memr1_jax.parallel.activations import split, splits
 
-_HIDDEN = -1e30  # score of a key that is not visible
 # Float32 scores that a device computes at once. The backward pass holds a few arrays of this size;
 # by libtpu's own estimate fewer are slower, and more no faster.
 SCORE_BYTES = 256 * 2**20
 _FEWEST = 8  # queries of a part: rows of a TPU's registers
+_STEP, _MOST_STEPS = 128, 4  # of a long block on a CPU: queries of a step, at least, and steps
 
 
 class Source(NamedTuple):
@@ -65,7 +68,9 @@ class Projected(NamedTuple):
         return Source(self.key, self.value, self.length, causal=False)
 
 
-def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYTES) -> jax.Array:
+def attend(
+    query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYTES, step: int = _STEP
+) -> jax.Array:
     """Attends to the keys of all sources under one softmax; keeps the shape `[*lead, T, N, H]`.
 
     Exact, gradients included: the pieces share one maximum and one sum. Scores and the sum are
@@ -73,25 +78,52 @@ def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYT
 
     Args:
       query: the queries.
-      sources: keys and values of the blocks above and of their own.
+      sources: keys and values of the blocks above and of their own, which comes last.
       score_bytes: scores of more bytes than this on a device are computed in parts.
+      step: on a CPU, a block of at least twice as many queries is attended in steps of as many or
+        more, and each scores the keys up to its own end alone.
     """
+    length = query.shape[-3]
+    steps = min(length // step, _MOST_STEPS) if on_one_cpu() else 1
+    if steps < 2:
+        return _attend_in_parts(query, sources, score_bytes)
+    step = -(-length // steps)
+    wide, found = _widened(sources), []
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        seen = [
+            _cut(_narrowed(source, given), start, stop)
+            for source, given in zip(wide, sources, strict=True)
+        ]
+        found.append(_attend_in_parts(query[..., start:stop, :, :], seen, score_bytes))
+    return jnp.concatenate(found, axis=-3)
+
+
+def _cut(source, start, stop):
+    """Returns the keys that queries from `start` to `stop` may see."""
+    if source.first is not None:
+        source = source._replace(first=source.first[..., start:stop])
+    if not source.causal:
+        return source
+    return source._replace(
+        key=source.key[..., :stop, :],
+        value=source.value[..., :stop, :],
+        limit=source.limit[start:stop],
+    )
+
+
+def _attend_in_parts(query, sources, score_bytes):
     length = query.shape[-3]
     part = _part_length(query, sources, score_bytes)
     if part >= length:
         return _attend(query, sources)
+    wide = _widened(sources)
 
-    # Gradients of keys and values add up over the parts: in float32, as inside one product.
-    wide = [source._replace(key=_wide(source.key), value=_wide(source.value)) for source in sources]
-
-    @jax.checkpoint
     def attend_part(inputs):
         query, limits, firsts = inputs
         limits, firsts = iter(limits), iter(firsts)
         narrow = [
-            source._replace(
-                key=source.key.astype(given.key.dtype),
-                value=source.value.astype(given.value.dtype),
+            _narrowed(source, given)._replace(
                 limit=next(limits) if source.causal else source.limit,
                 first=None if source.first is None else next(firsts),
             )
@@ -99,6 +131,8 @@ def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYT
         ]
         return _attend(query, narrow)
 
+    if not on_one_cpu():  # there `mix` keeps no scores
+        attend_part = jax.checkpoint(attend_part)
     limits = [_parts(source.limit, 0, part) for source in sources if source.causal]
     firsts = [source.first for source in sources if source.first is not None]
     firsts = [_parts(first, first.ndim - 1, part) for first in firsts]
@@ -112,33 +146,38 @@ def attend(query: jax.Array, sources: list[Source], score_bytes: int = SCORE_BYT
 
 
 def _attend(query, sources):
-    *lead, length, num_heads, head_size = query.shape
-    rows = math.prod(lead)
-    num_kv_heads = sources[0].key.shape[-3]
-    shared = num_heads // num_kv_heads
-    query = query.reshape(rows, length, num_kv_heads, shared, head_size)
-    query = query * jnp.asarray(head_size**-0.5, query.dtype)
+    keys = tuple(source.key for source in sources)
+    values = tuple(source.value for source in sources)
+    return mix(query, keys, values, tuple(_visible(query, source) for source in sources))
 
-    scores = [_scores(query, source) for source in sources]  # each [J, K, X, T, M, S]
-    # A block may be empty: its maximum is the score of a hidden key.
-    peak = [_to_rows(score.max(axis=-1, initial=_HIDDEN)) for score in scores]  # [rows, K, T, M]
-    peak = jax.lax.stop_gradient(_reduce(jnp.maximum, peak))
 
-    total, mixed = [], []
-    for score, source in zip(scores, sources, strict=True):
-        weight = jnp.exp(score - _from_rows(peak, score.shape[0])[..., None])
-        total.append(_to_rows(weight.sum(axis=-1)))
-        value = _flat(source.value)  # [J, K, S, H]
-        part = jnp.einsum(
-            "jkxtms,jksh->jkxtmh",
-            weight.astype(value.dtype),
-            value,
-            preferred_element_type=jnp.float32,
-        )
-        mixed.append(_to_rows(part))
-    output = _reduce(jnp.add, mixed) / _reduce(jnp.add, total)[..., None]  # [rows, K, T, M, H]
-    output = output.transpose(0, 2, 1, 3, 4).astype(query.dtype)
-    return output.reshape(*lead, length, num_heads, head_size)
+def _visible(query, source):
+    """Tells which keys queries see; broadcasts to `[J, K, X, T, M, S]`."""
+    groups = math.prod(source.key.shape[:-3])
+    rows, length = math.prod(query.shape[:-3]), query.shape[-3]
+    position = jnp.arange(source.key.shape[-2])
+    if source.causal:
+        visible = position < source.limit[:, None, None]  # [T, 1, S]
+    else:
+        visible = position < source.limit.reshape(groups, 1, 1, 1, 1, 1)
+    if source.first is not None:
+        first = source.first.reshape(groups, 1, rows // groups, length, 1, 1)
+        visible &= position >= first
+    return visible
+
+
+def _widened(sources):
+    """Takes keys to float32: their gradients add up over parts, as inside one product."""
+    return [
+        source._replace(key=source.key.astype(jnp.float32), value=source.value.astype(jnp.float32))
+        for source in sources
+    ]
+
+
+def _narrowed(source, given):
+    return source._replace(
+        key=source.key.astype(given.key.dtype), value=source.value.astype(given.value.dtype)
+    )
 
 
 def _part_length(query, sources, score_bytes):
@@ -161,50 +200,6 @@ def _parts(array, axis, part):
     return jnp.moveaxis(array.reshape(shape), axis, 0)
 
 
-def _wide(array):
-    return array.astype(jnp.float32)
-
-
 def _rows(query):
     """Returns the axis of prompts in `[*lead, T, N, H]`; an instruction has none."""
     return 0 if query.ndim > 3 else None
-
-
-def _scores(query, source):
-    key = _flat(source.key)  # [J, K, S, H]
-    groups = key.shape[0]
-    query = query.reshape(groups, len(query) // groups, *query.shape[1:])  # [J, X, T, K, M, H]
-    score = jnp.einsum("jxtkmh,jksh->jkxtms", query, key, preferred_element_type=jnp.float32)
-    position = jnp.arange(key.shape[2])
-    if source.causal:
-        visible = position < source.limit[:, None, None]  # [T, 1, S]
-    else:
-        visible = position < source.limit.reshape(groups, 1, 1, 1, 1, 1)
-    if source.first is not None:
-        first = source.first.reshape(groups, 1, *query.shape[1:3], 1, 1)  # [J, 1, X, T, 1, 1]
-        visible &= position >= first
-    return jnp.where(visible, score, _HIDDEN)
-
-
-def _flat(array):
-    """Reshapes `[*lead, K, S, H]` to `[J, K, S, H]`."""
-    return array.reshape(math.prod(array.shape[:-3]), *array.shape[-3:])
-
-
-def _to_rows(array):
-    """Reshapes `[J, K, X, T, M, ...]` to `[rows, K, T, M, ...]`."""
-    array = jnp.moveaxis(array, 2, 1)
-    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
-
-
-def _from_rows(array, groups):
-    """Reshapes `[rows, K, T, M]` to `[J, K, X, T, M]`."""
-    array = array.reshape(groups, len(array) // groups, *array.shape[1:])
-    return jnp.moveaxis(array, 1, 2)
-
-
-def _reduce(function, arrays):
-    result = arrays[0]
-    for array in arrays[1:]:
-        result = function(result, array)
-    return result

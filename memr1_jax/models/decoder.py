@@ -31,8 +31,8 @@ from memr1_jax.parallel.activations import gather_weights, split
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        # "product" in models/product.py, "adapted" in models/layers.py.
-        jax.checkpoint_policies.save_only_these_names("product", "adapted"),
+        # Of models/product.py, models/layers.py and models/joint_softmax.py.
+        jax.checkpoint_policies.save_only_these_names("product", "adapted", "attended"),
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }

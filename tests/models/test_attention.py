@@ -1,6 +1,7 @@
 """Attention in parts against attention at once, and both against a softmax over repeated keys."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from memr1_jax.models.attention import Source, attend
+from memr1_jax.models.decoder import REMAT_POLICIES
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 ALL_AT_ONCE = 2**40
+STEP = 12  # queries: of the 37 of prompts, three steps
 # Leading axes of each block of a chain, its length, and how much of each row is visible.
 CHAINS = {
     "instruction": (((), 21, 21),),
@@ -46,14 +49,14 @@ def firsts(name):
     return [jnp.asarray(first) for first in (*seen[:-1], np.minimum(seen[-1], np.arange(length)))]
 
 
-def attended(query, pairs, limits, score_bytes, name=""):
+def attended(query, pairs, limits, score_bytes, name="", step=128):
     sources = [
         Source(*pair, limit, causal=limit is limits[-1], first=first)
         for pair, limit, first in zip(
             pairs, limits, firsts(name) if name else [None] * len(pairs), strict=True
         )
     ]
-    return attend(query, sources, score_bytes)
+    return attend(query, sources, score_bytes, step)
 
 
 def plain(query, pairs, limits, name=""):
@@ -124,15 +127,44 @@ def test_windows_hide_earlier_keys_in_parts_and_at_once(name):
     assert largest_error(at_once, value_and_gradients(plain, *given)) > 0.1
 
 
+@pytest.mark.parametrize("window", ["", "prompts"])
+def test_steps_of_a_long_block_are_the_whole(window):
+    given = chain("prompts")
+    expected = value_and_gradients(plain, *given, (window,))
+    for score_bytes in (ALL_AT_ONCE, 1):
+        in_steps = value_and_gradients(attended, *given, (score_bytes, window, STEP))
+        assert largest_error(in_steps, expected) < 2e-6
+
+
+def test_steps_do_not_score_keys_behind_their_end():
+    query, pairs, limits = chain("prompts")
+
+    def scores(step):
+        made = jax.make_jaxpr(lambda q: attended(q, pairs, limits, ALL_AT_ONCE, step=step))(query)
+        return re.findall(r":f32\[3,2,1,(\d+),2,(\d+)\] = exp", str(made))
+
+    assert scores(128) == [("37", "37")]
+    assert scores(STEP) == [("13", "13"), ("13", "26"), ("11", "37")]
+
+
+def test_the_backward_pass_computes_weights_once():
+    query, pairs, limits = chain("responses")
+    form = jax.checkpoint(
+        lambda q: attended(q, pairs, limits, ALL_AT_ONCE), policy=REMAT_POLICIES["dots"]
+    )
+    made = jax.make_jaxpr(jax.grad(lambda q: form(q).sum()))(query)
+    assert str(made).count(" = exp ") == 2 * len(pairs)  # in the forward pass, and there
+
+
 def test_in_bfloat16_parts_lose_no_more_than_the_whole():
     exact = value_and_gradients(attended, *chain("responses"), (ALL_AT_ONCE,))
     given = chain("responses", jnp.bfloat16)
-    lost = [
-        largest_error(value_and_gradients(attended, *given, (score_bytes,)), exact)
-        for score_bytes in (ALL_AT_ONCE, 1)
-    ]
-    assert 1e-3 < lost[0] < 3e-2
-    assert lost[1] < 1.5 * lost[0]
+    whole, *parts = (
+        largest_error(value_and_gradients(attended, *given, argument), exact)
+        for argument in ((ALL_AT_ONCE,), (1,), (ALL_AT_ONCE, "", STEP // 2))
+    )
+    assert 1e-3 < whole < 3e-2
+    assert max(parts) < 1.5 * whole
 
 
 @pytest.mark.parametrize(("score_bytes", "loops"), [(ALL_AT_ONCE, 0), (1, 1)])
