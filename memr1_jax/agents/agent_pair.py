@@ -10,7 +10,7 @@ from memr1_jax.agents.agent_config import AgentConfig
 from memr1_jax.agents.answer import AnswerAgent
 from memr1_jax.agents.judge import Judge, create_judge
 from memr1_jax.agents.manager import MemoryManager
-from memr1_jax.agents.outcomes import RECALL
+from memr1_jax.agents.outcomes import FRESH, RECALL
 from memr1_jax.agents.targets import LABEL
 from memr1_jax.agents.templates import load_template
 from memr1_jax.agents.tools import Tools, create_tools
@@ -110,7 +110,7 @@ def build_agent_pair(
         facts=options.facts_per_turn,
         questions=options.questions_per_turn,
         retained=getattr(options, "retention_questions", 0),
-        evidence=EVIDENCE if reward is not None and reward.weight_of(RECALL) else 0,
+        evidence=EVIDENCE if _asks_where_memories_come_from(reward) else 0,
     )
     if embedder is None:
         embedder = build_embedder(options, model, conversations)
@@ -168,6 +168,10 @@ def build_agent_pair(
         template = load_template(options.judge_prompt, models.judge.tokenizer, role="judge")
         judge = create_judge(template, models.judge.decoder, models.judge.tokenizer)
     return AgentPair(manager, answerer, judge, tools, encoder)
+
+
+def _asks_where_memories_come_from(reward) -> bool:
+    return reward is not None and any(reward.weight_of(name) for name in (RECALL, FRESH))
 
 
 def build_embedder(

@@ -18,7 +18,7 @@ from memr1_jax.agents.consult import (
 )
 from memr1_jax.agents.distinct import once_each
 from memr1_jax.agents.manager import Report
-from memr1_jax.agents.outcomes import GAIN, LIKELIHOOD, RECALL
+from memr1_jax.agents.outcomes import FRESH, GAIN, LIKELIHOOD, RECALL
 from memr1_jax.agents.tools import Tools
 from memr1_jax.data.batches import ManagerBatch
 from memr1_jax.memory.bank import MemoryBank
@@ -61,8 +61,12 @@ def mark_edits(
         scores, values = consult(answerer, params, marking, tools, batch, edited, report)
         found.append((weight, scores, jnp.clip(scores / weight, 0.0, 1.0)))
     if weight := reward.weight_of(RECALL):
-        share = evidence_recall(answerer.agent, tools, batch, edited)
+        share = share_found(answerer.agent, tools, batch, edited, batch.queries.evidence)
         values = values | {RECALL: share}
+        found.append((weight, weight * share, share))
+    if weight := reward.weight_of(FRESH):
+        share = 1 - share_found(answerer.agent, tools, batch, edited, batch.queries.outdated)
+        values = values | {FRESH: share}
         found.append((weight, weight * share, share))
     if reward.weight_of(LIKELIHOOD) or reward.weight_of(GAIN):
         after = gold_logprob(answerer, params, tools, batch, edited)
@@ -82,16 +86,20 @@ def mark_edits(
     )
 
 
-def evidence_recall(
-    agent: AnswerAgent, tools: Tools, batch: ManagerBatch, edited: MemoryBank
+def share_found(
+    agent: AnswerAgent,
+    tools: Tools,
+    batch: ManagerBatch,
+    edited: MemoryBank,
+    wanted: jax.Array | None,
 ) -> jax.Array:
-    """Returns the share `[B, G, n]` of each question's evidence that retrieval returns.
+    """Returns the share `[B, G, n]` of the turns `wanted` `[B, n, U]` that retrieval returns.
 
-    A memory holds the evidence of the turn that it was written at; both speakers' banks count. No
-    model is asked. A question without evidence has 0.
+    A memory stands for the turn that it was written at; both speakers' banks count. No model is
+    asked. A question for which no turn is wanted has 0.
     """
     queries = batch.queries
-    if queries.evidence is None:
+    if wanted is None:
         raise ValueError("These questions were encoded without their evidence.")
 
     def turns_found(bank, key):
@@ -99,21 +107,19 @@ def evidence_recall(
         source = bank.source[jnp.minimum(found.slot, bank.source.shape[-1] - 1)]
         return jnp.where(found.valid, source, -1)
 
-    def share(own, theirs, key, evidence):
+    def share(own, theirs, key, wanted):
         turns = jnp.concatenate([turns_found(own, key), theirs])
-        real = evidence >= 0
-        hit = real & (evidence[:, None] == turns).any(-1)
+        real = wanted >= 0
+        hit = real & (wanted[:, None] == turns).any(-1)
         return hit.sum() / jnp.maximum(real.sum(), 1)
 
-    def of_prompt(banks, other, tokens, length, evidence):
+    def of_prompt(banks, other, tokens, length, wanted):
         keys = jax.vmap(embed, (None, 0, 0))(tools.embedder, tokens, length)
         theirs = jax.vmap(turns_found, (None, 0))(other, keys)
         over_questions = jax.vmap(share, (None, 0, 0, 0))
-        return jax.vmap(over_questions, (0, None, None, None))(banks, theirs, keys, evidence)
+        return jax.vmap(over_questions, (0, None, None, None))(banks, theirs, keys, wanted)
 
-    found = jax.vmap(of_prompt)(
-        edited, batch.other, queries.tokens, queries.length, queries.evidence
-    )
+    found = jax.vmap(of_prompt)(edited, batch.other, queries.tokens, queries.length, wanted)
     return found.astype(jnp.float32)
 
 

@@ -4,9 +4,10 @@ A measure reads an answer, or the bank that a manager leaves:
 
 - of an answer: `exact_match`, `token_f1`, `contains`, a `judge`, or a function of one's own;
 - of a bank, with the manager alone: `recall`, the share of a question's evidence among what
-  retrieval returns; `likelihood`, the mean log-probability of the gold answer's tokens under the
-  frozen Answer Agent (MemPO's step reward, arXiv 2603.00680); `likelihood_gain`, the same less
-  that of the bank before. None of the three decodes an answer, and `recall` asks no model.
+  retrieval returns; `fresh`, 1 less the share of what that evidence has replaced among it;
+  `likelihood`, the mean log-probability of the gold answer's tokens under the frozen Answer Agent
+  (MemPO's step reward, arXiv 2603.00680); `likelihood_gain`, the same less that of the bank before.
+  None of them decodes an answer, and the first two ask no model.
 
 An outcome of one's own is a pure JAX function of one answer, traced into the compiled step:
 
@@ -47,8 +48,8 @@ OUTCOMES: Mapping[str, Outcome | None] = MappingProxyType(
         JUDGE: None,
     }
 )
-RECALL, LIKELIHOOD, GAIN = "recall", "likelihood", "likelihood_gain"
-OF_BANKS = (RECALL, LIKELIHOOD, GAIN)
+RECALL, FRESH, LIKELIHOOD, GAIN = "recall", "fresh", "likelihood", "likelihood_gain"
+OF_BANKS = (RECALL, FRESH, LIKELIHOOD, GAIN)
 NAMES = (*OUTCOMES, *OF_BANKS)
 
 

@@ -43,7 +43,8 @@ class Query:
     """A question: `tokens` `[W]`, `length`; and its gold answer, in words and in tokens `[W]`.
 
     `evidence` `[U]`: the turns that its answer rests on, as memories name their source; -1 beyond.
-    None where no reward asks for it.
+    `outdated` `[U]`: likewise those of what the evidence has replaced. None where no reward asks
+    for them.
     """
 
     tokens: jax.Array
@@ -52,6 +53,7 @@ class Query:
     gold_tokens: jax.Array
     gold_length: jax.Array
     evidence: jax.Array | None = None
+    outdated: jax.Array | None = None
 
 
 @struct.dataclass

@@ -19,6 +19,7 @@ from memr1_jax.data.tuples import (
     ManagerTuple,
     banks_before,
     evidence_places,
+    outdated_places,
     turn_of,
 )
 from memr1_jax.data.types import Conversation, Fact, Question
@@ -122,13 +123,14 @@ def encode_queries(
     tokens, length = encoder.rows([q.question for q in questions], sizes.question_width)
     words = [words_of_text(q.answer, sizes.gold_words) for q in questions]
     gold = encoder.rows([q.answer for q in questions], sizes.gold_width)
-    evidence = None
+    turns: list[np.ndarray] = []
     if sizes.evidence and conversations is not None:
-        evidence = np.full((len(questions), sizes.evidence), -1, np.int32)
-        for row, pair in enumerate(zip(conversations, questions, strict=True)):
-            places = evidence_places(*pair)[: sizes.evidence]
-            evidence[row, : len(places)] = places
-    return Query(tokens, length, stack(words), *gold, evidence)
+        for places_of in (evidence_places, outdated_places):
+            turns.append(np.full((len(questions), sizes.evidence), -1, np.int32))
+            for row, pair in enumerate(zip(conversations, questions, strict=True)):
+                places = places_of(*pair)[: sizes.evidence]
+                turns[-1][row, : len(places)] = places
+    return Query(tokens, length, stack(words), *gold, *turns)
 
 
 def encode_bank(

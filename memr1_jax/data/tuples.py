@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from memr1_jax.data.types import Conversation, Fact, Question
+from memr1_jax.text.events import Event
 
 Banks = tuple[tuple[Fact, ...], tuple[Fact, ...]]
 
@@ -116,6 +117,27 @@ def evidence_places(conversation: Conversation, question: Question) -> tuple[int
         told = [turn_of(conversation, fact) for fact in facts if identity in fact.sources]
         places.append(min(told, default=conversation.positions[identity]))
     return tuple(dict.fromkeys(place for place in places if place not in silent))
+
+
+def outdated_places(conversation: Conversation, question: Question) -> tuple[int, ...]:
+    """Returns the turns of memories that the evidence of a question has replaced, in order.
+
+    Gold operations say what an UPDATE replaces; a dialogue without them has none.
+    """
+    facts = conversation.facts
+    replaced = {
+        operation.fact: operation.replaces
+        for operation in conversation.operations
+        if operation.event == Event.UPDATE
+    }
+    evidence, found = evidence_places(conversation, question), set()
+    for place, fact in enumerate(facts):
+        if turn_of(conversation, fact) in evidence:
+            old = replaced.get(place)
+            while old is not None:
+                found.add(turn_of(conversation, facts[old]))
+                old = replaced.get(old)
+    return tuple(sorted(found))
 
 
 def facts_of_turn(conversation: Conversation, position: int) -> tuple[Fact, ...]:

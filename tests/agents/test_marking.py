@@ -14,12 +14,13 @@ from memr1_jax.agents.marking import mark_edits
 from memr1_jax.agents.reward import RewardOptions, growth_price, no_report, repeats
 from memr1_jax.data.encode import encode_manager_data
 from memr1_jax.data.pressure import PressureOptions, with_pressure
-from memr1_jax.data.tuples import evidence_places, manager_tuples
+from memr1_jax.data.tuples import evidence_places, manager_tuples, outdated_places
 from memr1_jax.errors import UserError
 from memr1_jax.memory.bank import bank_size
 from memr1_jax.models.decoder import Block, Decoder
 
 RECALLED = {"reward": "recall", "memories": 2, "bank_capacity": 12, "retention_questions": 2}
+RECALLED |= {"synthetic_changes": 0.5, "synthetic_facts": 4}
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,19 @@ def _reports(banks):
     return jax.tree.map(lambda x: jnp.broadcast_to(x, banks.alive.shape[:2]), no_report())
 
 
-def test_recall_is_the_share_of_the_evidence_among_what_retrieval_returns(told):
+def test_recall_and_freshness_are_shares_of_what_retrieval_returns(told):
     tiny, tuples, batch = told
     banks = _two_banks(batch)
-    marks = _mark("recall")(tiny.pair.tools, batch, banks, _reports(banks))
+    marks = _mark("recall:1,fresh:2")(tiny.pair.tools, batch, banks, _reports(banks))
     conversation = tiny.conversations[0]
     sizes, encoder = tiny.pair.encoder.sizes, tiny.pair.encoder
-    seen = set()
+    seen: dict[str, set] = {"recall": set(), "fresh": set()}
     for row, item in enumerate(tuples):
         asked = (*item.questions[: sizes.questions], *item.retained)
         for place, question in enumerate(asked):
             query = encoder.keys([question.question])[0]
             evidence = set(evidence_places(conversation, question))
+            outdated = set(outdated_places(conversation, question))
             for sample in range(2):
                 found = set()
                 own = jax.tree.map(lambda x: x[row, sample], banks)  # noqa: B023
@@ -73,11 +75,17 @@ def test_recall_is_the_share_of_the_evidence_among_what_retrieval_returns(told):
                     score = np.where(bank.alive, np.asarray(bank.key) @ query, -np.inf)
                     best = np.argsort(-score, kind="stable")[: tiny.options.memories]
                     found |= {int(bank.source[slot]) for slot in best if bank.alive[slot]}
-                expected = len(evidence & found) / len(evidence)
-                assert float(marks.outcome[row, sample, place]) == pytest.approx(expected)
-                seen.add(expected)
-    assert {0.0, 1.0} <= seen
-    np.testing.assert_array_equal(marks.worth, marks.outcome)
+                expected = {
+                    "recall": len(evidence & found) / len(evidence),
+                    "fresh": 1 - len(outdated & found) / max(1, len(outdated)),
+                }
+                for name, value in expected.items():
+                    assert float(marks.values[name][row, sample, place]) == pytest.approx(value)
+                    seen[name].add(value)
+    assert {0.0, 1.0} <= seen["recall"] and {0.0, 1.0} <= seen["fresh"], seen
+    total = marks.values["recall"] + 2 * marks.values["fresh"]
+    np.testing.assert_allclose(marks.outcome, total, rtol=1e-6)
+    np.testing.assert_allclose(marks.worth, total / 3, rtol=1e-6)
 
 
 def test_likelihood_is_that_of_the_gold_tokens_one_by_one(told):

@@ -9,6 +9,7 @@ from memr1_jax.data.tuples import (
     facts_of_turn,
     linked_questions,
     manager_tuples,
+    outdated_places,
 )
 from memr1_jax.data.types import Conversation, Fact, GoldOperation, Question, Session, Turn
 from memr1_jax.text.events import Event
@@ -118,6 +119,26 @@ def test_gold_operations_decide_what_a_bank_holds():
         9: [["f1"], []],
         12: [["f1"], ["f9"]],
     }
+
+
+def test_what_evidence_replaced_is_outdated_however_often_it_was_replaced():
+    operations = (
+        GoldOperation(Event.ADD, 0, "f0"),
+        GoldOperation(Event.UPDATE, 1, "f1", replaces=0),
+        GoldOperation(Event.NONE, 2),
+        GoldOperation(Event.UPDATE, 3, "f4", replaces=1),
+        GoldOperation(Event.DELETE, 4, replaces=3),
+        GoldOperation(Event.ADD, 5, "f9"),
+    )
+
+    def outdated(dialogue, *facts):
+        evidence = tuple(dialogue.facts[fact].sources[0] for fact in facts)
+        return outdated_places(dialogue, Question("?", "!", 4, evidence, 0))
+
+    told = _dialogue(operations)
+    assert outdated(told, 3) == (0, 1)
+    assert outdated(told, 1) == outdated(told, 1, 5) == (0,)
+    assert outdated(told, 0) == outdated(told, 5) == outdated(_dialogue(), 3) == ()
 
 
 def test_the_banks_after_the_last_turn_hold_the_whole_dialogue():
