@@ -17,6 +17,7 @@ from memr1_jax.agents.demonstrations import (
 from memr1_jax.agents.extractor_lessons import extractor_demonstrations
 from memr1_jax.agents.extractor_rollout import RewardedTurnsData, encode_rewarded_turns
 from memr1_jax.agents.ingest import Ingestion
+from memr1_jax.agents.outcomes import FRESH
 from memr1_jax.agents.told_facts import extractor_of
 from memr1_jax.data.augment import alter_banks
 from memr1_jax.data.batches import AnswerData, EpisodeData, ManagerData
@@ -100,6 +101,11 @@ def _check_manager(options: ExperimentConfig, learned: Sequence[Conversation], w
             f"{where}: no question of --train_split={options.train_split} names the turns that hold"
             ' its answer, from which the Memory Manager learns. Add "evidence" to the questions, or'
             " train the Answer Agent alone with --agent=answer."
+        )
+    if options.reward.weight_of(FRESH) and not any(c.operations for c in learned):
+        raise UserError(
+            f"{where}: these dialogues do not say which memories are outdated, for which"
+            f" --reward={options.reward.outcome} looks. Use --data=synthetic, or leave {FRESH} out."
         )
     if not options.horizon.episodic:
         return

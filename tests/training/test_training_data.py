@@ -60,12 +60,18 @@ def test_dialogues_that_can_be_learned_from_pass(tmp_path):
         ([{"question": "Why?", "abstain": True}] * 2, [WHERE], {}, "All 2 questions .* abstain"),
         ([WHERE | {"evidence": []}], [WHERE], {}, '"evidence" to the questions.*--agent=answer'),
         ([WHERE], [], {}, "--eval_split=validation ask no question"),
+        (
+            [WHERE],
+            [WHERE],
+            {"reward": "recall,fresh", "agent": "manager"},
+            "which memories are outdated.*recall,fresh",
+        ),
         ([WHERE], [WHERE], {"training_banks": "gold"}, "which memory operations are right"),
         ([WHERE], [WHERE], {"algorithm": "sft"}, "nothing to demonstrate to the Memory Manager"),
     ],
 )
 def test_what_is_missing_is_told(tmp_path, learned, evaluated, changes, complaint):
-    options = dataclasses.replace(own(tmp_path, learned, evaluated), **changes)
+    options = with_options(own(tmp_path, learned, evaluated), **changes)
     with pytest.raises(UserError, match=complaint):
         check(options, tmp_path)
     # A whole run says so before it looks for the model, which is not there.
