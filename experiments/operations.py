@@ -1,7 +1,7 @@
-"""Prints turns of a manager in full, to judge by hand: `python -m experiments.operations`.
+"""Prints turns of a manager in full, to judge them by hand: `python -m experiments.operations`.
 
-python -m experiments.operations --output=runs/NAME --count=50
-python -m experiments.operations --output=runs/NAME --only=UPDATE,DELETE --seed=1
+`--output=runs/NAME --count=50` draws fifty of all turns, `--only=UPDATE,DELETE` of those alone that
+change what is there.
 """
 
 from collections.abc import Sequence

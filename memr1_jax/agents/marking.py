@@ -60,14 +60,16 @@ def mark_edits(
     if weight := reward.answer_weight:
         scores, values = consult(answerer, params, marking, tools, batch, edited, report)
         found.append((weight, scores, jnp.clip(scores / weight, 0.0, 1.0)))
-    if weight := reward.weight_of(RECALL):
-        share = share_found(answerer.agent, tools, batch, edited, batch.queries.evidence)
-        values = values | {RECALL: share}
-        found.append((weight, weight * share, share))
-    if weight := reward.weight_of(FRESH):
-        share = 1 - share_found(answerer.agent, tools, batch, edited, batch.queries.outdated)
-        values = values | {FRESH: share}
-        found.append((weight, weight * share, share))
+    if reward.weight_of(RECALL) or reward.weight_of(FRESH):
+        turns = turns_found(answerer.agent, tools, batch, edited)
+        if weight := reward.weight_of(RECALL):
+            share = share_among(turns, batch.queries.evidence)
+            values = values | {RECALL: share}
+            found.append((weight, weight * share, share))
+        if weight := reward.weight_of(FRESH):
+            share = 1 - share_among(turns, batch.queries.outdated)
+            values = values | {FRESH: share}
+            found.append((weight, weight * share, share))
     if reward.weight_of(LIKELIHOOD) or reward.weight_of(GAIN):
         after = gold_logprob(answerer, params, tools, batch, edited)
         values = values | {LIKELIHOOD: after}
@@ -86,41 +88,44 @@ def mark_edits(
     )
 
 
-def share_found(
-    agent: AnswerAgent,
-    tools: Tools,
-    batch: ManagerBatch,
-    edited: MemoryBank,
-    wanted: jax.Array | None,
+def turns_found(
+    agent: AnswerAgent, tools: Tools, batch: ManagerBatch, edited: MemoryBank
 ) -> jax.Array:
-    """Returns the share `[B, G, n]` of the turns `wanted` `[B, n, U]` that retrieval returns.
+    """Returns the turns `[B, G, n, K]` of the memories that retrieval returns; -1 beyond.
 
     A memory stands for the turn that it was written at; both speakers' banks count. No model is
-    asked. A question for which no turn is wanted has 0.
+    asked.
     """
     queries = batch.queries
-    if wanted is None:
-        raise ValueError("These questions were encoded without their evidence.")
 
-    def turns_found(bank, key):
+    def found_in(bank, key):
         found = retrieve(bank, key, agent.memories)
         source = bank.source[jnp.minimum(found.slot, bank.source.shape[-1] - 1)]
         return jnp.where(found.valid, source, -1)
 
-    def share(own, theirs, key, wanted):
-        turns = jnp.concatenate([turns_found(own, key), theirs])
-        real = wanted >= 0
-        hit = real & (wanted[:, None] == turns).any(-1)
-        return hit.sum() / jnp.maximum(real.sum(), 1)
+    def of_question(own, theirs, key):
+        return jnp.concatenate([found_in(own, key), theirs])
 
-    def of_prompt(banks, other, tokens, length, wanted):
+    def of_prompt(banks, other, tokens, length):
         keys = jax.vmap(embed, (None, 0, 0))(tools.embedder, tokens, length)
-        theirs = jax.vmap(turns_found, (None, 0))(other, keys)
-        over_questions = jax.vmap(share, (None, 0, 0, 0))
-        return jax.vmap(over_questions, (0, None, None, None))(banks, theirs, keys, wanted)
+        theirs = jax.vmap(found_in, (None, 0))(other, keys)
+        over_questions = jax.vmap(of_question, (None, 0, 0))
+        return jax.vmap(over_questions, (0, None, None))(banks, theirs, keys)
 
-    found = jax.vmap(of_prompt)(edited, batch.other, queries.tokens, queries.length, wanted)
-    return found.astype(jnp.float32)
+    return jax.vmap(of_prompt)(edited, batch.other, queries.tokens, queries.length)
+
+
+def share_among(found: jax.Array, wanted: jax.Array | None) -> jax.Array:
+    """Returns the share `[B, G, n]` of the turns `wanted` `[B, n, U]` that are among those found.
+
+    A question for which no turn is wanted has 0.
+    """
+    if wanted is None:
+        raise ValueError("These questions were encoded without their evidence.")
+    wanted = wanted[:, None]
+    real = wanted >= 0
+    hit = real & (wanted[..., None] == found[..., None, :]).any(-1)
+    return (hit.sum(-1) / jnp.maximum(real.sum(-1), 1)).astype(jnp.float32)
 
 
 def gold_logprob(
